@@ -1,0 +1,534 @@
+"""Every message on the wire, with what makes it idempotent. `docs/protocol.md` is its prose.
+
+Payloads are JSON lists of these structs; `type` names the struct. A decoder ignores fields that it
+does not know and counts tags that it does not know. Times are integers in nanoseconds of the
+sender's monotonic clock unless the name says otherwise (`_ms`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+
+import msgspec
+
+PROTOCOL_VERSION = 1
+ATTEMPTS_PER_EPOCH = 1000
+"""`attempt = epoch * 1000 + n`: attempts of a later scheduler life sort after all earlier ones.
+An attempt that began where the request entered has epoch 0: it is number 1."""
+
+ENTRY_ATTEMPT = 1
+
+
+def _version() -> int:
+    return PROTOCOL_VERSION
+
+
+class Message(
+    msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="type", gc=False
+):
+    """Base of all messages. A factory default is always written, so `v` stands in every payload."""
+
+    v: int = msgspec.field(default_factory=_version)
+
+
+class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Base of the parts that messages are made of."""
+
+
+class ReplicaState(Enum):
+    """Where a replica is in its life; only `ready` ones are given work."""
+
+    STARTING = "starting"
+    READY = "ready"
+    SATURATED = "saturated"
+    DRAINING = "draining"
+    LOST = "lost"
+    STOPPED = "stopped"
+
+
+class Code(Enum):
+    """Why a request was rejected, failed, cancelled or expired: the stable codes that users see."""
+
+    NO_REPLICA = "no_replica"
+    UNKNOWN_CAPABILITY = "unknown_capability"
+    QUEUE_FULL = "queue_full"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+    DELEGATION_EXHAUSTED = "delegation_exhausted"
+    REFUSE_EXHAUSTED = "refuse_exhausted"
+    RETURN_EXHAUSTED = "return_exhausted"
+    TOO_LONG = "too_long"
+    NO_SUCH_ENTRY = "no_such_entry"
+    OVERLOADED = "overloaded"
+    STALE = "stale"
+    INVALID = "invalid_request"
+    ENGINE_ERROR = "engine_error"
+    REPLICA_LOST = "replica_lost"
+    WORKER_DIED = "worker_died"
+    POISONED = "poisoned"
+    RESUME_REFUSED = "resume_refused"
+    CLIENT_CANCELLED = "client_cancelled"
+    ORIGIN_LOST = "origin_lost"
+    SHUTDOWN = "shutdown"
+
+
+class DelegateReason(Enum):
+    """Why a replica cannot serve a request that entered at it."""
+
+    NOT_REGISTERED = "not_registered"
+    TOO_LONG = "too_long"
+    ATTRIBUTE_LIMIT = "attribute_limit"
+    OVERLOAD = "overload"
+
+
+class RefuseReason(Enum):
+    """What an assignment rested on that no longer holds."""
+
+    STALE_EPOCH = "stale_epoch"
+    STALE_CREDIT = "stale_credit"
+    STALE_REGISTRATION = "stale_registration"
+
+
+class Deadline(Record):
+    """When a request is worthless. On the host with the same `boot`, `at_ns` is exact on the shared
+    monotonic clock; elsewhere `left_ms`, what was left when the message was sent, counts."""
+
+    boot: str
+    at_ns: int
+    left_ms: int
+
+
+class Request(Record):
+    """What routing knows of a request, and the body that only worker and origin read.
+
+    `capability` is what is wanted now (it moves up the ladder only); `asked` is what the client
+    wanted. `prompt_tokens + max_tokens` is held against a replica's context limit. Lower
+    `priority` goes first. `first_epoch` is the scheduler epoch the origin knew when it was offered.
+    `resume_ids` are tokens the client already has: a forced prefix that the attempt continues.
+    """
+
+    id: str
+    asked: str
+    capability: str
+    prompt_tokens: int
+    max_tokens: int
+    offered_ns: int
+    lifetime_ms: int = 600_000
+    attributes: Mapping[str, str] = {}
+    priority: int = 0
+    deadline: Deadline | None = None
+    first_epoch: int = 0
+    affinity: str | None = None
+    resume_ids: list[int] = []
+    body: msgspec.Raw = msgspec.Raw(b"{}")
+
+    @property
+    def origin(self) -> str:
+        """The origin that owns this request."""
+        return self.id.partition("/")[0]
+
+
+class Body(Record):
+    """What the engine reads of a request. `sampling` is the engine's own parameter struct."""
+
+    prompt_ids: list[int] = []
+    task: str = "generate"
+    sampling: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class Limits(Record):
+    """What one replica can take for a capability; None means no limit.
+
+    `max_tokens`: prompt plus requested tokens, the engine's context length.
+    """
+
+    max_tokens: int | None = None
+
+
+class Offer(Record):
+    """One capability a replica registers."""
+
+    capability: str
+    attributes: Mapping[str, str] = {}
+    limits: Limits = Limits()
+
+
+# --- origins -> scheduler ----------------------------------------------------------------------
+
+
+class Submit(Message, frozen=True, tag="submit"):
+    """A request enters at the scheduler. Key: `(request.id, submission)`; a re-send is the same.
+
+    `submission` counts the origin's recoveries: 1 first, 2 after an attempt was lost.
+    `last_attempt` is the highest attempt that the origin has heard of.
+    """
+
+    request: Request
+    epoch: int
+    submission: int = 1
+    last_attempt: int = 0
+    resent: bool = False
+
+
+class Cancel(Message, frozen=True, tag="cancel"):
+    """The origin no longer wants a request. Key: `id`. To the scheduler and to where it entered."""
+
+    id: str
+    code: Code = Code.CLIENT_CANCELLED
+
+
+class Settled(Message, frozen=True, tag="settled"):
+    """The outcome is decided; every holder forgets. Key: `id`s, and all `n < settled_below`."""
+
+    origin: str
+    incarnation: int
+    ids: list[str]
+    settled_below: int = 0
+
+
+class Operate(Message, frozen=True, tag="operate"):
+    """An operator's wish for a replica, passed on by the scheduler as `Control`. Idempotent."""
+
+    replica: str
+    action: str
+    factor: float = 1.0
+
+
+# --- replicas -> scheduler ---------------------------------------------------------------------
+
+
+class HandBack(Message, frozen=True):
+    """Common part of the three ways a living replica gives a request back. Key: `(id, attempt)`."""
+
+    id: str
+    attempt: int
+    submission: int
+    replica: str
+    incarnation: int
+    epoch: int
+    request: Request
+
+
+class Delegate(HandBack, frozen=True, tag="delegate"):
+    """This replica cannot serve it: route it again, at or above `min_rung` of the ladder."""
+
+    reason: DelegateReason
+    min_rung: str
+    detail: str = ""
+
+
+class Refuse(HandBack, frozen=True, tag="refuse"):
+    """The assignment rested on something stale; costs no delegation."""
+
+    reason: RefuseReason
+    detail: str = ""
+
+
+class Return(HandBack, frozen=True, tag="return"):
+    """Draining and not started; costs no delegation."""
+
+
+class Load(Record):
+    """What a replica says of itself with every credit; policies read it.
+
+    `waiting` counts its entry queue, `kv_usage` is 0..1, `service_ms` an EWMA of a request's time
+    in a slot, `tokens_per_s` since the last report.
+    """
+
+    running: int = 0
+    waiting: int = 0
+    kv_usage: float | None = None
+    service_ms: float | None = None
+    tokens_per_s: float = 0.0
+
+
+class Credit(Message, frozen=True, tag="credit"):
+    """Cumulative counters of one incarnation, also the heartbeat. Key: `sequence`, highest wins.
+
+    `granted_total`: slots offered since start. `taken_total`: slots used by requests that entered
+    here. `assigned_seen`: assignments received. Free to assign = granted - taken - assigned.
+    """
+
+    replica: str
+    incarnation: int
+    epoch: int
+    sequence: int
+    granted_total: int
+    taken_total: int
+    assigned_seen: int
+    load: Load = Load()
+
+
+class Held(Record):
+    """One attempt that a replica holds, said again to a scheduler that has restarted."""
+
+    id: str
+    attempt: int
+    submission: int
+    started: bool
+    entered: bool
+
+
+class Holding(Message, frozen=True, tag="holding"):
+    """All that a replica holds, sent before its first credit of a new epoch. Key: incarnation."""
+
+    replica: str
+    incarnation: int
+    epoch: int
+    held: list[Held]
+
+
+class Admitted(Message, frozen=True, tag="admitted"):
+    """A request that entered here stays here. Key: `(id, attempt)`."""
+
+    id: str
+    attempt: int
+    submission: int
+    replica: str
+    incarnation: int
+
+
+class Started(Message, frozen=True, tag="started"):
+    """An assigned attempt has begun; the scheduler may forget its payload. Key: `(id, attempt)`."""
+
+    id: str
+    attempt: int
+    replica: str
+    incarnation: int
+
+
+class AttemptStatus(Enum):
+    """How an attempt ended, as its replica saw it."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    WORKER_DIED = "worker_died"
+
+
+class Ended(Message, frozen=True, tag="ended"):
+    """An attempt is over here. Key: `(id, attempt)`. `started`: it was running when it ended."""
+
+    id: str
+    attempt: int
+    replica: str
+    incarnation: int
+    status: AttemptStatus
+    started: bool = True
+
+
+# --- scheduler -> replicas ---------------------------------------------------------------------
+
+
+class Assign(Message, frozen=True, tag="assign"):
+    """The scheduler binds a request to a slot. Key: `(request.id, attempt)`, `ordinal` per life.
+
+    `ordinal` is `assigned_total` after this assignment, counted per replica incarnation.
+    """
+
+    request: Request
+    attempt: int
+    submission: int
+    incarnation: int
+    epoch: int
+    ordinal: int
+    delegations: int = 0
+
+
+class Entry(Message, frozen=True, tag="entry"):
+    """A request enters at a replica: from an origin (attempt 1), or from the scheduler, when only
+    higher rungs than the one asked are offered. Key: `(request.id, attempt)`."""
+
+    request: Request
+    attempt: int = ENTRY_ATTEMPT
+    submission: int = 1
+    epoch: int = 0
+    incarnation: int | None = None
+    """The life it is meant for; None from origins, which do not know it."""
+    delegations: int = 0
+
+
+class CancelAttempt(Message, frozen=True, tag="cancel_attempt"):
+    """Stop this attempt, or never start it. Key: `(id, attempt)`. `ordinal` frees its credit even
+    where the assignment never arrived."""
+
+    id: str
+    attempt: int
+    incarnation: int
+    epoch: int
+    ordinal: int | None = None
+    code: Code = Code.CLIENT_CANCELLED
+
+
+class Control(Message, frozen=True, tag="control"):
+    """An operator's wish. `action`: drain, resume, slow. Idempotent by meaning."""
+
+    action: str
+    factor: float = 1.0
+
+
+# --- scheduler, replicas -> origins ------------------------------------------------------------
+
+
+class Accepted(Message, frozen=True, tag="accepted"):
+    """The scheduler has the request and it waits. Key: `id`. Absent where it was bound at once."""
+
+    id: str
+    epoch: int
+    submission: int
+
+
+class Rejected(Message, frozen=True, tag="rejected"):
+    """Nobody will serve it. Key: `(id, submission)`. `retry_after_ms` where waiting may help."""
+
+    id: str
+    submission: int
+    code: Code
+    detail: str = ""
+    retry_after_ms: int | None = None
+
+
+class AttemptLost(Message, frozen=True, tag="attempt_lost"):
+    """The replica or worker that held this attempt is gone. Key: `(id, attempt)`."""
+
+    id: str
+    attempt: int
+    submission: int
+    code: Code
+    started: bool
+
+
+class Times(Record):
+    """Durations of an attempt at its replica, on that host's clock, in nanoseconds.
+
+    received -> (queue) -> given to the engine -> (engine wait) -> scheduled -> (prefill) -> first
+    token -> (decode) -> end. Their sum is the attempt's whole stay.
+    """
+
+    received_ns: int
+    queue_ns: int = 0
+    engine_wait_ns: int = 0
+    prefill_ns: int = 0
+    decode_ns: int = 0
+
+
+class End(Record):
+    """The terminal part of a stream: what the attempt came to."""
+
+    status: AttemptStatus
+    n_tokens: list[int]
+    finish: list[str]
+    times: Times
+    code: Code | None = None
+    message: str = ""
+    cached_tokens: int | None = None
+
+
+class Frame(Message, frozen=True, tag="frame"):
+    """Tokens of one choice from one engine step. Key: `(id, attempt, sequence)`; QoS 0.
+
+    `start` is the index of the first token within the choice, counted from the whole answer's
+    beginning (an attempt that resumes k tokens starts at k). `data` is for origin and worker only
+    (log probabilities, an embedding). The frame with `end` is the last and is repeated until
+    `Settled`.
+    """
+
+    id: str
+    attempt: int
+    submission: int
+    replica: str
+    incarnation: int
+    sequence: int
+    start: int = 0
+    tokens: list[int] = []
+    choice: int = 0
+    data: msgspec.Raw | None = None
+    end: End | None = None
+
+
+class KeepAlive(Message, frozen=True, tag="keep_alive"):
+    """These attempts live, though no token came lately. QoS 0, about once a second."""
+
+    replica: str
+    incarnation: int
+    held: list[tuple[str, int]]
+
+
+class UnknownAttempt(Message, frozen=True, tag="unknown_attempt"):
+    """A repair was asked for an attempt that is not here: it counts as lost. Key: `(id, attempt)`."""
+
+    id: str
+    attempt: int
+    replica: str
+
+
+class StaleEpoch(Message, frozen=True, tag="stale_epoch"):
+    """Your message was meant for an earlier scheduler life; say it again to this one."""
+
+    epoch: int
+
+
+# --- origins -> replicas -----------------------------------------------------------------------
+
+
+class Repair(Message, frozen=True, tag="repair"):
+    """Frames from `sequence` on did not arrive: send them again. Key: `(id, attempt)`."""
+
+    id: str
+    attempt: int
+    sequence: int
+
+
+# --- retained ----------------------------------------------------------------------------------
+
+
+class Registration(Message, frozen=True, tag="registration"):
+    """What a replica is and offers. Key: `(incarnation, connection, revision)`, highest wins."""
+
+    replica: str
+    incarnation: int
+    connection: int
+    revision: int
+    state: ReplicaState
+    offers: list[Offer]
+    concurrency: int
+    prefetch: int = 0
+    boot: str = ""
+    engine: str = ""
+    pid: int = 0
+    restarting: bool = False
+    """Down, but its supervisor brings it back: requests may wait for it."""
+
+
+class SchedulerState(Message, frozen=True, tag="scheduler_state"):
+    """Who schedules now, and the rules that all obey. Key: `epoch`, highest wins."""
+
+    epoch: int
+    incarnation: int
+    ladder: Mapping[str, str]
+    capabilities: list[str]
+    delegation_limit: int
+    boot: str = ""
+
+
+class Gone(Message, frozen=True, tag="gone"):
+    """A last will: this connection of this life broke."""
+
+    source: str
+    incarnation: int
+    connection: int
+
+
+SchedulerInbound = (
+    Submit | Cancel | Settled | Operate | Delegate | Refuse | Return | Credit | Holding | Admitted | Started
+    | Ended | Registration | Gone
+)  # fmt: skip
+ReplicaInbound = (
+    Assign | Entry | CancelAttempt | Control | Cancel | Settled | Repair | StaleEpoch
+    | SchedulerState | Registration
+)  # fmt: skip
+OriginInbound = (
+    Frame | KeepAlive | Accepted | Rejected | AttemptLost | UnknownAttempt | StaleEpoch
+    | SchedulerState
+)  # fmt: skip
+AnyMessage = SchedulerInbound | ReplicaInbound | OriginInbound

@@ -1,0 +1,147 @@
+"""What a cluster is made of, as frozen data: what the runtime and the simulator both take.
+
+`workload.compile` makes these from a scenario file; they are JSON on their way to processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from anyserve.core.messages import Offer
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of all specifications: immutable, comparable, JSON both ways."""
+
+
+class LadderSpec(Spec, frozen=True):
+    """The acyclic map capability -> the next stronger one."""
+
+    upgrades: Mapping[str, str] = {}
+
+
+class CapabilitySpec(Spec, frozen=True):
+    """One capability of the cluster.
+
+    `queue_limit` binds new submissions at the scheduler. `target_wait_ms` is the predicted wait
+    above which an entry replica delegates for overload (where the cluster allows that). `reserve`
+    is the share of a replica's slots, 0..1, kept from overload-delegated requests. `mid_stream`
+    says what becomes of a request whose replica dies after the client has seen tokens.
+    """
+
+    name: str
+    queue_limit: int = 1024
+    target_wait_ms: float | None = None
+    reserve: float = 0.0
+    mid_stream: Literal["fail", "resume"] = "fail"
+
+
+class DelegationSpec(Spec, frozen=True):
+    """`limit` delegations per request at most. `overload`: a full entry replica may delegate."""
+
+    limit: int = 1
+    overload: bool = False
+
+
+class SchedulerSpec(Spec, frozen=True):
+    """How the scheduler decides and how long it waits.
+
+    `policy`: a shipped name or `pkg.mod:Class`. `order`: `fifo` by first offered time, `deadline`
+    by deadline. One step of priority is worth `ageing_ms` of waiting, so nobody waits for ever.
+    `lost_after_ms` without a heartbeat a replica is lost; `ack_ms` without an answer an assignment
+    is said again.
+    """
+
+    policy: str = "least-loaded"
+    policy_options: Mapping[str, Any] = {}
+    order: Literal["fifo", "deadline"] = "fifo"
+    ageing_ms: int = 30_000
+    wait_for_replica_ms: int = 30_000
+    recovery_limit: int = 1
+    refuse_limit: int = 3
+    return_limit: int = 3
+    heartbeat_ms: int = 1_000
+    lost_after_ms: int = 5_000
+    ack_ms: int = 2_000
+    seed: int = 0
+
+
+class EngineSpec(Spec, frozen=True):
+    """What a replica's worker runs.
+
+    `kind`: vllm, model, echo (later torch, openai), already resolved from `auto`. `task`: generate
+    or embed. `step_ms` and `prefill_ms_per_token` are for `echo`; `profile` names the step-time
+    model of `model`. `gpus` is a count or, below 1, a share of one GPU's memory. `options` go to
+    the engine as they are.
+    """
+
+    kind: str = "vllm"
+    model: str | None = None
+    task: Literal["generate", "embed"] = "generate"
+    max_model_len: int | None = None
+    max_num_seqs: int = 16
+    max_num_batched_tokens: int | None = None
+    kv_cache_gib: float = 1.0
+    gpus: float = 0.0
+    threads: int = 1
+    dtype: str = "auto"
+    profile: str | None = None
+    step_ms: float = 0.0
+    options: Mapping[str, Any] = {}
+
+
+class ReplicaSpec(Spec, frozen=True):
+    """One replica. `concurrency` slots, `prefetch` assignments held beyond them, and
+    `entry_queue` requests that entered here may wait."""
+
+    id: str
+    offers: tuple[Offer, ...]
+    engine: EngineSpec
+    concurrency: int = 16
+    prefetch: int = 0
+    entry_queue: int = 64
+    group: str = ""
+
+
+class BrokerSpec(Spec, frozen=True):
+    """`url` None: an embedded broker is started."""
+
+    url: str | None = None
+
+
+class ClusterSpec(Spec, frozen=True):
+    """The whole cluster."""
+
+    name: str
+    capabilities: tuple[CapabilitySpec, ...]
+    replicas: tuple[ReplicaSpec, ...]
+    ladder: LadderSpec = LadderSpec()
+    delegation: DelegationSpec = DelegationSpec()
+    scheduler: SchedulerSpec = SchedulerSpec()
+    broker: BrokerSpec = BrokerSpec()
+    request_lifetime_ms: int = 600_000
+
+
+class Expectation(Spec, frozen=True):
+    """One assertion on a run's summary: `metric` is a dotted path in `summary.json`."""
+
+    metric: str
+    op: Literal["==", "!=", "<", "<=", ">", ">="]
+    value: float | str
+    line: int | None = None
+    text: str = ""
+
+
+class FaultSpec(Spec, frozen=True):
+    """One planned fault at `at_ns` after the start of traffic; `duration_ns` where it ends."""
+
+    at_ns: int
+    action: str
+    target: str
+    duration_ns: int | None = None
+    factor: float | None = None
+    options: Mapping[str, Any] = {}
+    line: int | None = None
