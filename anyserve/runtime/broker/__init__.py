@@ -1,0 +1,1 @@
+"""The broker: our own under a guard, somebody else's by URL, and who may publish where."""

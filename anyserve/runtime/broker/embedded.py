@@ -1,0 +1,256 @@
+"""The broker AnyServe brings along: a child process under a guard, gone when its parent is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from anyserve.errors import ProtocolError, StartError
+from anyserve.runtime.broker.acl import AccessRules
+from anyserve.runtime.broker.config import (
+    BrokerBinary,
+    BrokerKind,
+    BrokerPlan,
+    find_broker,
+    write_config,
+)
+from anyserve.runtime.broker.guard import LOG_NAME
+from anyserve.runtime.bus.address import BrokerAddress, Credentials, Role
+from anyserve.runtime.bus.link import GmqttLink, LinkEvents, LinkOptions
+from anyserve.runtime.lifeline import Lifeline
+
+_START_TIMEOUT_S: Final = 10.0
+_PORT_TRIES: Final = 5
+_POLL_S: Final = 0.02
+_LOG_LINES: Final = 8
+
+
+class EmbeddedBroker:
+    """One broker on the loopback interface, with random credentials per role.
+
+    `port` 0 takes a free one. `rules` are the access rules of the cluster; tests break them.
+    """
+
+    def __init__(
+        self,
+        rules: AccessRules,
+        *,
+        port: int = 0,
+        kind: BrokerKind | None = None,
+        credentials: Credentials | None = None,
+    ) -> None:
+        self._rules = rules
+        self._wanted_port = port
+        self._kind = kind
+        self.credentials = credentials or Credentials.generate()
+        self._lifeline: Lifeline | None = None
+        self._guard: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._directory: Path | None = None
+        self._address: BrokerAddress | None = None
+        self._pid: int | None = None
+        self._exit = asyncio.Event()
+        self._failure = ""
+
+    @property
+    def address(self) -> BrokerAddress:
+        """Where to connect; known once started."""
+        if self._address is None:
+            raise StartError("the broker was not started", code="broker_not_started")
+        return self._address
+
+    @property
+    def rules(self) -> AccessRules:
+        """The access rules it enforces."""
+        return self._rules
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the broker itself, None while it does not run."""
+        return self._pid
+
+    @property
+    def directory(self) -> Path | None:
+        """The private directory with configuration, log and store."""
+        return self._directory
+
+    async def start(self) -> None:
+        """Start it and wait until it takes MQTT connections.
+
+        Raises:
+            MissingDependencyError: no broker is installed.
+            StartError: it does not come up; carries its last log lines.
+        """
+        binary = find_broker(self._kind)
+        tries = 1 if self._wanted_port else _PORT_TRIES
+        for attempt in range(1, tries + 1):
+            try:
+                await self._start_on(binary, self._wanted_port or _free_port())
+            except StartError:
+                await self.close()
+                if attempt == tries:  # else: somebody may have taken the port in between
+                    raise
+            except BaseException:
+                await self.close()
+                raise
+            else:
+                return
+
+    async def kill(self) -> None:
+        """`kill -9` the broker, as a fault; its port and store stay for `restart`."""
+        if self._pid is not None:
+            self._command(b"k")
+            await self.wait_exit()
+
+    async def restart(self) -> None:
+        """Start it again after `kill` or a crash: same port, same store, same credentials.
+
+        Raises:
+            StartError: it does not come up; carries its last log lines.
+        """
+        self._exit.clear()
+        self._command(b"s")
+        await self._wait_ready()
+
+    async def wait_exit(self) -> None:
+        """Wait until the broker's process is gone, for whatever reason."""
+        await self._exit.wait()
+
+    async def close(self) -> None:
+        """End it and remove its directory. Safe to call twice, and after a failed start."""
+        if self._lifeline is not None:
+            self._lifeline.close()
+            self._lifeline = None
+        if self._guard is not None:
+            await self._guard.wait()
+            self._guard = None
+        if self._reader is not None:
+            await self._reader
+            self._reader = None
+        if self._directory is not None:
+            # The guard has done it, unless the guard itself was killed.
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _start_on(self, binary: BrokerBinary, port: int) -> None:
+        self._directory = Path(tempfile.mkdtemp(prefix="anyserve-broker-"))  # 0700
+        self._address = BrokerAddress("127.0.0.1", port)
+        plan = BrokerPlan(self._directory, port, self._rules, self.credentials)
+        config = write_config(binary.kind, plan)
+        self._exit.clear()
+        self._failure = ""
+        await self._start_guard(binary.command(config))
+        self._command(b"s")
+        await self._wait_ready()
+
+    async def _start_guard(self, command: list[str]) -> None:
+        self._lifeline = Lifeline()
+        self._guard = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "anyserve.runtime.broker.guard",
+            str(self._directory),
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            pass_fds=self._lifeline.pass_fds,
+            env={**os.environ, **self._lifeline.env},
+            # A Ctrl-C in the terminal is for the supervisor, which drains first.
+            start_new_session=True,
+        )
+        self._reader = asyncio.create_task(self._read_guard(self._guard), name="broker guard")
+
+    def _command(self, command: bytes) -> None:
+        if self._lifeline is None:
+            raise StartError("the broker was not started", code="broker_not_started")
+        with contextlib.suppress(BrokenPipeError):  # the guard died: `_exit` says so
+            self._lifeline.send(command)
+
+    async def _read_guard(self, guard: asyncio.subprocess.Process) -> None:
+        assert guard.stdout is not None
+        async for line in guard.stdout:
+            word, _, rest = line.decode().strip().partition(" ")
+            if word == "started":
+                self._pid = int(rest)
+            else:
+                self._failure = rest
+                self._pid = None
+                self._exit.set()
+        self._pid = None
+        self._exit.set()
+
+    async def _wait_ready(self) -> None:
+        try:
+            async with asyncio.timeout(_START_TIMEOUT_S):
+                while not await self._accepts():
+                    if self._exit.is_set():
+                        raise self._start_error("ended at its start")
+                    await asyncio.sleep(_POLL_S)
+        except TimeoutError:
+            raise self._start_error(f"takes no connection after {_START_TIMEOUT_S:.0f} s") from None
+        if self._exit.is_set():  # then somebody else answered, on the port it wanted
+            raise self._start_error("ended at its start")
+
+    async def _accepts(self) -> bool:
+        options = LinkOptions(
+            self.address, self.credentials.of(Role.OBSERVER), "anyserve-ready", None, 5
+        )
+        link = GmqttLink(options, LinkEvents(_ignore_message, _ignore_ack, _ignore_loss))
+        try:
+            await link.open(_START_TIMEOUT_S)
+        except (OSError, TimeoutError, ProtocolError):
+            return False
+        await link.close()
+        return True
+
+    def _start_error(self, what: str) -> StartError:
+        lines = [f"the broker at {self.address.url} {what}", *self._last_log_lines()]
+        hint = "is the port taken by another program?" if self._wanted_port else ""
+        return StartError("\n  ".join(lines), code="broker_start", hint=hint)
+
+    def _last_log_lines(self) -> list[str]:
+        assert self._directory is not None
+        try:
+            text = (self._directory / LOG_NAME).read_text(errors="replace")
+        except OSError:
+            return [self._failure] if self._failure else []
+        return text.splitlines()[-_LOG_LINES:]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _ignore_message(_topic: str, _payload: bytes, _retain: bool) -> None:  # noqa: FBT001 - the signature of a bus callback
+    """The readiness check subscribes to nothing."""
+
+
+def _ignore_ack(_packet_id: int) -> None:
+    """The readiness check publishes nothing."""
+
+
+def _ignore_loss() -> None:
+    """The readiness check looks at the outcome of `open` alone."""

@@ -1,0 +1,1 @@
+"""The message bus: what it promises (`base`), over MQTT (`mqtt`) and in memory (`memory`)."""
