@@ -1,0 +1,186 @@
+"""One request's trace: where its time went, and why it went there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from anyserve.core.events import Envelope, RequestOffered
+from anyserve.errors import AnyServeError
+from anyserve.telemetry.trace_model import (
+    Comeback,
+    Decision,
+    Segment,
+    SegmentKind,
+    Trace,
+    to_json,
+)
+from anyserve.telemetry.trace_path import Path, build_path
+from anyserve.telemetry.trace_render import render_trace
+from anyserve.telemetry.trace_story import Story, read_story
+from anyserve.telemetry.trace_time import Lengths, measure
+
+__all__ = [
+    "Comeback",
+    "Decision",
+    "Segment",
+    "SegmentKind",
+    "Trace",
+    "build_trace",
+    "find_request",
+    "render_trace",
+    "to_json",
+]
+
+
+def build_trace(
+    envelopes: Iterable[Envelope], request_id: str | None = None, *, now_ns: int | None = None
+) -> Trace:
+    """The trace of `request_id`, or of the one request that `envelopes` are about.
+
+    A request without an outcome is traced up to `now_ns` on its origin's clock, or else up to the
+    last thing known of it on that clock.
+
+    Raises:
+        AnyServeError: `envelopes` do not hold the request's `request.offered`.
+    """
+    known = list(envelopes)
+    story = read_story(known, _only_id(known) if request_id is None else request_id)
+    if story.offered is None:
+        raise _not_found(request_id or "")
+    path = build_path(story)
+    start = path.marks[0].t
+    lengths = measure(path.marks, _end_ns(story, path, now_ns))
+    return _assemble(story, path, start, lengths)
+
+
+def find_request(envelopes: Iterable[Envelope], text: str) -> str:
+    """The full id of the request that `text` names: its id, or an ending of it that is unique.
+
+    Raises:
+        AnyServeError: no request has it, or several do.
+    """
+    ids = [one.event.id for one in envelopes if isinstance(one.event, RequestOffered)]
+    if text in ids:
+        return text
+    matches = [one for one in ids if one.endswith(f"/{text}")]
+    if len(matches) == 1:
+        return matches[0]
+    if not matches:
+        raise _not_found(text)
+    raise AnyServeError(
+        f"{len(matches)} requests end in '{text}'",
+        code="ambiguous_request",
+        hint=f"name one of them in full: {', '.join(matches[:3])}",
+    )
+
+
+def _only_id(envelopes: list[Envelope]) -> str:
+    for envelope in envelopes:
+        if isinstance(envelope.event, RequestOffered):
+            return envelope.event.id
+    raise _not_found("")
+
+
+def _not_found(request_id: str) -> AnyServeError:
+    return AnyServeError(
+        f"no request '{request_id}' in this log" if request_id else "no request in this log",
+        code="unknown_request",
+        hint="ids are origin/incarnation/number, as the report and the events show them",
+    )
+
+
+def _end_ns(story: Story, path: Path, now_ns: int | None) -> int:
+    if story.outcome is not None:
+        return story.outcome.event.end_ns
+    boot = path.marks[0].boot
+    latest = max([story.last.get(boot, 0), *(mark.t for mark in path.marks if mark.boot == boot)])
+    return latest if now_ns is None else max(now_ns, latest)
+
+
+def _assemble(story: Story, path: Path, start_ns: int, lengths: Lengths) -> Trace:
+    assert story.offered is not None
+    offered, outcome = story.offered.event, story.outcome
+    segments = _segments(path, lengths)
+    return Trace(
+        id=offered.id,
+        asked=offered.capability,
+        origin=story.offered.source,
+        entry=offered.entry,
+        prompt_tokens=offered.prompt_tokens,
+        max_tokens=offered.max_tokens,
+        n_tokens=0 if outcome is None else outcome.event.n_tokens,
+        outcome=None if outcome is None else outcome.event.outcome,
+        code=None if outcome is None else outcome.event.code,
+        message="" if outcome is None else outcome.event.message,
+        intended_ns=start_ns,
+        total_ns=sum(lengths.durations_ns),
+        first_token_ns=_first_token_ns(story, start_ns),
+        served_by=None if outcome is None else outcome.event.served_by,
+        segments=segments,
+        decisions=_decisions(story, path, segments),
+        comebacks=_comebacks(story),
+        delegations=len(story.delegated),
+        recoveries=sum(one.event.kind == "lost" for one in story.reentered.values()),
+        clock_skew=lengths.skew_ns > 0,
+        skew_ns=lengths.skew_ns,
+    )
+
+
+def _segments(path: Path, lengths: Lengths) -> tuple[Segment, ...]:
+    at = 0
+    segments = []
+    for mark, duration, estimated in zip(
+        path.marks, lengths.durations_ns, lengths.estimated, strict=True
+    ):
+        segments.append(
+            Segment(mark.kind, mark.where, at, duration, mark.attempt, mark.note, estimated)
+        )
+        at += duration
+    return tuple(segments)
+
+
+def _first_token_ns(story: Story, start_ns: int) -> int | None:
+    if story.outcome is not None and story.outcome.event.first_ns is not None:
+        return story.outcome.event.first_ns - start_ns
+    return None if story.first_token is None else story.first_token.t - start_ns
+
+
+def _decisions(story: Story, path: Path, segments: tuple[Segment, ...]) -> tuple[Decision, ...]:
+    return tuple(
+        Decision(
+            at_ns=segments[index].start_ns,
+            attempt=attempt,
+            replica=routed.replica,
+            capability=routed.capability,
+            policy=routed.policy,
+            reason=routed.reason,
+            eligible=routed.eligible,
+            candidates=tuple(routed.candidates),
+            excluded=tuple(sorted(routed.excluded.items())),
+        )
+        for attempt, index in path.decided_at.items()
+        for routed in (story.routed[attempt].event,)
+    )
+
+
+def _comebacks(story: Story) -> tuple[Comeback, ...]:
+    found: dict[int, Comeback] = {}
+    for attempt, visit in story.visits.items():
+        if visit.handed_back is not None:
+            back = visit.handed_back.event
+            found[attempt] = Comeback(back.kind, attempt, visit.source, back.reason, back.detail)
+    for attempt, reentered in story.reentered.items():
+        event = reentered.event
+        found.setdefault(attempt, Comeback(event.kind, attempt, event.replica, "", event.detail))
+    for attempt, delegated in story.delegated.items():
+        said = delegated.event
+        found[attempt] = Comeback(
+            "delegate",
+            attempt,
+            said.replica,
+            said.reason,
+            said.detail,
+            said.from_capability,
+            said.to_capability,
+        )
+    return tuple(found[attempt] for attempt in sorted(found))

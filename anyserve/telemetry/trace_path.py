@@ -1,0 +1,271 @@
+"""The way of one request as a chain of marks: here, at this time, that began.
+
+Marks stand in the order in which things must have happened, not in the order of their times. Where
+the two disagree a clock was wrong, and `trace_time` says so instead of hiding it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from anyserve.core.events import AttemptHandedBack, RequestRouted
+from anyserve.core.messages import AttemptStatus
+from anyserve.telemetry.trace_model import SegmentKind
+from anyserve.telemetry.trace_story import At, Story, Visit
+
+SCHEDULER_ENTRY = "scheduler"
+_NS_PER_MS = 1e6
+_UNDECIDED = frozenset({"cancelled", "expired", "rejected", "failed"})
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """At `t` on the clock of `boot` a segment of this kind began."""
+
+    t: int
+    boot: str
+    kind: SegmentKind
+    where: str
+    attempt: int | None = None
+    note: str = ""
+
+
+@dataclass(slots=True)
+class Path:
+    """The marks of a request and, for each routed attempt, which mark its decision is."""
+
+    marks: list[Mark] = field(default_factory=list)
+    decided_at: dict[int, int] = field(default_factory=dict)
+
+    def add(
+        self,
+        at: tuple[int, str],
+        kind: SegmentKind,
+        where: str,
+        *,
+        attempt: int | None = None,
+        note: str = "",
+    ) -> None:
+        """Append a mark at `(time, boot)`."""
+        self.marks.append(Mark(at[0], at[1], kind, where, attempt, note))
+
+    def annotate(self, note: str) -> None:
+        """Put a note on the segment that began last."""
+        self.marks[-1] = replace(self.marks[-1], note=note)
+
+
+def build_path(story: Story) -> Path:
+    """The marks of a story that has its `offered`; the end of the request is not among them."""
+    offered = story.offered
+    assert offered is not None
+    path = Path()
+    origin, boot = offered.source, offered.boot
+    path.add((offered.event.intended_ns, boot), SegmentKind.CLIENT_DELAY, origin)
+    path.add((offered.t, boot), SegmentKind.TRANSIT, f"{origin} → {offered.event.entry}")
+    served = story.last_attempt if _completed(story) else None
+    last_submission = _last_submission(story, served)
+    for submission in range(1, last_submission + 1):
+        again = story.submitted.get(submission)
+        if submission > 1 and again is not None:
+            where = f"{again.source} → {again.event.entry}"
+            note = f"submission {submission}, resumes {again.event.resumed} tokens"
+            path.add((again.t, again.boot), SegmentKind.TRANSIT, where, note=note)
+        _add_submission(path, story, submission, served)
+    _cut_at_outcome(path, story)
+    return path
+
+
+def _completed(story: Story) -> bool:
+    return story.outcome is not None and story.outcome.event.outcome not in _UNDECIDED
+
+
+def _last_submission(story: Story, served: int | None) -> int:
+    """Submissions after the one that gave the answer were overtaken and are not on the way."""
+    if served is not None and (served in story.routed or served in story.visits):
+        return story.submission_of(served)
+    return max([1, *story.submitted, *(one.event.submission for one in story.routed.values())])
+
+
+def _add_submission(path: Path, story: Story, submission: int, served: int | None) -> None:
+    attempts = sorted(
+        attempt
+        for attempt in story.routed.keys() | story.visits.keys()
+        if story.submission_of(attempt) == submission and (served is None or attempt <= served)
+    )
+    left_scheduler = -1
+    for attempt in attempts:
+        routed = story.routed.get(attempt)
+        if routed is not None:
+            _add_scheduler(path, story, routed, left_scheduler)
+            left_scheduler = routed.t
+        visit = story.visits.get(attempt)
+        if visit is not None:
+            _add_visit(path, story, attempt, visit)
+        if attempt != served:
+            _add_loss(path, story, attempt)
+    if served is None:
+        _add_open_wait(path, story, submission, left_scheduler)
+
+
+def _add_scheduler(
+    path: Path, story: Story, routed: At[RequestRouted], left_scheduler: int
+) -> None:
+    event = routed.event
+    waits = [
+        queued
+        for queued in story.queued
+        if queued.event.submission == event.submission and left_scheduler < queued.t <= routed.t
+    ]
+    received = min([event.received_ns, *(queued.event.received_ns for queued in waits)])
+    note = f"position {waits[0].event.depth} of {waits[0].event.capability}" if waits else ""
+    path.add((received, routed.boot), SegmentKind.SCHEDULER_QUEUE, routed.source, note=note)
+    path.decided_at[event.attempt] = len(path.marks)
+    where = f"{routed.source} → {event.replica}"
+    path.add((routed.t, routed.boot), SegmentKind.TRANSIT, where, attempt=event.attempt)
+
+
+def _add_visit(path: Path, story: Story, attempt: int, visit: Visit) -> None:
+    received = visit.received_ns
+    if received is None:
+        return
+    routed = story.routed.get(attempt)
+    where = visit.source if routed is None else routed.event.replica
+    entered = visit.admitted is not None or routed is None
+    entered = entered or (visit.started is not None and visit.started.event.entered)
+    queue = SegmentKind.ENTRY_QUEUE if entered else SegmentKind.REPLICA_QUEUE
+    path.add((received, visit.boot), queue, where, attempt=attempt)
+    if visit.admitted is not None and visit.admitted.event.position:
+        path.annotate(f"position {visit.admitted.event.position}")
+    if visit.handed_back is not None:
+        _add_hand_back(path, story, visit.handed_back, where)
+    elif visit.ended is not None and _times_count(story, attempt):
+        _add_engine(path, story, visit, where)
+    elif visit.started is not None:
+        _add_unfinished(path, story, visit, where)
+
+
+def _add_hand_back(path: Path, story: Story, back: At[AttemptHandedBack], where: str) -> None:
+    event = back.event
+    note = f"{event.kind}: {event.reason}"
+    delegated = story.delegated.get(event.attempt)
+    if delegated is not None:
+        note += f", {delegated.event.from_capability} → {delegated.event.to_capability}"
+    if event.detail:
+        note += f" ({event.detail})"
+    path.add(
+        (back.t, back.boot),
+        SegmentKind.TRANSIT,
+        f"{where} → {SCHEDULER_ENTRY}",
+        attempt=event.attempt,
+        note=note,
+    )
+
+
+def _times_count(story: Story, attempt: int) -> bool:
+    """Times of an attempt say where it was until the end, unless the outcome came before that."""
+    outcome = story.outcome
+    if outcome is None or outcome.event.outcome not in {"cancelled", "expired", "rejected"}:
+        return True
+    return attempt in story.reentered
+
+
+def _add_engine(path: Path, story: Story, visit: Visit, where: str) -> None:
+    assert visit.ended is not None
+    event, boot = visit.ended.event, visit.boot
+    times, attempt = event.times, event.attempt
+    at = times.received_ns + times.queue_ns
+    if visit.started is not None:
+        path.add((at, boot), SegmentKind.ENGINE_WAIT, where, attempt=attempt)
+        at += times.engine_wait_ns
+        note = _prefill_note(story, event.cached_tokens)
+        path.add((at, boot), SegmentKind.PREFILL, where, attempt=attempt, note=note)
+        at += times.prefill_ns
+        note = _decode_note(event.n_tokens, times.decode_ns)
+        path.add((at, boot), SegmentKind.DECODE, where, attempt=attempt, note=note)
+        at += times.decode_ns
+    if event.status == AttemptStatus.WORKER_DIED.value or attempt in story.reentered:
+        note = event.message or event.code or event.status
+        path.add((at, boot), SegmentKind.RECOVERY, where, attempt=attempt, note=note)
+        return
+    assert story.offered is not None
+    target = f"{where} → {story.offered.source}"
+    path.add((at, boot), SegmentKind.DELIVERY, target, attempt=attempt)
+
+
+def _prefill_note(story: Story, cached_tokens: int | None) -> str:
+    assert story.offered is not None
+    note = f"{story.offered.event.prompt_tokens} tok"
+    return note if cached_tokens is None else f"{note} · {cached_tokens} cached"
+
+
+def _decode_note(n_tokens: int, decode_ns: int) -> str:
+    if n_tokens <= 1:
+        return f"{n_tokens} tok"
+    return f"{n_tokens} tok · {decode_ns / (n_tokens - 1) / _NS_PER_MS:.1f} ms/tok"
+
+
+def _add_unfinished(path: Path, story: Story, visit: Visit, where: str) -> None:
+    """Running, or lost while it ran: only what was said on the way is known."""
+    assert visit.started is not None
+    attempt, boot = visit.started.event.attempt, visit.boot
+    started = (visit.started.t, boot)
+    if attempt in story.reentered:
+        path.add(started, SegmentKind.LOST_WORK, where, attempt=attempt)
+        return
+    note = _prefill_note(story, None)
+    path.add(started, SegmentKind.PREFILL, where, attempt=attempt, note=note)
+    if visit.first_token is not None:
+        path.add((visit.first_token.t, boot), SegmentKind.DECODE, where, attempt=attempt)
+
+
+def _add_loss(path: Path, story: Story, attempt: int) -> None:
+    lost = story.reentered.get(attempt)
+    if lost is None or lost.event.kind != "lost":
+        return
+    if path.marks[-1].kind is SegmentKind.RECOVERY:
+        return
+    path.add(
+        (lost.t, lost.boot),
+        SegmentKind.RECOVERY,
+        lost.event.replica,
+        attempt=attempt,
+        note=lost.event.detail,
+    )
+
+
+def _add_open_wait(path: Path, story: Story, submission: int, left_scheduler: int) -> None:
+    """The wait that no routing ended: still going on, or ended by a rejection or the outcome."""
+    rejected = story.rejected
+    waits = [
+        queued
+        for queued in story.queued
+        if queued.event.submission == submission and queued.t > left_scheduler
+    ]
+    if waits:
+        first = waits[0]
+        note = f"position {first.event.depth} of {first.event.capability}"
+        at = (min(queued.event.received_ns for queued in waits), first.boot)
+        path.add(at, SegmentKind.SCHEDULER_QUEUE, first.source, note=note)
+    elif rejected is not None and rejected.event.received_ns is not None:
+        at = (rejected.event.received_ns, rejected.boot)
+        path.add(at, SegmentKind.SCHEDULER_QUEUE, rejected.source)
+    if rejected is not None and submission == _last_submission(story, None):
+        event = rejected.event
+        note = f"{event.code}: {event.detail}" if event.detail else event.code
+        assert story.offered is not None
+        where = f"{rejected.source} → {story.offered.source}"
+        path.add((rejected.t, rejected.boot), SegmentKind.DELIVERY, where, note=note)
+
+
+def _cut_at_outcome(path: Path, story: Story) -> None:
+    """What went on after the origin had given the request up is not part of its time."""
+    outcome = story.outcome
+    if outcome is None or outcome.event.outcome not in _UNDECIDED:
+        return
+    for index, mark in enumerate(path.marks):
+        if index and mark.boot == outcome.boot and mark.t > outcome.event.end_ns:
+            del path.marks[index:]
+            break
+    path.decided_at = {
+        attempt: index for attempt, index in path.decided_at.items() if index < len(path.marks)
+    }
