@@ -1,0 +1,1 @@
+"""The supervisor: starts a cluster's processes, watches them, and leaves nothing behind."""
