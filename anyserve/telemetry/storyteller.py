@@ -36,8 +36,8 @@ class Leg:
     """One assignment: how long each part of it took, in nanoseconds, and how it ended.
 
     `end`: serve, delegate, refuse, return or lost. A leg without `routed` is an entry at a replica.
-    `transit_ns` is the way to where the leg begins: scheduler or entry replica. `back_ns` is the way
-    of an answer to the origin, and from a loss to the re-submission.
+    `transit_ns` is the way to where the leg begins: scheduler or entry replica. `back_ns` is the
+    way of an answer to the origin, and from a loss to the re-submission.
     """
 
     replica: str
