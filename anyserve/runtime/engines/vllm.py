@@ -1,0 +1,295 @@
+"""vLLM in the worker's own process: one adapter for the CUDA and the CPU build.
+
+`LLMEngine` runs with its core in process (no second process to feed), so a step of ours is a step
+of vLLM's scheduler, and one frame per step carries all its requests. Only documented names of vLLM
+are used but for two reads, both guarded: the KV cache configuration for `EngineInfo`, and the
+scheduler statistics, which come through the public stat logger interface.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from anyserve.runtime.engines import vllm_requests as translate
+from anyserve.runtime.engines.base import (
+    Delta,
+    EngineConfig,
+    EngineInfo,
+    EngineKind,
+    EngineRequest,
+    EngineRequestError,
+    EngineStats,
+    Report,
+    StepOutput,
+    Task,
+    check_request,
+    room_left,
+    spent,
+)
+
+_log = logging.getLogger(__name__)
+_CPU_BATCHED_TOKENS: Final = 256  # a step of 2048 tokens takes seconds on a CPU core
+_GIB: Final = 1 << 30
+_QUIET_ENV: Final = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_HOST_IP": "127.0.0.1",  # the in-process group talks to itself only
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+class VllmEngine:
+    """An `Engine` over vLLM's `LLMEngine`."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self._config = config
+        self._engine: Any = None
+        self._info: EngineInfo | None = None
+        self._streams: dict[str, translate.Stream] = {}
+        self._ready: list[Delta] = []  # deltas that need no step
+        self._stats = _StatsReader()
+
+    def start(self, report: Report) -> EngineInfo:
+        """Import vLLM, load the model, run its warm-up."""
+        report("importing vLLM", 0.0)
+        prepare_environment(self._config)
+        import torch  # noqa: PLC0415 - heavy; a forked worker finds it imported
+        import vllm  # noqa: PLC0415
+        from vllm.v1.engine.llm_engine import LLMEngine  # noqa: PLC0415
+
+        cpu = _is_cpu()
+        if cpu:
+            torch.set_num_threads(self._config.threads)
+        report("loading the model", 0.2)
+        engine_config = vllm.EngineArgs(
+            **_engine_args(self._config, cpu=cpu)
+        ).create_engine_config()
+        self._engine = LLMEngine.from_vllm_config(
+            engine_config, stat_loggers=[self._stats.factory()]
+        )
+        report("ready", 1.0)
+        self._info = _info(engine_config, vllm.__version__, cpu=cpu)
+        return self._info
+
+    def submit(self, request: EngineRequest) -> None:
+        """Hand a request to vLLM, as token ids."""
+        assert self._info is not None
+        check_request(request, self._config.task, self._info.max_model_len)
+        room = room_left(request, self._info.max_model_len)
+        if request.task is Task.GENERATE and room == 0:
+            self._ready.append(spent(request))
+            return
+        try:
+            self._engine.add_request(
+                request.key,
+                translate.prompt(request),
+                translate.parameters(request, room),
+                arrival_time=request.arrival_s,
+                priority=request.priority if self._priorities else 0,
+            )
+        except (ValueError, TypeError, NotImplementedError) as error:
+            raise EngineRequestError(str(error), code="invalid_request") from error
+        self._streams[request.key] = translate.Stream(request)
+
+    def cancel(self, key: str) -> None:
+        """Abort a request; its KV blocks are free before the next step."""
+        self._ready = [delta for delta in self._ready if delta.key != key]
+        if self._streams.pop(key, None) is not None:
+            self._engine.abort_request([key])
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a request is waiting or running."""
+        return bool(self._ready) or self._engine.has_unfinished_requests()
+
+    def step(self) -> StepOutput:
+        """One step of vLLM's scheduler and model."""
+        deltas, self._ready = self._ready, []
+        if self._engine.has_unfinished_requests():
+            for output in self._engine.step():
+                deltas.extend(self._fold(output))
+        return StepOutput(deltas, self.stats())
+
+    def stats(self) -> EngineStats:
+        """What vLLM's scheduler reported with the latest step."""
+        return self._stats.latest(len(self._streams))
+
+    def stop(self) -> None:
+        """Drop the engine; the process ends soon after."""
+        if self._engine is not None:
+            self._engine.engine_core.shutdown()
+            self._engine = None
+
+    @property
+    def _priorities(self) -> bool:
+        return bool(self._config.args.get("scheduling_policy", "priority") == "priority")
+
+    def _fold(self, output: Any) -> Sequence[Delta]:
+        stream = self._streams.get(output.request_id)
+        if stream is None:  # cancelled while the step ran
+            return ()
+        deltas = stream.fold(output)
+        if output.finished:
+            del self._streams[output.request_id]
+        return deltas
+
+
+def prepare_environment(config: EngineConfig) -> None:
+    """Set what vLLM reads from the environment; call before the engine is built.
+
+    A forked worker has vLLM imported already, which is fine: vLLM reads these when used.
+    """
+    os.environ.update(_QUIET_ENV)
+    os.environ["OMP_NUM_THREADS"] = str(config.threads)
+    if config.cuda_visible_devices is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = config.cuda_visible_devices
+    if os.path.isdir(config.model):  # noqa: PTH112 - a hub id is no path
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def _is_cpu() -> bool:
+    from vllm.platforms import current_platform  # noqa: PLC0415
+
+    return bool(current_platform.is_cpu())
+
+
+def _engine_args(config: EngineConfig, *, cpu: bool) -> dict[str, Any]:
+    import vllm  # noqa: PLC0415
+
+    known = {field.name for field in dataclasses.fields(vllm.EngineArgs)}
+    args: dict[str, Any] = {
+        "model": config.model,
+        "max_model_len": config.max_model_len,
+        "max_num_seqs": config.max_num_seqs,
+        "max_num_batched_tokens": config.max_num_batched_tokens,
+        "seed": config.seed,
+        "dtype": config.dtype,
+        "scheduling_policy": "priority",
+        "distributed_executor_backend": "uni",
+        "disable_log_stats": False,
+    }
+    if config.task is Task.EMBED:
+        args["runner"] = "pooling"
+    if cpu:
+        args |= _cpu_args(config, known)
+    elif 0 < config.gpus < 1:
+        args["gpu_memory_utilization"] = config.gpus
+    elif config.gpus > 1:
+        args["tensor_parallel_size"] = int(config.gpus)
+        args["distributed_executor_backend"] = "mp"
+    args |= config.args
+    unknown = sorted(args.keys() - known)
+    if unknown:
+        _log.warning("vLLM %s does not know the arguments %s", vllm.__version__, unknown)
+    return {name: value for name, value in args.items() if name in known and value is not None}
+
+
+def _cpu_args(config: EngineConfig, known: set[str]) -> dict[str, Any]:
+    args: dict[str, Any] = {"enforce_eager": True}  # compiling takes longer than it saves
+    if config.dtype == "auto" and not has_bfloat16(_cpu_flags()):
+        args["dtype"] = "float32"
+    if config.task is Task.GENERATE and config.max_num_batched_tokens is None:
+        args["max_num_batched_tokens"] = _CPU_BATCHED_TOKENS
+    if "kv_cache_memory_bytes" in known:
+        os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
+        args["kv_cache_memory_bytes"] = int(config.kv_cache_gib * _GIB)
+    else:
+        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, round(config.kv_cache_gib)))
+    return args
+
+
+def has_bfloat16(flags: set[str]) -> bool:
+    """Whether the CPU multiplies bfloat16 by itself.
+
+    Where it does not, float32 is the fast format: a step of 16 sequences was three times as fast.
+    """
+    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return {"bf16"}  # not Linux: leave the choice to vLLM
+    names = ("flags", "Features")
+    return {flag for line in lines if line.startswith(names) for flag in line.split()}
+
+
+def _info(config: Any, version: str, *, cpu: bool) -> EngineInfo:
+    blocks = getattr(config.cache_config, "num_gpu_blocks", None) or 0
+    block_size = getattr(config.cache_config, "block_size", None) or 0
+    return EngineInfo(
+        kind=EngineKind.VLLM,
+        max_model_len=config.model_config.max_model_len,
+        max_num_seqs=config.scheduler_config.max_num_seqs,
+        max_num_batched_tokens=config.scheduler_config.max_num_batched_tokens,
+        kv_tokens=blocks * block_size,
+        block_size=block_size,
+        vocab_size=config.model_config.get_vocab_size(),
+        async_scheduling=bool(getattr(config.scheduler_config, "async_scheduling", False)),
+        device="cpu" if cpu else "cuda",
+        version=version,
+    )
+
+
+class _StatsReader:
+    """Keeps the latest scheduler statistics that vLLM hands to its stat loggers."""
+
+    def __init__(self) -> None:
+        self._running = 0
+        self._waiting = 0
+        self._kv_usage = 0.0
+        self._queries = 0
+        self._hits = 0
+        self._preemptions = 0
+
+    def factory(self) -> Any:
+        """Return what vLLM calls to make its logger."""
+        from vllm.v1.metrics.loggers import StatLoggerBase  # noqa: PLC0415
+
+        reader = self
+
+        class Logger(StatLoggerBase):  # type: ignore[misc]  # vllm has no types for us
+            def __init__(self, _config: Any, _engine_index: int = 0) -> None:
+                pass
+
+            def record(
+                self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any
+            ) -> None:
+                reader.record(scheduler_stats, iteration_stats)
+
+            def log_engine_initialized(self) -> None:
+                pass
+
+        return Logger
+
+    def record(self, scheduler: Any, iteration: Any) -> None:
+        if scheduler is not None:
+            self._running = scheduler.num_running_reqs
+            self._waiting = scheduler.num_waiting_reqs
+            self._kv_usage = scheduler.kv_cache_usage
+            prefix = scheduler.prefix_cache_stats
+            if prefix is not None:
+                self._queries += prefix.queries
+                self._hits += prefix.hits
+        if iteration is not None:
+            self._preemptions += iteration.num_preempted_reqs
+
+    def latest(self, held: int) -> EngineStats:
+        if held == 0:  # what was cancelled leaves without a step that would report it
+            self._running = self._waiting = 0
+            self._kv_usage = 0.0
+        return EngineStats(
+            running=self._running,
+            waiting=self._waiting,
+            kv_usage=self._kv_usage,
+            prefix_queries=self._queries,
+            prefix_hits=self._hits,
+            preemptions=self._preemptions,
+        )

@@ -1,0 +1,1 @@
+"""The worker process: an engine, its step loop, and the socket to the replica."""
