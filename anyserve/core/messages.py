@@ -89,7 +89,7 @@ class RefuseReason(Enum):
     STALE_REGISTRATION = "stale_registration"
 
 
-class Deadline(Record):
+class Deadline(Record, frozen=True):
     """When a request is worthless. On the host with the same `boot`, `at_ns` is exact on the shared
     monotonic clock; elsewhere `left_ms`, what was left when the message was sent, counts."""
 
@@ -98,7 +98,7 @@ class Deadline(Record):
     left_ms: int
 
 
-class Request(Record):
+class Request(Record, frozen=True):
     """What routing knows of a request, and the body that only worker and origin read.
 
     `capability` is what is wanted now (it moves up the ladder only); `asked` is what the client
@@ -113,6 +113,8 @@ class Request(Record):
     prompt_tokens: int
     max_tokens: int
     offered_ns: int
+    boot: str = ""
+    """The host life whose monotonic clock `offered_ns` is on."""
     lifetime_ms: int = 600_000
     attributes: Mapping[str, str] = {}
     priority: int = 0
@@ -128,7 +130,7 @@ class Request(Record):
         return self.id.partition("/")[0]
 
 
-class Body(Record):
+class Body(Record, frozen=True):
     """What the engine reads of a request. `sampling` is the engine's own parameter struct."""
 
     prompt_ids: list[int] = []
@@ -136,7 +138,7 @@ class Body(Record):
     sampling: msgspec.Raw = msgspec.Raw(b"{}")
 
 
-class Limits(Record):
+class Limits(Record, frozen=True):
     """What one replica can take for a capability; None means no limit.
 
     `max_tokens`: prompt plus requested tokens, the engine's context length.
@@ -145,7 +147,7 @@ class Limits(Record):
     max_tokens: int | None = None
 
 
-class Offer(Record):
+class Offer(Record, frozen=True):
     """One capability a replica registers."""
 
     capability: str
@@ -228,7 +230,7 @@ class Return(HandBack, frozen=True, tag="return"):
     """Draining and not started; costs no delegation."""
 
 
-class Load(Record):
+class Load(Record, frozen=True):
     """What a replica says of itself with every credit; policies read it.
 
     `waiting` counts its entry queue, `kv_usage` is 0..1, `service_ms` an EWMA of a request's time
@@ -259,7 +261,7 @@ class Credit(Message, frozen=True, tag="credit"):
     load: Load = Load()
 
 
-class Held(Record):
+class Held(Record, frozen=True):
     """One attempt that a replica holds, said again to a scheduler that has restarted."""
 
     id: str
@@ -360,6 +362,13 @@ class CancelAttempt(Message, frozen=True, tag="cancel_attempt"):
     code: Code = Code.CLIENT_CANCELLED
 
 
+class Yield(Message, frozen=True, tag="yield"):
+    """Requests wait at the scheduler while this replica's own queue takes every freed slot: leave
+    the next one to them. A hint, sent at most once a heartbeat; repeating it does no harm."""
+
+    epoch: int
+
+
 class Control(Message, frozen=True, tag="control"):
     """An operator's wish. `action`: drain, resume, slow. Idempotent by meaning."""
 
@@ -398,7 +407,7 @@ class AttemptLost(Message, frozen=True, tag="attempt_lost"):
     started: bool
 
 
-class Times(Record):
+class Times(Record, frozen=True):
     """Durations of an attempt at its replica, on that host's clock, in nanoseconds.
 
     received -> (queue) -> given to the engine -> (engine wait) -> scheduled -> (prefill) -> first
@@ -412,7 +421,7 @@ class Times(Record):
     decode_ns: int = 0
 
 
-class End(Record):
+class End(Record, frozen=True):
     """The terminal part of a stream: what the attempt came to."""
 
     status: AttemptStatus
@@ -524,7 +533,7 @@ SchedulerInbound = (
     | Ended | Registration | Gone
 )  # fmt: skip
 ReplicaInbound = (
-    Assign | Entry | CancelAttempt | Control | Cancel | Settled | Repair | StaleEpoch
+    Assign | Entry | CancelAttempt | Yield | Control | Cancel | Settled | Repair | StaleEpoch
     | SchedulerState | Registration
 )  # fmt: skip
 OriginInbound = (

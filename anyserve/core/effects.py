@@ -1,0 +1,122 @@
+"""What a state machine wants done. A driver (asyncio and MQTT, or the simulator) does it in order."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import msgspec
+
+from anyserve.core.events import AnyEvent
+from anyserve.core.messages import AnyMessage, Code, Frame, Request
+
+
+class Effect(msgspec.Struct, frozen=True, gc=False):
+    """Base of all effects."""
+
+
+class Inbox(Enum):
+    """Where a message can be sent; the driver makes a topic of it."""
+
+    SCHEDULER = "sched/in"
+    SCHEDULER_STATE = "sched/state"
+    REPLICA = "replica/{}/in"
+    REPLICA_ENTRY = "replica/{}/entry"
+    REPLICA_REGISTRATION = "replica/{}/reg"
+    ORIGIN = "origin/{}/in"
+
+
+class Send(Effect, frozen=True):
+    """Publish `message` to the inbox of `to` (empty for the scheduler's)."""
+
+    inbox: Inbox
+    to: str
+    message: AnyMessage
+
+
+class Emit(Effect, frozen=True):
+    """Something happened; the driver adds source, time and sequence number."""
+
+    event: AnyEvent
+
+
+class SetTimer(Effect, frozen=True):
+    """Call `handle(now, Wake())` at `at_ns`. Each machine has one timer; the newest setting counts."""
+
+    at_ns: int
+
+
+class Persist(Effect, frozen=True):
+    """Append `record` to the journal before any `Send` of the same list leaves."""
+
+    record: JournalRecord
+
+
+class StartWork(Effect, frozen=True):
+    """Replica: give this attempt to the worker. `capability` is the registered one that serves."""
+
+    request: Request
+    attempt: int
+    submission: int
+
+
+class CancelWork(Effect, frozen=True):
+    """Replica: stop this attempt at the next step boundary."""
+
+    id: str
+    attempt: int
+
+
+class Deliver(Effect, frozen=True):
+    """Origin: these tokens (or this data) go to the client now, in order, each once."""
+
+    id: str
+    frame: Frame
+
+
+class Finish(Effect, frozen=True):
+    """Origin: the request is over; `outcome` is decided and recorded."""
+
+    id: str
+    outcome: Outcome
+
+
+class OutcomeKind(Enum):
+    """The five ways a request can end."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a request ended, and the code and sentence that say why."""
+
+    kind: OutcomeKind
+    code: Code | None = None
+    message: str = ""
+    retry_after_ms: int | None = None
+    finish: str | None = None
+    served_by: str | None = None
+    attempt: int | None = None
+    n_tokens: int = 0
+
+
+class JournalRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One line of the scheduler's journal: what must survive the death of its process.
+
+    `kind`: epoch (a new life; `epoch` is its number), counters (of request `id`, as they now are),
+    settled (request `id` may be forgotten).
+    """
+
+    kind: str
+    epoch: int = 0
+    id: str = ""
+    delegations: int = 0
+    refusals: int = 0
+    returns: int = 0
+    recoveries: int = 0
+    deaths: int = 0
+    last_attempt: int = 0
+    submission: int = 1

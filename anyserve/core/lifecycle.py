@@ -1,0 +1,92 @@
+"""The states of a request at each of its three owners, and every step that is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import TypeVar
+
+from anyserve.errors import ProtocolError
+
+
+class TicketState(Enum):
+    """A request as the scheduler knows it."""
+
+    NEW = "new"
+    QUEUED = "queued"
+    ASSIGNED = "assigned"
+    STARTED = "started"
+    ENTERED = "entered"
+    """Held by the replica where it entered, outside the scheduler's credits."""
+    LOST = "lost"
+    """Its replica or worker died; the origin submits it again or settles it."""
+    ENDED = "ended"
+    """Served or rejected; kept until the origin settles it."""
+
+
+class SlotState(Enum):
+    """An attempt as its replica knows it."""
+
+    NEW = "new"
+    WAITING = "waiting"
+    """In the entry queue."""
+    HELD = "held"
+    """Assigned within the prefetch, no free slot yet."""
+    RUNNING = "running"
+    ENDED = "ended"
+    """Its frames are kept until the origin settles it."""
+
+
+class OriginState(Enum):
+    """A request as its origin knows it."""
+
+    NEW = "new"
+    WAITING = "waiting"
+    STREAMING = "streaming"
+    SETTLED = "settled"
+
+
+State = TypeVar("State", bound=Enum)
+
+_T, _S, _O = TicketState, SlotState, OriginState
+
+TICKET: Mapping[TicketState, frozenset[TicketState]] = {
+    _T.NEW: frozenset({_T.QUEUED, _T.ENTERED, _T.STARTED, _T.ENDED}),
+    _T.QUEUED: frozenset({_T.QUEUED, _T.ASSIGNED, _T.ENTERED, _T.STARTED, _T.ENDED}),
+    _T.ASSIGNED: frozenset({_T.QUEUED, _T.STARTED, _T.LOST, _T.ENDED, _T.ENTERED}),
+    _T.STARTED: frozenset({_T.QUEUED, _T.LOST, _T.ENDED, _T.ENTERED}),
+    _T.ENTERED: frozenset({_T.QUEUED, _T.LOST, _T.ENDED, _T.ENTERED}),
+    _T.LOST: frozenset({_T.QUEUED, _T.ENTERED, _T.ENDED}),
+    _T.ENDED: frozenset({_T.QUEUED, _T.ENTERED, _T.ENDED}),
+}
+"""ENDED leads back only by a re-submission: an attempt that its replica ended may still be lost to
+the origin, which then asks again."""
+
+SLOT: Mapping[SlotState, frozenset[SlotState]] = {
+    _S.NEW: frozenset({_S.WAITING, _S.HELD, _S.RUNNING, _S.ENDED}),
+    _S.WAITING: frozenset({_S.RUNNING, _S.ENDED}),
+    _S.HELD: frozenset({_S.RUNNING, _S.ENDED}),
+    _S.RUNNING: frozenset({_S.ENDED}),
+    _S.ENDED: frozenset(),
+}
+
+ORIGIN: Mapping[OriginState, frozenset[OriginState]] = {
+    _O.NEW: frozenset({_O.WAITING, _O.SETTLED}),
+    _O.WAITING: frozenset({_O.STREAMING, _O.SETTLED}),
+    _O.STREAMING: frozenset({_O.WAITING, _O.SETTLED}),
+    _O.SETTLED: frozenset(),
+}
+"""STREAMING leads back to WAITING when the attempt that streamed was lost."""
+
+
+def step(table: Mapping[State, frozenset[State]], before: State, after: State) -> State:
+    """`after`, where the table allows it.
+
+    Raises:
+        ProtocolError: the table does not; this is a bug in a state machine, never bad input.
+    """
+    if after not in table[before]:
+        raise ProtocolError(
+            f"no way from {before.value} to {after.value}", code="illegal_transition"
+        )
+    return after

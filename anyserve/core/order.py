@@ -1,0 +1,38 @@
+"""In which order waiting requests get a freed slot, at the scheduler and at an entry replica."""
+
+from __future__ import annotations
+
+from anyserve.core.messages import Request
+from anyserve.core.spec import SchedulerSpec
+
+MS = 1_000_000
+"""Nanoseconds in a millisecond."""
+
+Order = tuple[int, int, str]
+"""Sorts waiting requests; smaller goes first."""
+
+
+def deadline_ns(request: Request, boot: str, now: int) -> int | None:
+    """The deadline on this host's clock: exact for the same boot, else what was left is added to
+    `now`, the time of arrival."""
+    deadline = request.deadline
+    if deadline is None:
+        return None
+    return deadline.at_ns if deadline.boot == boot else now + deadline.left_ms * MS
+
+
+def queue_order(request: Request, rules: SchedulerSpec, boot: str, now: int) -> Order:
+    """The place of a request that arrived at `now`.
+
+    One step of priority is worth `ageing_ms` of waiting, so behind any bounded arrival rate a
+    request waits at most `ageing_ms` longer per step of priority between them. With
+    `order: deadline` the earlier deadline goes first, and a request without one counts as due
+    `ageing_ms` after it was offered.
+    """
+    first = request.offered_ns if request.boot == boot else now
+    ageing_ns = rules.ageing_ms * MS
+    key = first
+    if rules.order == "deadline":
+        due = first + ageing_ns
+        key = min(due, deadline_ns(request, boot, now) or due)
+    return (key + request.priority * ageing_ns, first, request.id)

@@ -1,0 +1,525 @@
+"""`Origin.handle(now, message) -> effects`: submit, keep, deliver in order, recover, settle."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from anyserve.core import events as ev
+from anyserve.core import messages as msg
+from anyserve.core.effects import (
+    Deliver,
+    Effect,
+    Emit,
+    Finish,
+    Inbox,
+    Outcome,
+    OutcomeKind,
+    Send,
+    SetTimer,
+)
+from anyserve.core.inputs import BusDown, BusUp, Cancelled, Offered, Wake
+from anyserve.core.lifecycle import OriginState
+from anyserve.core.messages import AttemptStatus, Code
+from anyserve.core.order import MS, deadline_ns
+from anyserve.core.origin.pending import SCHEDULER, Pending, StreamKey
+from anyserve.core.seen import Ordinals
+from anyserve.core.spec import ClusterSpec
+
+GAP_MS = 100
+"""A gap in the frames is repaired after this long."""
+SILENCE_MS = 2_000
+"""Without a frame or a sign of life for this long, the holder is asked."""
+MAX_REPAIRS = 3
+"""Questions without an answer, one per second, after which the attempt counts as lost."""
+MAX_RESEND_MS = 30_000
+
+EXPIRED = frozenset({Code.DEADLINE_EXCEEDED, Code.STALE})
+CANCELLED = frozenset({Code.CLIENT_CANCELLED, Code.ORIGIN_LOST, Code.SHUTDOWN})
+FAILED = frozenset({Code.REPLICA_LOST, Code.WORKER_DIED, Code.POISONED, Code.RESUME_REFUSED})
+
+OriginInput = msg.OriginInbound | Offered | Cancelled | Wake | BusUp | BusDown
+
+
+class Origin:
+    """One life of an origin. Offer with `Offered`, built on `next_id`; `Finish` comes once each.
+
+    Args:
+        name: its id in topics.
+        cluster: the rules that all obey.
+        incarnation: of this process.
+        boot: names the host life whose monotonic clock `now` is.
+    """
+
+    def __init__(
+        self, name: str, cluster: ClusterSpec, *, incarnation: int = 1, boot: str = ""
+    ) -> None:
+        self._name = name
+        self._incarnation = incarnation
+        self._boot = boot
+        self._mid_stream = {item.name: item.mid_stream for item in cluster.capabilities}
+        self._beat_ms = cluster.scheduler.heartbeat_ms
+        self._epoch = 0
+        self._connected = True
+        self._pending: dict[str, Pending] = {}
+        self._n = 0
+        self._settled = Ordinals()
+        self._due: list[tuple[int, int, str]] = []
+        self._pushes = 0
+        self._timer_ns: int | None = None
+        self._out: list[Effect] = []
+        self._handlers: dict[type, Callable[[Any, int], None]] = {
+            Offered: self._on_offered,
+            Cancelled: self._on_cancelled,
+            msg.Frame: self._on_frame,
+            msg.KeepAlive: self._on_keep_alive,
+            msg.Accepted: self._on_accepted,
+            msg.Rejected: self._on_rejected,
+            msg.AttemptLost: self._on_attempt_lost,
+            msg.UnknownAttempt: self._on_unknown_attempt,
+            msg.StaleEpoch: self._on_stale_epoch,
+            msg.SchedulerState: self._on_scheduler_state,
+            Wake: self._on_wake,
+            BusUp: self._on_bus_up,
+            BusDown: self._on_bus_down,
+        }
+
+    def next_id(self) -> str:
+        """A request id that was not given before: `<origin>/<incarnation>/<n>`, n from 1."""
+        self._n += 1
+        return f"{self._name}/{self._incarnation}/{self._n}"
+
+    @property
+    def open_requests(self) -> int:
+        """Requests without an outcome."""
+        return len(self._pending)
+
+    @property
+    def epoch(self) -> int:
+        """The scheduler life it knows; 0: none yet."""
+        return self._epoch
+
+    def pending_ids(self) -> list[str]:
+        """Ids of the requests without an outcome, oldest first."""
+        return list(self._pending)
+
+    def handle(self, now: int, message: OriginInput) -> list[Effect]:
+        """Fold one input. What is stale, repeated or about a settled request changes nothing."""
+        self._handlers[type(message)](message, now)
+        return self._take(now)
+
+    # --- offering --------------------------------------------------------------------------------
+
+    def _on_offered(self, offered: Offered, now: int) -> None:
+        request = msgspec.structs.replace(offered.request, first_epoch=self._epoch)
+        pending = Pending(request, offered.entry, offered.intended_ns, now)
+        pending.resumable = offered.resumable and offered.choices == 1
+        pending.deadline_ns = deadline_ns(request, self._boot, now)
+        self._pending[pending.id] = pending
+        self._emit(
+            ev.RequestOffered(
+                id=pending.id,
+                capability=request.asked,
+                prompt_tokens=request.prompt_tokens,
+                max_tokens=request.max_tokens,
+                entry=offered.entry,
+                intended_ns=offered.intended_ns,
+                attributes=request.attributes,
+                priority=request.priority,
+                deadline_ns=pending.deadline_ns,
+                stream=offered.stream,
+                phase=offered.phase,
+            )
+        )
+        pending.go(OriginState.WAITING)
+        if offered.entry == SCHEDULER:
+            self._submit(pending, now, resent=False)
+        else:
+            self._enter(pending, now, resent=False)
+        lifetime = now + request.lifetime_ms * MS
+        end = lifetime if pending.deadline_ns is None else min(lifetime, pending.deadline_ns)
+        self._plan(end, pending.id)
+
+    def _submit(self, pending: Pending, now: int, *, resent: bool) -> None:
+        pending.sent_epoch = self._epoch
+        submit = msg.Submit(
+            request=pending.request,
+            epoch=self._epoch,
+            submission=pending.submission,
+            last_attempt=pending.last_attempt,
+            resent=resent,
+        )
+        self._out.append(Send(Inbox.SCHEDULER, "", submit))
+        self._note_submitted(pending, SCHEDULER, now, resent=resent)
+
+    def _enter(self, pending: Pending, now: int, *, resent: bool) -> None:
+        pending.sent_epoch = self._epoch
+        pending.replicas.add(pending.entry)
+        entry = msg.Entry(request=pending.request, submission=pending.submission)
+        self._out.append(Send(Inbox.REPLICA_ENTRY, pending.entry, entry))
+        self._note_submitted(pending, pending.entry, now, resent=resent)
+
+    def _note_submitted(self, pending: Pending, entry: str, now: int, *, resent: bool) -> None:
+        self._emit(
+            ev.RequestSubmitted(
+                id=pending.id,
+                submission=pending.submission,
+                entry=entry,
+                resumed=len(pending.request.resume_ids),
+                resent=resent,
+            )
+        )
+        pending.heard_ns = now
+        self._plan(now + SILENCE_MS * MS, pending.id)
+
+    # --- the stream ------------------------------------------------------------------------------
+
+    def _on_frame(self, frame: msg.Frame, now: int) -> None:
+        pending = self._pending.get(frame.id)
+        if pending is None:
+            self._settle_again(frame)
+            return
+        if frame.submission != pending.submission:
+            return
+        key: StreamKey = (frame.replica, frame.incarnation, frame.attempt)
+        if pending.stream is None:
+            pending.stream = key
+            pending.state = OriginState.WAITING
+        if pending.stream != key:
+            return
+        self._hear(pending, frame.replica, frame.attempt, now)
+        if frame.sequence >= pending.next_sequence:
+            pending.buffer.setdefault(frame.sequence, frame)
+        self._drain_buffer(pending, now)
+
+    def _drain_buffer(self, pending: Pending, now: int) -> None:
+        while (frame := pending.buffer.pop(pending.next_sequence, None)) is not None:
+            pending.next_sequence += 1
+            pending.gap_since_ns = None
+            pending.repairs = 0
+            if not self._accept(pending, frame, now):
+                return
+        if pending.buffer and pending.gap_since_ns is None:
+            pending.gap_since_ns = now
+            self._plan(now + GAP_MS * MS, pending.id)
+
+    def _accept(self, pending: Pending, frame: msg.Frame, now: int) -> bool:
+        """Take the next frame of the stream; False where the request is over."""
+        tokens = pending.tokens.setdefault(frame.choice, [])
+        if frame.start != len(tokens) and (frame.tokens or frame.data is not None):
+            text = f"token {len(tokens)} was due, {frame.start} came"
+            self._recover(pending, Code.REPLICA_LOST, text, now)
+            return False
+        if frame.tokens or frame.data is not None:
+            self._deliver(pending, frame, now)
+        if frame.end is not None:
+            self._conclude(pending, frame, frame.end, now)
+            return False
+        return True
+
+    def _deliver(self, pending: Pending, frame: msg.Frame, now: int) -> None:
+        first = pending.first_ns is None
+        pending.tokens[frame.choice].extend(frame.tokens)
+        pending.note_tokens(max(1, len(frame.tokens)), now)
+        if pending.state is OriginState.WAITING:
+            pending.go(OriginState.STREAMING)
+        if first:
+            self._emit(ev.RequestFirstToken(id=pending.id, attempt=frame.attempt))
+        self._out.append(Deliver(pending.id, frame))
+
+    def _conclude(self, pending: Pending, frame: msg.Frame, end: msg.End, now: int) -> None:
+        kinds = {
+            AttemptStatus.COMPLETED: OutcomeKind.COMPLETED,
+            AttemptStatus.CANCELLED: OutcomeKind.CANCELLED,
+        }
+        finish = ",".join(sorted({reason for reason in end.finish if reason})) or None
+        outcome = Outcome(
+            kind=kinds.get(end.status, OutcomeKind.FAILED),
+            code=end.code,
+            message=end.message,
+            finish=finish,
+            served_by=frame.replica,
+            attempt=frame.attempt,
+            n_tokens=pending.n_tokens(),
+        )
+        self._finish(pending, outcome, now)
+
+    # --- signs of life ---------------------------------------------------------------------------
+
+    def _hear(self, pending: Pending, holder: str, attempt: int, now: int) -> None:
+        pending.heard_ns = now
+        pending.asked_again = 0
+        pending.holder = holder
+        pending.last_attempt = max(pending.last_attempt, attempt)
+        if holder != SCHEDULER:
+            pending.replicas.add(holder)
+
+    def _on_keep_alive(self, alive: msg.KeepAlive, now: int) -> None:
+        for request_id, attempt in alive.held:
+            pending = self._pending.get(request_id)
+            if pending is None or attempt < pending.last_attempt:
+                continue
+            if pending.stream is None or pending.stream[2] == attempt:
+                pending.repairs = 0
+                self._hear(pending, alive.replica, attempt, now)
+
+    def _on_accepted(self, accepted: msg.Accepted, now: int) -> None:
+        pending = self._pending.get(accepted.id)
+        if pending is None or accepted.submission != pending.submission:
+            return
+        if pending.stream is None:
+            self._hear(pending, SCHEDULER, pending.last_attempt, now)
+            pending.sent_epoch = accepted.epoch
+
+    # --- bad ends --------------------------------------------------------------------------------
+
+    def _on_rejected(self, rejected: msg.Rejected, now: int) -> None:
+        pending = self._pending.get(rejected.id)
+        if pending is None or rejected.submission != pending.submission:
+            return
+        code = rejected.code
+        kind = OutcomeKind.REJECTED
+        if code in EXPIRED:
+            kind = OutcomeKind.EXPIRED
+        elif code in CANCELLED:
+            kind = OutcomeKind.CANCELLED
+        elif code in FAILED or pending.n_tokens():
+            kind = OutcomeKind.FAILED
+        outcome = Outcome(
+            kind=kind,
+            code=code,
+            message=rejected.detail,
+            retry_after_ms=rejected.retry_after_ms,
+            n_tokens=pending.n_tokens(),
+        )
+        self._finish(pending, outcome, now)
+
+    def _on_attempt_lost(self, lost: msg.AttemptLost, now: int) -> None:
+        pending = self._pending.get(lost.id)
+        if pending is None or lost.submission != pending.submission:
+            return
+        if pending.stream is not None and pending.stream[2] != lost.attempt:
+            return
+        pending.last_attempt = max(pending.last_attempt, lost.attempt)
+        self._recover(pending, lost.code, f"attempt {lost.attempt} was lost", now)
+
+    def _on_unknown_attempt(self, unknown: msg.UnknownAttempt, now: int) -> None:
+        pending = self._pending.get(unknown.id)
+        if pending is None or unknown.attempt < pending.last_attempt:
+            return
+        if pending.stream is not None and pending.stream[2] != unknown.attempt:
+            return
+        if pending.holder == SCHEDULER:
+            return
+        if pending.stream is None and pending.last_attempt == 0:
+            # It never got there: the same entry again, not a recovery.
+            self._enter(pending, now, resent=True)
+            return
+        text = f"{unknown.replica} does not know attempt {unknown.attempt}"
+        self._recover(pending, Code.REPLICA_LOST, text, now)
+
+    def _recover(self, pending: Pending, code: Code, why: str, now: int) -> None:
+        """The attempt is gone: ask the scheduler for another, or end where that is not allowed."""
+        tokens = pending.tokens.get(0, [])
+        if pending.n_tokens():
+            allowed = self._mid_stream.get(pending.request.capability, "fail") == "resume"
+            if len(tokens) >= pending.request.max_tokens > 0 and pending.resumable:
+                outcome = Outcome(
+                    kind=OutcomeKind.COMPLETED, finish="length", n_tokens=pending.n_tokens()
+                )
+                self._finish(pending, outcome, now)
+                return
+            if not allowed or not pending.resumable:
+                text = f"{why} after {pending.n_tokens()} tokens had reached the client"
+                code = code if not allowed else Code.RESUME_REFUSED
+                self._finish(pending, self._failure(pending, code, text), now)
+                return
+        if pending.state is OriginState.STREAMING:
+            pending.go(OriginState.WAITING)
+        pending.request = msgspec.structs.replace(pending.request, resume_ids=list(tokens))
+        pending.begin_again(now)
+        self._submit(pending, now, resent=False)
+
+    def _failure(self, pending: Pending, code: Code, text: str) -> Outcome:
+        return Outcome(
+            kind=OutcomeKind.FAILED, code=code, message=text, n_tokens=pending.n_tokens()
+        )
+
+    # --- ending ----------------------------------------------------------------------------------
+
+    def _on_cancelled(self, cancelled: Cancelled, now: int) -> None:
+        pending = self._pending.get(cancelled.id)
+        if pending is not None:
+            self._give_up(pending, OutcomeKind.CANCELLED, cancelled.code, "", now)
+
+    def _give_up(
+        self, pending: Pending, kind: OutcomeKind, code: Code, message: str, now: int
+    ) -> None:
+        cancel = msg.Cancel(id=pending.id, code=code)
+        self._out.append(Send(Inbox.SCHEDULER, "", cancel))
+        for replica in sorted(pending.replicas):
+            self._out.append(Send(Inbox.REPLICA_ENTRY, replica, cancel))
+        outcome = Outcome(kind=kind, code=code, message=message, n_tokens=pending.n_tokens())
+        self._finish(pending, outcome, now)
+
+    def _finish(self, pending: Pending, outcome: Outcome, now: int) -> None:
+        pending.go(OriginState.SETTLED)
+        del self._pending[pending.id]
+        self._emit(
+            ev.RequestOutcome(
+                id=pending.id,
+                outcome=outcome.kind.value,
+                end_ns=now,
+                code=outcome.code.value if outcome.code else None,
+                message=outcome.message,
+                retry_after_ms=outcome.retry_after_ms,
+                first_ns=pending.first_ns,
+                n_tokens=outcome.n_tokens,
+                itl_ns=pending.itl_ns,
+                finish=outcome.finish,
+                served_by=outcome.served_by,
+                attempt=outcome.attempt,
+                submissions=pending.submission,
+            )
+        )
+        self._settled.add(int(pending.id.rpartition("/")[2]))
+        self._settle(pending.id, pending.replicas)
+        self._out.append(Finish(pending.id, outcome))
+
+    def _settle(self, request_id: str, replicas: set[str]) -> None:
+        settled = msg.Settled(
+            origin=self._name,
+            incarnation=self._incarnation,
+            ids=[request_id],
+            settled_below=self._settled.watermark + 1,
+        )
+        self._out.append(Send(Inbox.SCHEDULER, "", settled))
+        for replica in sorted(replicas):
+            self._out.append(Send(Inbox.REPLICA_ENTRY, replica, settled))
+
+    def _settle_again(self, frame: msg.Frame) -> None:
+        """A replica still holds what is over: only ends are answered, they come rarely."""
+        origin, incarnation, _ = frame.id.split("/")
+        if frame.end is None or origin != self._name or int(incarnation) != self._incarnation:
+            return
+        settled = msg.Settled(
+            origin=self._name,
+            incarnation=self._incarnation,
+            ids=[frame.id],
+            settled_below=self._settled.watermark + 1,
+        )
+        self._out.append(Send(Inbox.REPLICA_ENTRY, frame.replica, settled))
+
+    # --- scheduler lives, connection and time ----------------------------------------------------
+
+    def _on_stale_epoch(self, stale: msg.StaleEpoch, now: int) -> None:
+        self._learn_epoch(stale.epoch, now)
+
+    def _on_scheduler_state(self, state: msg.SchedulerState, now: int) -> None:
+        self._learn_epoch(state.epoch, now)
+
+    def _learn_epoch(self, epoch: int, now: int) -> None:
+        """A new scheduler life knows nothing of what waited: say it again."""
+        if epoch <= self._epoch:
+            return
+        self._epoch = epoch
+        self._emit(ev.EpochChanged(epoch=epoch))
+        for pending in self._pending.values():
+            if pending.stream is not None or pending.sent_epoch == epoch:
+                continue
+            if pending.holder in (None, SCHEDULER) and self._goes_to_scheduler(pending):
+                self._submit(pending, now, resent=True)
+
+    def _goes_to_scheduler(self, pending: Pending) -> bool:
+        return pending.entry == SCHEDULER or pending.submission > 1 or pending.holder == SCHEDULER
+
+    def _on_bus_up(self, up: BusUp, now: int) -> None:  # noqa: ARG002
+        self._connected = True
+        grace = now + self._beat_ms * MS
+        for pending in self._pending.values():
+            pending.heard_ns = max(pending.heard_ns, grace - SILENCE_MS * MS)
+            self._plan(grace, pending.id)
+
+    def _on_bus_down(self, down: BusDown, now: int) -> None:  # noqa: ARG002
+        self._connected = False
+
+    def _on_wake(self, wake: Wake, now: int) -> None:  # noqa: ARG002
+        self._timer_ns = None
+        due: dict[str, None] = {}
+        while self._due and self._due[0][0] <= now:
+            due[heapq.heappop(self._due)[2]] = None
+        for request_id in due:
+            pending = self._pending.get(request_id)
+            if pending is not None:
+                self._look_after(pending, now)
+
+    def _look_after(self, pending: Pending, now: int) -> None:
+        """Something was due for this request: an end, a repair, or a question."""
+        if pending.deadline_ns is not None and now >= pending.deadline_ns:
+            text = "its deadline passed"
+            self._give_up(pending, OutcomeKind.EXPIRED, Code.DEADLINE_EXCEEDED, text, now)
+            return
+        if now - pending.request.offered_ns >= pending.request.lifetime_ms * MS:
+            text = "its lifetime ended"
+            self._give_up(pending, OutcomeKind.EXPIRED, Code.STALE, text, now)
+            return
+        if not self._connected:
+            return
+        gap = pending.gap_since_ns
+        if gap is not None and pending.stream is not None and now - gap >= GAP_MS * MS:
+            pending.gap_since_ns = now
+            self._repair(pending, now)
+        elif now - pending.heard_ns >= self._patience_ms(pending) * MS:
+            self._ask(pending, now)
+        else:
+            self._plan(pending.heard_ns + self._patience_ms(pending) * MS, pending.id)
+
+    def _patience_ms(self, pending: Pending) -> int:
+        if pending.repairs:
+            return 1_000
+        return min(SILENCE_MS << min(pending.asked_again, 8), MAX_RESEND_MS)
+
+    def _ask(self, pending: Pending, now: int) -> None:
+        """Silence: ask whoever should have it."""
+        holder = pending.holder
+        at_replica = holder not in (None, SCHEDULER) or (
+            holder is None and not self._goes_to_scheduler(pending)
+        )
+        pending.heard_ns = now
+        if at_replica and pending.repairs >= MAX_REPAIRS:
+            text = f"{holder or pending.entry} did not answer"
+            self._recover(pending, Code.REPLICA_LOST, text, now)
+        elif at_replica:
+            self._repair(pending, now)
+        else:
+            pending.asked_again += 1
+            self._submit(pending, now, resent=True)
+
+    def _repair(self, pending: Pending, now: int) -> None:
+        pending.repairs += 1
+        replica = pending.stream[0] if pending.stream else pending.holder or pending.entry
+        attempt = pending.stream[2] if pending.stream else pending.last_attempt
+        repair = msg.Repair(
+            id=pending.id,
+            attempt=attempt or msg.ENTRY_ATTEMPT,
+            sequence=pending.next_sequence,
+        )
+        self._out.append(Send(Inbox.REPLICA_ENTRY, replica, repair))
+        self._plan(now + 1_000 * MS, pending.id)
+
+    def _plan(self, at_ns: int, request_id: str) -> None:
+        self._pushes += 1
+        heapq.heappush(self._due, (at_ns, self._pushes, request_id))
+
+    def _emit(self, event: ev.AnyEvent) -> None:
+        self._out.append(Emit(event))
+
+    def _take(self, now: int) -> list[Effect]:
+        if self._due and (self._timer_ns is None or self._due[0][0] < self._timer_ns):
+            self._timer_ns = max(now, self._due[0][0])
+            self._out.append(SetTimer(self._timer_ns))
+        out, self._out = self._out, []
+        return out

@@ -1,0 +1,98 @@
+"""What an origin remembers of one request."""
+
+from __future__ import annotations
+
+from anyserve.core.lifecycle import ORIGIN, OriginState, step
+from anyserve.core.messages import Frame, Request
+
+SCHEDULER = "scheduler"
+
+BUCKETS_NS = tuple(round(1e6 * 10 ** (step_ / 10)) for step_ in range(-10, 51))
+"""Upper bounds of the inter-token latency histogram: ten to the decade, 0.1 ms to 100 s."""
+
+StreamKey = tuple[str, int, int]
+"""Replica, its incarnation, attempt."""
+
+
+def bucket_ns(gap_ns: int) -> int:
+    """The upper bound of the bucket that holds a gap; the last one is open."""
+    low, high = 0, len(BUCKETS_NS) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if gap_ns <= BUCKETS_NS[middle]:
+            high = middle
+        else:
+            low = middle + 1
+    return BUCKETS_NS[low]
+
+
+class Pending:
+    """One request, from the offer to its outcome."""
+
+    __slots__ = (
+        "asked_again", "buffer", "deadline_ns", "entry", "first_ns", "gap_since_ns", "heard_ns",
+        "holder", "id", "intended_ns", "itl_ns", "last_attempt", "last_ns", "next_sequence",
+        "repairs", "replicas", "request", "resumable", "sent_epoch", "state", "stream",
+        "submission", "tokens",
+    )  # fmt: skip
+
+    def __init__(self, request: Request, entry: str, intended_ns: int, now: int) -> None:
+        self.id = request.id
+        self.request = request
+        self.entry = entry
+        self.intended_ns = intended_ns
+        self.state = OriginState.NEW
+        self.submission = 1
+        self.sent_epoch = 0
+        self.holder: str | None = None
+        """Who said last that it has the request: `scheduler`, a replica, or nobody yet (None)."""
+        self.heard_ns = now
+        self.asked_again = 0
+        self.last_attempt = 0
+        self.stream: StreamKey | None = None
+        """The attempt whose tokens the client gets; no other one's are taken."""
+        self.tokens: dict[int, list[int]] = {}
+        self.next_sequence = 0
+        self.buffer: dict[int, Frame] = {}
+        self.gap_since_ns: int | None = None
+        self.repairs = 0
+        self.replicas: set[str] = set()
+        self.first_ns: int | None = None
+        self.last_ns: int | None = None
+        self.itl_ns: dict[int, int] = {}
+        self.deadline_ns: int | None = None
+        self.resumable = True
+
+    def go(self, state: OriginState) -> None:
+        """Change state, as the table allows."""
+        self.state = step(ORIGIN, self.state, state)
+
+    def n_tokens(self) -> int:
+        """Tokens the client has, over all choices."""
+        return sum(len(tokens) for tokens in self.tokens.values())
+
+    def note_tokens(self, count: int, now: int) -> None:
+        """Tokens reached the client: fold the gap since the last ones into the histogram.
+
+        The tokens of one delivery share its gap: `count` tokens after `g` ns count as `count` gaps
+        of `g / count`, so the histogram's mass equals the time between first and last token.
+        """
+        if self.first_ns is None:
+            self.first_ns = now
+            count -= 1
+        if count > 0:
+            gap = bucket_ns((now - (self.last_ns or now)) // count)
+            self.itl_ns[gap] = self.itl_ns.get(gap, 0) + count
+        self.last_ns = now
+
+    def begin_again(self, now: int) -> None:
+        """Make ready for another submission: no attempt streams, nothing is buffered."""
+        self.submission += 1
+        self.stream = None
+        self.next_sequence = 0
+        self.buffer.clear()
+        self.gap_since_ns = None
+        self.repairs = 0
+        self.asked_again = 0
+        self.holder = None
+        self.heard_ns = now

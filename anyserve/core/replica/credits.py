@@ -1,0 +1,69 @@
+"""A replica's side of the credit counters."""
+
+from __future__ import annotations
+
+from anyserve.core.messages import Credit, Load
+from anyserve.core.seen import Ordinals
+
+
+class CreditBook:
+    """Three counters that only go up: what was granted, taken here, and assigned.
+
+    Every use of a slot, assigned or entered here, consumes one credit; every end grants one. So
+    `granted - taken - assigned` is what the scheduler may still assign, whatever is lost, repeated
+    or reordered on the way.
+    """
+
+    def __init__(self, window: int) -> None:
+        self.granted_total = window
+        self.taken_total = 0
+        self._assigned = Ordinals()
+        self._sequence = 0
+        self._dirty = True
+
+    @property
+    def assigned_seen(self) -> int:
+        """Distinct assignments received."""
+        return self._assigned.count
+
+    @property
+    def outstanding(self) -> int:
+        """Credit the scheduler has and, as far as is known here, has not used. Below zero when an
+        assignment and an entry met on their way."""
+        return self.granted_total - self.taken_total - self.assigned_seen
+
+    @property
+    def dirty(self) -> bool:
+        """Whether the scheduler does not know the counters as they are."""
+        return self._dirty
+
+    def see_assignment(self, ordinal: int) -> bool:
+        """An assignment arrived, or is known to have been sent; False where it was seen before."""
+        fresh = self._assigned.add(ordinal)
+        self._dirty = self._dirty or fresh
+        return fresh
+
+    def take(self) -> None:
+        """A request that entered here starts."""
+        self.taken_total += 1
+        self._dirty = True
+
+    def grant(self) -> None:
+        """A credit that was consumed is free again."""
+        self.granted_total += 1
+        self._dirty = True
+
+    def report(self, replica: str, incarnation: int, epoch: int, load: Load) -> Credit:
+        """The message that brings the scheduler up to date."""
+        self._sequence += 1
+        self._dirty = False
+        return Credit(
+            replica=replica,
+            incarnation=incarnation,
+            epoch=epoch,
+            sequence=self._sequence,
+            granted_total=self.granted_total,
+            taken_total=self.taken_total,
+            assigned_seen=self.assigned_seen,
+            load=load,
+        )

@@ -1,0 +1,110 @@
+"""What a replica remembers of one attempt."""
+
+from __future__ import annotations
+
+from anyserve.core.lifecycle import SLOT, SlotState, step
+from anyserve.core.messages import (
+    AttemptStatus,
+    Code,
+    End,
+    Frame,
+    HandBack,
+    Request,
+    Times,
+)
+from anyserve.core.order import Order
+
+AttemptKey = tuple[str, int]
+"""Request id and attempt number."""
+
+
+class Slot:
+    """One attempt, from its arrival until the origin settles it."""
+
+    __slots__ = (
+        "answer", "cached_tokens", "cancelling", "counts", "end", "ended_ns", "entered", "finishes",
+        "first_ns", "forget", "frames", "heard_ns", "id", "attempt", "order", "ordinal",
+        "received_ns", "repeats", "request", "resumed", "scheduled_ns", "started_ns", "state",
+        "submission",
+    )  # fmt: skip
+
+    def __init__(
+        self, request: Request, attempt: int, submission: int, now: int, *, order: Order
+    ) -> None:
+        self.id = request.id
+        self.attempt = attempt
+        self.request = request
+        self.submission = submission
+        self.order = order
+        self.state = SlotState.NEW
+        self.entered = False
+        self.ordinal: int | None = None
+        self.received_ns = now
+        self.started_ns: int | None = None
+        self.scheduled_ns: int | None = None
+        self.first_ns: int | None = None
+        self.ended_ns: int | None = None
+        self.heard_ns = now
+        """When its origin last got anything about it."""
+        self.resumed = len(request.resume_ids)
+        self.counts: dict[int, int] = {}
+        self.finishes: dict[int, str] = {}
+        self.cached_tokens: int | None = None
+        self.frames: list[Frame] = []
+        self.end: End | None = None
+        self.answer: HandBack | None = None
+        """How it was handed back, to be said again when asked."""
+        self.repeats = 0
+        self.cancelling = False
+        self.forget = False
+
+    @property
+    def key(self) -> AttemptKey:
+        """Names the attempt."""
+        return self.id, self.attempt
+
+    @property
+    def live(self) -> bool:
+        """Waiting, held or running here."""
+        return self.state is not SlotState.ENDED
+
+    def go(self, state: SlotState) -> None:
+        """Change state, as the table allows."""
+        self.state = step(SLOT, self.state, state)
+
+    def made_tokens(self) -> int:
+        """Tokens that this attempt itself produced, over all choices."""
+        return sum(self.counts.values())
+
+    def totals(self) -> list[int]:
+        """Per choice, the length of the answer with what was resumed."""
+        choices = range(max(self.counts, default=0) + 1)
+        return [self.counts.get(choice, 0) + self.resumed for choice in choices]
+
+    def times(self, now: int) -> Times:
+        """How the stay divides; the parts telescope from `received_ns` to `now`."""
+        started = self.started_ns if self.started_ns is not None else now
+        scheduled = min(max(self.scheduled_ns or started, started), now)
+        first = min(max(self.first_ns or now, scheduled), now)
+        return Times(
+            received_ns=self.received_ns,
+            queue_ns=started - self.received_ns,
+            engine_wait_ns=scheduled - started,
+            prefill_ns=first - scheduled,
+            decode_ns=now - first,
+        )
+
+    def make_end(
+        self, status: AttemptStatus, now: int, code: Code | None = None, message: str = ""
+    ) -> End:
+        """The terminal report of this attempt."""
+        totals = self.totals()
+        return End(
+            status=status,
+            n_tokens=totals,
+            finish=[self.finishes.get(choice, "") for choice in range(len(totals))],
+            times=self.times(now),
+            code=code,
+            message=message,
+            cached_tokens=self.cached_tokens,
+        )

@@ -1,0 +1,162 @@
+"""The replicas that offer one capability and have credit, indexed for policies."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from anyserve.core.messages import Request
+from anyserve.core.policies import ReplicaInfo
+from anyserve.core.randomness import Rng
+from anyserve.core.scheduler.state import ReplicaView
+
+KEYS: Mapping[str, Callable[[ReplicaView], float]] = {
+    "fill": lambda view: view.fill,
+    "packed": lambda view: view.credit,
+    "turn": lambda view: view.turn,
+}
+
+Entry = tuple[float, str, int]
+"""Key, replica, and the replica's version when it was pushed: older entries are stale."""
+
+
+class Pool:
+    """Members in an array for sampling, and one lazily built heap per key that a policy asks for."""
+
+    def __init__(self) -> None:
+        self._members: list[ReplicaView] = []
+        self._position: dict[str, int] = {}
+        self._heaps: dict[str, list[Entry]] = {}
+        self.prefix_homes: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __contains__(self, replica: str) -> bool:
+        return replica in self._position
+
+    def __iter__(self) -> Iterator[ReplicaView]:
+        return iter(self._members)
+
+    def put(self, view: ReplicaView) -> None:
+        """Add a member, or note that its numbers changed."""
+        if view.id not in self._position:
+            self._position[view.id] = len(self._members)
+            self._members.append(view)
+        else:
+            self._members[self._position[view.id]] = view
+        for name, heap in self._heaps.items():
+            heapq.heappush(heap, (KEYS[name](view), view.id, view.version))
+            if len(heap) > 4 * len(self._members) + 64:
+                self._build(name)
+
+    def drop(self, replica: str) -> None:
+        """Remove a member; absent is fine."""
+        position = self._position.pop(replica, None)
+        if position is None:
+            return
+        last = self._members.pop()
+        if last.id != replica:
+            self._members[position] = last
+            self._position[last.id] = position
+
+    def get(self, replica: str) -> ReplicaView | None:
+        """The member of this id."""
+        position = self._position.get(replica)
+        return None if position is None else self._members[position]
+
+    def at(self, position: int) -> ReplicaView:
+        """The member at this place of the array; places change as members come and go."""
+        return self._members[position]
+
+    def ascending(self, key: str) -> Iterator[ReplicaView]:
+        """Members by rising `key`. Each step costs O(log N); what was taken is put back at the end."""
+        heap = self._heaps.get(key)
+        if heap is None:
+            heap = self._build(key)
+        taken: list[Entry] = []
+        seen: set[str] = set()
+        try:
+            while heap:
+                entry = heapq.heappop(heap)
+                view = self.get(entry[1])
+                if view is None or view.version != entry[2] or view.id in seen:
+                    continue
+                taken.append(entry)
+                seen.add(view.id)
+                yield view
+        finally:
+            for entry in taken:
+                heapq.heappush(heap, entry)
+
+    def _build(self, key: str) -> list[Entry]:
+        score = KEYS[key]
+        heap = [(score(view), view.id, view.version) for view in self._members]
+        heapq.heapify(heap)
+        self._heaps[key] = heap
+        return heap
+
+
+class RequestView:
+    """One request's candidates in a pool. Implements `policies.CandidateView`."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        request: Request,
+        eligible: Callable[[ReplicaView], bool],
+        rng: Rng,
+    ) -> None:
+        self._pool = pool
+        self._request = request
+        self._eligible = eligible
+        self._rng = rng
+        self.examined: dict[str, ReplicaView] = {}
+
+    def __len__(self) -> int:
+        return len(self._pool)
+
+    def __iter__(self) -> Iterator[ReplicaInfo]:
+        for view in self._pool:
+            if self._eligible(view):
+                yield self._note(view)
+
+    def least(self, key: str) -> ReplicaInfo:
+        """See `policies.CandidateView`.
+
+        Raises:
+            KeyError: core keeps no index of this key.
+        """
+        if key not in KEYS:
+            raise KeyError(f"no index {key!r}; core keeps {', '.join(KEYS)}")
+        for view in self._pool.ascending(key):
+            if self._eligible(view):
+                return self._note(view)
+        raise LookupError("no candidate")
+
+    def sample(self, k: int) -> Sequence[ReplicaInfo]:
+        """See `policies.CandidateView`; falls back to the first candidate where draws miss."""
+        drawn: dict[str, ReplicaView] = {}
+        size = len(self._pool)
+        for _ in range(4 * k if size > k else 0):
+            view = self._pool.at(self._rng.randrange(size))
+            if view.id not in drawn and self._eligible(view):
+                drawn[view.id] = view
+                if len(drawn) == k:
+                    break
+        if not drawn:
+            for view in self._pool:
+                if self._eligible(view):
+                    drawn[view.id] = view
+                    if len(drawn) == k:
+                        break
+        return [self._note(view) for view in drawn.values()]
+
+    def with_prefix(self, affinity: str) -> ReplicaInfo | None:
+        """See `policies.CandidateView`."""
+        home = self._pool.get(self._pool.prefix_homes.get(affinity, ""))
+        return self._note(home) if home is not None and self._eligible(home) else None
+
+    def _note(self, view: ReplicaView) -> ReplicaView:
+        self.examined[view.id] = view
+        return view

@@ -1,0 +1,121 @@
+"""One routing decision: filter, ask the policy, check its answer, explain."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from anyserve.core.events import AnyEvent, Candidate, PolicyFailed, RequestRouted
+from anyserve.core.policies import Choice, LeastLoaded, RoutingPolicy
+from anyserve.core.randomness import Rng
+from anyserve.core.scheduler.pool import Pool, RequestView
+from anyserve.core.scheduler.registry import Registry, view_serves
+from anyserve.core.scheduler.state import ReplicaView, Ticket
+
+EXPLAINED = 8
+"""Candidates that a decision's explanation names."""
+
+
+class Router:
+    """Chooses among the replicas that are eligible for a ticket."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        policy: RoutingPolicy,
+        policy_name: str,
+        reserves: Mapping[str, float],
+        rng: Rng,
+    ) -> None:
+        self._registry = registry
+        self._policy = policy
+        self._name = policy_name
+        self._reserves = reserves
+        self._rng = rng
+        self._fallback = LeastLoaded(rng, {})
+
+    def eligible(self, ticket: Ticket, view: ReplicaView) -> bool:
+        """Whether this replica could take this ticket now."""
+        capability = ticket.request.capability
+        return (
+            view.takes_work
+            and view.credit > self._kept_back(ticket, view)
+            and view.id not in ticket.excluded
+            and view.id not in ticket.refused_by
+            and view_serves(view, ticket.request, capability)
+        )
+
+    def route(self, ticket: Ticket, attempt: int, events: list[AnyEvent]) -> ReplicaView | None:
+        """The replica that gets the ticket, with the event that explains it; None: nobody can."""
+        pool = self._registry.pool(ticket.request.capability)
+        if not any(self.eligible(ticket, view) for view in pool):
+            return None
+        view = RequestView(
+            pool, ticket.request, lambda replica: self.eligible(ticket, replica), self._rng
+        )
+        choice, policy = self._choose(ticket, view, pool, events)
+        chosen = pool.get(choice.replica)
+        if chosen is None:
+            return None
+        if ticket.request.affinity is not None:
+            pool.prefix_homes[ticket.request.affinity] = chosen.id
+        events.append(self._explain(ticket, attempt, choice, policy, view, pool))
+        return chosen
+
+    def _choose(
+        self, ticket: Ticket, view: RequestView, pool: Pool, events: list[AnyEvent]
+    ) -> tuple[Choice, str]:
+        try:
+            choice = self._policy.choose(ticket.request, view)
+            chosen = pool.get(choice.replica)
+            if chosen is not None and self.eligible(ticket, chosen):
+                return choice, self._name
+            error = f"named {choice.replica!r}, which is no candidate"
+        except Exception as raised:  # noqa: BLE001 - users' code; the event says what it did
+            error = f"{type(raised).__name__}: {raised}"
+        events.append(PolicyFailed(policy=self._name, id=ticket.id, error=error))
+        return self._fallback.choose(ticket.request, view), "least-loaded"
+
+    def _kept_back(self, ticket: Ticket, view: ReplicaView) -> int:
+        if not ticket.overload:
+            return 0
+        return math.ceil(self._reserves.get(ticket.request.capability, 0.0) * view.concurrency)
+
+    def _explain(
+        self,
+        ticket: Ticket,
+        attempt: int,
+        choice: Choice,
+        policy: str,
+        view: RequestView,
+        pool: Pool,
+    ) -> RequestRouted:
+        shown = list(view.examined.values())
+        if len(pool) <= EXPLAINED:
+            shown = [replica for replica in pool if self.eligible(ticket, replica)]
+        shown.sort(key=lambda replica: (replica.id != choice.replica, replica.fill, replica.id))
+        return RequestRouted(
+            id=ticket.id,
+            attempt=attempt,
+            replica=choice.replica,
+            capability=ticket.request.capability,
+            policy=policy,
+            reason=choice.reason,
+            received_ns=ticket.received_ns,
+            submission=ticket.submission,
+            eligible=len(pool),
+            candidates=[_candidate(replica, choice) for replica in shown[:EXPLAINED]],
+            excluded=self._registry.exclusions(ticket, ticket.request.capability),
+            delegations=ticket.delegations,
+        )
+
+
+def _candidate(replica: ReplicaView, choice: Choice) -> Candidate:
+    score = choice.score if replica.id == choice.replica else replica.fill
+    return Candidate(
+        replica=replica.id,
+        score=round(score, 4),
+        credit=replica.credit,
+        running=replica.in_use,
+        waiting=replica.waiting,
+    )

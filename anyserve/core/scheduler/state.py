@@ -1,0 +1,175 @@
+"""What the scheduler remembers of a request and of a replica."""
+
+from __future__ import annotations
+
+from anyserve.core.effects import JournalRecord
+from anyserve.core.lifecycle import TICKET, TicketState, step
+from anyserve.core.messages import Assign, Credit, Entry, Load, Offer, Registration, ReplicaState
+from anyserve.core.messages import Request as WireRequest
+
+Lane = tuple[str, tuple[tuple[str, str], ...]]
+"""Where a request waits: capability and sorted attributes."""
+
+
+class Ticket:
+    """One request, from its first message here to `Settled`."""
+
+    __slots__ = (
+        "attempt", "deaths", "delegations", "delivery", "end_code", "excluded", "id", "last_attempt",
+        "lane", "order", "overload", "received_ns", "recoveries", "refusals", "refused_by",
+        "replica", "request", "returns", "sent_ns", "state", "submission", "unservable_since_ns",
+    )  # fmt: skip
+
+    def __init__(self, request: WireRequest, submission: int, now: int) -> None:
+        self.id = request.id
+        self.request = request
+        self.submission = submission
+        self.state = TicketState.NEW
+        self.received_ns = now
+        self.order: tuple[int, int, str] = (0, 0, request.id)
+        self.lane: Lane | None = None
+        self.excluded: set[str] = set()
+        """Replicas that cannot serve it: they said so, or delegated it."""
+        self.refused_by: set[str] = set()
+        """Replicas that refused: avoided while another could serve."""
+        self.overload = False
+        self.delegations = self.refusals = self.returns = self.recoveries = self.deaths = 0
+        self.attempt = self.last_attempt = 0
+        self.replica: str | None = None
+        self.delivery: Assign | Entry | None = None
+        """What was sent to the replica, kept until it is known to have arrived."""
+        self.sent_ns = 0
+        self.unservable_since_ns: int | None = None
+        self.end_code: tuple[object, ...] | None = None
+
+    def go(self, state: TicketState) -> None:
+        """Change state, as the table allows."""
+        self.state = step(TICKET, self.state, state)
+
+    def counters(self) -> JournalRecord:
+        """What of this ticket must survive a restart."""
+        return JournalRecord(
+            kind="counters",
+            id=self.id,
+            delegations=self.delegations,
+            refusals=self.refusals,
+            returns=self.returns,
+            recoveries=self.recoveries,
+            deaths=self.deaths,
+            last_attempt=self.last_attempt,
+            submission=self.submission,
+        )
+
+    def restore(self, record: JournalRecord) -> None:
+        """Take the counters of an earlier scheduler life."""
+        self.delegations = record.delegations
+        self.refusals = record.refusals
+        self.returns = record.returns
+        self.recoveries = record.recoveries
+        self.deaths = record.deaths
+        self.last_attempt = record.last_attempt
+
+
+class ReplicaView:
+    """One replica as the scheduler sees it. Implements `policies.ReplicaInfo`."""
+
+    __slots__ = (
+        "assigned_total", "bound", "concurrency", "connection", "credit_sequence", "granted_total",
+        "heard_ns", "id", "incarnation", "load", "lost_ns", "offers", "revision", "state", "synced",
+        "taken_total", "turn", "version",
+    )  # fmt: skip
+
+    def __init__(self, registration: Registration, now: int) -> None:
+        self.id = registration.replica
+        self.incarnation = registration.incarnation
+        self.version = 0
+        self.turn = 0
+        self.lost_ns: int | None = None
+        self.bound: dict[str, Ticket] = {}
+        self.load = Load()
+        self._reset_counters()
+        self.connection = self.revision = -1
+        self.heard_ns = now
+        self.state = ReplicaState.STARTING
+        self.offers: tuple[Offer, ...] = ()
+        self.concurrency = 0
+        self.take_registration(registration, now)
+
+    def _reset_counters(self) -> None:
+        self.granted_total = self.taken_total = self.assigned_total = 0
+        self.credit_sequence = -1
+        self.synced = False
+
+    def is_newer(self, registration: Registration) -> bool:
+        """Whether the registration is news: lives, connections and revisions only go up."""
+        return (registration.incarnation, registration.connection, registration.revision) > (
+            self.incarnation,
+            self.connection,
+            self.revision,
+        )
+
+    def take_registration(self, registration: Registration, now: int) -> None:
+        """Become what the registration says; a new life starts with no credit."""
+        if registration.incarnation != self.incarnation:
+            self._reset_counters()
+            self.load = Load()
+        self.incarnation = registration.incarnation
+        self.connection = registration.connection
+        self.revision = registration.revision
+        self.state = registration.state
+        self.offers = tuple(registration.offers)
+        self.concurrency = registration.concurrency
+        self.heard_ns = now
+        self.lost_ns = None
+
+    def take_credit(self, credit: Credit, now: int) -> bool:
+        """Fold the counters of a credit; False where it is not news."""
+        if credit.incarnation != self.incarnation or credit.sequence <= self.credit_sequence:
+            return False
+        self.heard_ns = now
+        self.credit_sequence = credit.sequence
+        self.granted_total = max(self.granted_total, credit.granted_total)
+        self.taken_total = max(self.taken_total, credit.taken_total)
+        if not self.synced:
+            # A scheduler that has restarted learns here how much of the grants its earlier life used.
+            self.assigned_total = max(self.assigned_total, credit.assigned_seen)
+            self.synced = True
+        self.load = credit.load
+        return True
+
+    @property
+    def credit(self) -> int:
+        """Slots free to assign."""
+        if not self.synced:
+            return 0
+        return self.granted_total - self.taken_total - self.assigned_total
+
+    @property
+    def in_use(self) -> int:
+        """Slots taken, in the scheduler's view."""
+        return max(0, self.concurrency - self.credit)
+
+    @property
+    def waiting(self) -> int:
+        """Requests in its entry queue, as last reported."""
+        return self.load.waiting
+
+    @property
+    def kv_usage(self) -> float:
+        """Share of its KV cache in use; 0 where unknown."""
+        return self.load.kv_usage or 0.0
+
+    @property
+    def fill(self) -> float:
+        """`(in_use + waiting) / concurrency`."""
+        return (self.in_use + self.load.waiting) / max(1, self.concurrency)
+
+    @property
+    def takes_work(self) -> bool:
+        """Whether it may be assigned to at all."""
+        return self.state in (ReplicaState.READY, ReplicaState.SATURATED)
+
+    @property
+    def may_serve_later(self) -> bool:
+        """Whether a request can reasonably wait for it."""
+        return self.takes_work or self.state is ReplicaState.STARTING
