@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from heapq import nsmallest
 
-from anyserve.core.events import Envelope, RequestOffered
+from anyserve.core.events import Envelope, RequestOffered, RequestOutcome
 from anyserve.errors import AnyServeError
 from anyserve.telemetry.trace_model import (
     Comeback,
@@ -27,6 +28,7 @@ __all__ = [
     "Trace",
     "build_trace",
     "find_request",
+    "notable_requests",
     "render_trace",
     "to_json",
 ]
@@ -184,3 +186,32 @@ def _comebacks(story: Story) -> tuple[Comeback, ...]:
             said.to_capability,
         )
     return tuple(found[attempt] for attempt in sorted(found))
+
+
+def notable_requests(envelopes: Iterable[Envelope], *, count: int = 5) -> list[Trace]:
+    """Traces of the requests worth a look: first those not completed, then the slowest."""
+    intended: dict[str, int] = {}
+    outcomes: dict[str, RequestOutcome] = {}
+    known = list(envelopes)
+    for envelope in known:
+        match envelope.event:
+            case RequestOffered() as offered:
+                intended[offered.id] = offered.intended_ns
+            case RequestOutcome() as outcome:
+                outcomes.setdefault(outcome.id, outcome)
+            case _:
+                pass
+    worst = nsmallest(count, intended, key=lambda one: _rank(intended[one], outcomes.get(one)))
+    events: dict[str, list[Envelope]] = {request_id: [] for request_id in worst}
+    for envelope in known:
+        kept = events.get(getattr(envelope.event, "id", ""))
+        if kept is not None:
+            kept.append(envelope)
+    return [build_trace(events[request_id], request_id) for request_id in worst]
+
+
+def _rank(intended_ns: int, outcome: RequestOutcome | None) -> tuple[int, int]:
+    """Lower is worse: undecided, then not completed, then completed; long before short."""
+    if outcome is None:
+        return (0, intended_ns)
+    return (1 + (outcome.outcome == "completed"), intended_ns - outcome.end_ns)

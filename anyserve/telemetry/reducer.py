@@ -1,0 +1,454 @@
+"""State + Envelope -> State: one pure fold that every view of a cluster stands on.
+
+The reducer owns its state and changes it in place, for speed; `snapshot()` gives frozen views. It
+reads no clock, does no I/O and makes no choice that depends on anything but the envelopes it was
+given. Sources are not in step with each other: a `routed` may come before its `offered`, and
+within a request everything is ordered by attempt number, not by arrival.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from anyserve.core.events import (
+    AttemptAdmitted,
+    AttemptEnded,
+    AttemptFirstToken,
+    AttemptHandedBack,
+    AttemptStarted,
+    BusTrouble,
+    Envelope,
+    FaultInjected,
+    PhaseStarted,
+    PolicyFailed,
+    ReplicaChanged,
+    ReplicaLoad,
+    RequestDelegated,
+    RequestOffered,
+    RequestOutcome,
+    RequestQueued,
+    RequestReentered,
+    RequestRouted,
+    RunEnded,
+    RunStarted,
+    SchedulerLoad,
+    SchedulerStarted,
+    WorkerChanged,
+)
+from anyserve.errors import AnyServeError
+from anyserve.telemetry.gaps import GapCounter
+from anyserve.telemetry.notices import notice
+from anyserve.telemetry.reducer_snapshot import take_snapshot
+from anyserve.telemetry.reducer_state import Ledger, Memory, ReplicaCondition, RequestState
+from anyserve.telemetry.replica_names import ReplicaNames
+from anyserve.telemetry.trace import Trace, build_trace
+from anyserve.telemetry.views import (
+    FaultView,
+    NoticeView,
+    PhaseView,
+    RunView,
+    Snapshot,
+    Stage,
+)
+
+_NS_PER_S = 1_000_000_000
+
+
+class Reducer:
+    """Folds envelopes into the state of a cluster. Repeated envelopes count once."""
+
+    def __init__(self, memory: Memory | None = None) -> None:
+        self.memory = Memory() if memory is None else memory
+        self.gaps = GapCounter()
+        self.now_ns = 0
+        self.run: RunView | None = None
+        self.epoch: int | None = None
+        self.policy: str | None = None
+        self.counts: Counter[str] = Counter()
+        self.by_code: Counter[str] = Counter()
+        self.by_capability: dict[str, Counter[str]] = {}
+        self.queues: dict[str, int] = {}
+        self.routing: dict[tuple[str, str], list[int]] = {}
+        self.requests: OrderedDict[str, RequestState] = OrderedDict()
+        self.unoffered: OrderedDict[str, RequestState] = OrderedDict()
+        self.settled: OrderedDict[str, RequestState] = OrderedDict()
+        self.replicas: dict[str, ReplicaCondition] = {}
+        self.ledger: deque[Ledger] = deque(maxlen=self.memory.ledger)
+        self.phases: deque[PhaseView] = deque(maxlen=self.memory.phases)
+        self.faults: deque[FaultView] = deque(maxlen=self.memory.faults)
+        self.notices: deque[NoticeView] = deque(maxlen=self.memory.notices)
+        self.seconds: OrderedDict[int, list[int]] = OrderedDict()
+        self.ttfts_ms: deque[float] = deque(maxlen=self.memory.samples)
+        self.e2es_ms: deque[float] = deque(maxlen=self.memory.samples)
+        self._boot: str | None = None
+        self._names = ReplicaNames()
+        self._handlers = self._table()
+
+    def apply(self, envelope: Envelope) -> None:
+        """Fold one envelope in."""
+        if not self.gaps.add(envelope.source, envelope.incarnation, envelope.seq):
+            return
+        self.counts["events"] += 1
+        at_ns = self._at(envelope)
+        handler = self._handlers.get(type(envelope.event))
+        if handler is not None:
+            handler(at_ns, envelope, envelope.event)
+        said = notice(envelope.event)
+        if said is not None:
+            self.notices.append(NoticeView(at_ns, said[0], envelope.source, said[1]))
+
+    def apply_all(self, envelopes: Iterable[Envelope]) -> None:
+        """Fold many envelopes in."""
+        for envelope in envelopes:
+            self.apply(envelope)
+
+    def snapshot(self) -> Snapshot:
+        """Everything as it is now, frozen."""
+        return take_snapshot(self)
+
+    def trace(self, request_id: str) -> Trace:
+        """The trace of a request in flight or among the recent ones.
+
+        Raises:
+            AnyServeError: the request is not, or no longer, remembered here.
+        """
+        request = self.requests.get(request_id) or self.settled.get(request_id)
+        if request is None:
+            raise AnyServeError(
+                f"request '{request_id}' is not remembered here",
+                code="unknown_request",
+                hint="the log of the run has it: anyserve trace REQUEST",
+            )
+        return build_trace(request.events, request_id)
+
+    def _table(self) -> dict[type, Callable[[int, Envelope, Any], None]]:
+        return {
+            RequestOffered: self._offered,
+            RequestQueued: self._queued,
+            RequestRouted: self._routed,
+            RequestDelegated: self._delegated,
+            RequestReentered: self._reentered,
+            AttemptAdmitted: self._admitted,
+            AttemptStarted: self._started,
+            AttemptFirstToken: self._first_token,
+            AttemptHandedBack: self._handed_back,
+            AttemptEnded: self._ended,
+            RequestOutcome: self._outcome,
+            ReplicaChanged: self._replica_changed,
+            ReplicaLoad: self._replica_load,
+            WorkerChanged: self._worker_changed,
+            SchedulerLoad: self._scheduler_load,
+            SchedulerStarted: self._scheduler_started,
+            PolicyFailed: self._policy_failed,
+            BusTrouble: self._bus_trouble,
+            RunStarted: self._run_started,
+            RunEnded: self._run_ended,
+            PhaseStarted: self._phase,
+            FaultInjected: self._fault,
+        }
+
+    def _at(self, envelope: Envelope) -> int:
+        """The envelope's time on the run's clock; from another boot: now."""
+        if self._boot is None or isinstance(envelope.event, RunStarted):
+            if self._boot != envelope.boot:
+                self.now_ns = envelope.t
+            self._boot = envelope.boot
+        if envelope.boot != self._boot:
+            return self.now_ns
+        self.now_ns = max(self.now_ns, envelope.t)
+        return envelope.t
+
+    # --- requests ------------------------------------------------------------------------------
+
+    def _request(self, request_id: str, envelope: Envelope) -> RequestState:
+        request = self.requests.get(request_id) or self.settled.get(request_id)
+        if request is None:
+            request = self.unoffered.get(request_id)
+        if request is None:
+            request = self.unoffered[request_id] = RequestState(request_id)
+            if len(self.unoffered) > self.memory.unoffered:
+                self.unoffered.popitem(last=False)
+        if len(request.events) < self.memory.events_per_request:
+            request.events.append(envelope)
+        return request
+
+    def _capability(self, name: str | None) -> Counter[str]:
+        return self.by_capability.setdefault(name or "?", Counter())
+
+    def _second(self, at_ns: int) -> list[int]:
+        second = at_ns // _NS_PER_S
+        counts = self.seconds.get(second)
+        if counts is None:
+            counts = self.seconds[second] = [0, 0, 0]
+            if len(self.seconds) > self.memory.seconds:
+                del self.seconds[min(self.seconds)]
+        return counts
+
+    def _offered(self, at_ns: int, envelope: Envelope, event: RequestOffered) -> None:
+        request = self._request(event.id, envelope)
+        if request.offered_ns is not None:
+            return
+        request.asked, request.entry = event.capability, event.entry
+        request.prompt_tokens, request.max_tokens = event.prompt_tokens, event.max_tokens
+        request.intended_ns, request.offered_ns = event.intended_ns, at_ns
+        self.counts["offered"] += 1
+        self.counts["prompt_tokens"] += event.prompt_tokens
+        self._capability(event.capability)["offered"] += 1
+        self._second(at_ns)[0] += 1
+        for attempt, (replica, delegated) in request.started.items():
+            self._count_start(request, attempt, replica, delegated=delegated)
+        self.unoffered.pop(event.id, None)
+        if request.outcome is not None:
+            self._settle(at_ns, request, request.outcome)
+            return
+        self.requests[event.id] = request
+        if len(self.requests) > self.memory.in_flight:
+            self.requests.popitem(last=False)
+            self.counts["forgotten"] += 1
+
+    def _queued(self, _at_ns: int, envelope: Envelope, event: RequestQueued) -> None:
+        request = self._request(event.id, envelope)
+        if request.stage is Stage.OFFERED or (
+            request.stage is not Stage.SETTLED and request.attempt <= request.over
+        ):
+            request.stage = Stage.QUEUED
+            request.capability = event.capability
+
+    def _routed(self, _at_ns: int, envelope: Envelope, event: RequestRouted) -> None:
+        request = self._request(event.id, envelope)
+        request.routed[event.attempt] = (event.replica, event.capability)
+        request.move(Stage.BOUND, event.attempt, event.replica, event.capability)
+        for entry in request.ledger:
+            _complete(entry, request)
+
+    def _delegated(self, at_ns: int, envelope: Envelope, event: RequestDelegated) -> None:
+        request = self._request(event.id, envelope)
+        if event.attempt in request.delegated:
+            return
+        self.counts["delegated_requests"] += not request.delegated
+        request.delegated[event.attempt] = event
+        self.counts["delegations"] += 1
+        self._capability(event.from_capability)["delegated"] += 1
+        self._replica(event.replica).counts["delegated_out"] += 1
+        request.give_back(event.attempt)
+        for attempt, (replica, delegated) in list(request.started.items()):
+            if attempt > event.attempt and not delegated:
+                request.started[attempt] = (replica, True)
+                self._count_delegated_in(request, replica)
+        self._enter_ledger(
+            request,
+            Ledger(
+                at_ns=at_ns,
+                request=event.id,
+                attempt=event.attempt,
+                kind="delegate",
+                reason=event.reason,
+                detail=event.detail,
+                from_capability=event.from_capability,
+                to_capability=event.to_capability,
+                from_replica=event.replica,
+            ),
+        )
+
+    def _reentered(self, at_ns: int, envelope: Envelope, event: RequestReentered) -> None:
+        request = self._request(event.id, envelope)
+        request.give_back(event.attempt)
+        self.counts[_REENTRY_COUNTS.get(event.kind, event.kind)] += 1
+        if event.kind == "lost":
+            request.recoveries += 1
+            self._replica(event.replica).counts["lost"] += 1
+        self._enter_ledger(
+            request,
+            Ledger(
+                at_ns=at_ns,
+                request=event.id,
+                attempt=event.attempt,
+                kind=event.kind,
+                reason=event.kind,
+                detail=event.detail,
+                from_capability=request.capability or request.asked,
+                to_capability=None,
+                from_replica=event.replica,
+            ),
+        )
+
+    def _enter_ledger(self, request: RequestState, entry: Ledger) -> None:
+        request.ledger.append(entry)
+        self.ledger.append(entry)
+        _complete(entry, request)
+
+    def _admitted(self, _at_ns: int, envelope: Envelope, event: AttemptAdmitted) -> None:
+        request = self._request(event.id, envelope)
+        replica = self._names.of(envelope.source)
+        request.move(Stage.BOUND, event.attempt, replica, event.capability)
+
+    def _started(self, _at_ns: int, envelope: Envelope, event: AttemptStarted) -> None:
+        request = self._request(event.id, envelope)
+        replica = request.routed.get(event.attempt, (self._names.of(envelope.source),))[0]
+        request.move(Stage.RUNNING, event.attempt, replica, event.capability)
+        if event.attempt in request.started:
+            return
+        delegated = any(attempt < event.attempt for attempt in request.delegated)
+        request.started[event.attempt] = (replica, delegated)
+        self._replica(replica).counts["started"] += 1
+        if request.asked is not None:
+            self._count_start(request, event.attempt, replica, delegated=delegated)
+
+    def _count_start(
+        self, request: RequestState, attempt: int, replica: str, *, delegated: bool
+    ) -> None:
+        self._cell(request, replica)[0] += 1
+        if delegated:
+            self._count_delegated_in(request, replica)
+        request.started[attempt] = (replica, delegated)
+
+    def _count_delegated_in(self, request: RequestState, replica: str) -> None:
+        if request.asked is not None:
+            self._cell(request, replica)[1] += 1
+            self._replica(replica).counts["delegated_in"] += 1
+
+    def _cell(self, request: RequestState, replica: str) -> list[int]:
+        return self.routing.setdefault((request.asked or "?", replica), [0, 0])
+
+    def _first_token(self, _at_ns: int, envelope: Envelope, event: AttemptFirstToken) -> None:
+        request = self._request(event.id, envelope)
+        replica = request.routed.get(event.attempt, (self._names.of(envelope.source),))[0]
+        request.move(Stage.STREAMING, event.attempt, replica, None)
+
+    def _handed_back(self, _at_ns: int, envelope: Envelope, event: AttemptHandedBack) -> None:
+        self._request(event.id, envelope).give_back(event.attempt)
+
+    def _ended(self, _at_ns: int, envelope: Envelope, event: AttemptEnded) -> None:
+        request = self._request(event.id, envelope)
+        replica = request.routed.get(event.attempt, (self._names.of(envelope.source),))[0]
+        status = "completed" if event.status == "completed" else "failed"
+        if event.status != "cancelled":
+            self._replica(replica).counts[status] += 1
+
+    def _outcome(self, at_ns: int, envelope: Envelope, event: RequestOutcome) -> None:
+        request = self._request(event.id, envelope)
+        if request.outcome is not None:
+            return
+        request.outcome = event
+        request.stage = Stage.SETTLED
+        if request.offered_ns is not None:
+            self._settle(at_ns, request, event)
+
+    def _settle(self, at_ns: int, request: RequestState, outcome: RequestOutcome) -> None:
+        self.requests.pop(request.id, None)
+        self.settled[request.id] = request
+        if len(self.settled) > self.memory.recent:
+            self.settled.popitem(last=False)
+        self.counts[outcome.outcome] += 1
+        self.counts["output_tokens"] += outcome.n_tokens
+        self._capability(request.asked)[outcome.outcome] += 1
+        if outcome.code is not None:
+            self.by_code[outcome.code] += 1
+        second = self._second(at_ns)
+        second[1] += outcome.outcome == "completed"
+        second[2] += outcome.n_tokens
+        for entry in request.ledger:
+            _complete(entry, request)
+        if outcome.outcome == "completed":
+            self._sample(request)
+
+    def _sample(self, request: RequestState) -> None:
+        assert request.outcome is not None
+        if request.e2e_ms is not None:
+            self.e2es_ms.append(request.e2e_ms)
+        if request.ttft_ms is not None:
+            self.ttfts_ms.append(request.ttft_ms)
+            if request.outcome.served_by is not None:
+                self._replica(request.outcome.served_by).ttfts_ms.append(request.ttft_ms)
+
+    # --- the cluster ---------------------------------------------------------------------------
+
+    def _replica(self, name: str) -> ReplicaCondition:
+        replica = self.replicas.get(name)
+        if replica is None:
+            replica = self.replicas[name] = ReplicaCondition(name)
+        return replica
+
+    def _replica_changed(self, at_ns: int, envelope: Envelope, event: ReplicaChanged) -> None:
+        self._names.learn(envelope)
+        replica = self._replica(event.replica)
+        if event.incarnation < replica.incarnation:
+            return
+        replica.state, replica.incarnation = event.state, event.incarnation
+        replica.offers = event.offers or replica.offers
+        replica.concurrency = event.concurrency or replica.concurrency
+        replica.entry_queue = event.entry_queue or replica.entry_queue
+        replica.engine = event.engine or replica.engine
+        replica.detail, replica.progress = event.detail, event.progress
+        replica.changed_ns = at_ns
+        if event.state in {"lost", "stopped"}:
+            replica.load = None
+
+    def _replica_load(self, at_ns: int, envelope: Envelope, event: ReplicaLoad) -> None:
+        self._names.learn(envelope)
+        self._replica(event.replica).report(at_ns, event.load)
+
+    def _worker_changed(self, _at_ns: int, envelope: Envelope, event: WorkerChanged) -> None:
+        self._names.learn(envelope)
+        replica = self._replica(event.replica)
+        replica.worker, replica.worker_detail = event.state, event.detail
+        replica.worker_pid = event.pid or replica.worker_pid
+
+    def _scheduler_load(self, _at_ns: int, _envelope: Envelope, event: SchedulerLoad) -> None:
+        self.queues = dict(event.queues)
+
+    def _scheduler_started(self, _at_ns: int, _envelope: Envelope, event: SchedulerStarted) -> None:
+        if self.epoch is None or event.epoch >= self.epoch:
+            self.epoch, self.policy = event.epoch, event.policy
+
+    def _policy_failed(self, _at_ns: int, _envelope: Envelope, _event: PolicyFailed) -> None:
+        self.counts["policy_failures"] += 1
+
+    def _bus_trouble(self, _at_ns: int, _envelope: Envelope, event: BusTrouble) -> None:
+        self.counts["malformed" if event.kind == "malformed" else "bus_troubles"] += event.count
+
+    # --- the run -------------------------------------------------------------------------------
+
+    def _run_started(self, at_ns: int, _envelope: Envelope, event: RunStarted) -> None:
+        self.run = RunView(
+            run=event.run,
+            scenario=event.scenario,
+            seed=event.seed,
+            planned_requests=event.planned_requests,
+            planned_s=event.planned_s,
+            started_ns=at_ns,
+            ended=self.run.ended if self.run is not None and self.run.run == event.run else None,
+        )
+
+    def _run_ended(self, _at_ns: int, _envelope: Envelope, event: RunEnded) -> None:
+        if self.run is not None:
+            run = self.run
+            self.run = RunView(
+                run=run.run,
+                scenario=run.scenario,
+                seed=run.seed,
+                planned_requests=run.planned_requests,
+                planned_s=run.planned_s,
+                started_ns=run.started_ns,
+                ended=event.reason,
+            )
+
+    def _phase(self, at_ns: int, _envelope: Envelope, event: PhaseStarted) -> None:
+        self.phases.append(PhaseView(event.name, at_ns, event.planned_s))
+
+    def _fault(self, at_ns: int, _envelope: Envelope, event: FaultInjected) -> None:
+        self.faults.append(FaultView(at_ns, event.action, event.target, event.line, event.detail))
+
+
+_REENTRY_COUNTS = {"lost": "recoveries", "refuse": "refusals", "return": "returns"}
+
+
+def _complete(entry: Ledger, request: RequestState) -> None:
+    """Fill in what is known by now of where a request went after it came back."""
+    later = [attempt for attempt in request.routed if attempt > entry.attempt]
+    if later:
+        entry.to_replica, entry.to_capability = request.routed[min(later)]
+    if request.outcome is not None:
+        entry.outcome, entry.e2e_ms = request.outcome.outcome, request.e2e_ms
