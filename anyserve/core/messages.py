@@ -180,12 +180,17 @@ class Cancel(Message, frozen=True, tag="cancel"):
 
 
 class Settled(Message, frozen=True, tag="settled"):
-    """The outcome is decided; every holder forgets. Key: `id`s, and all `n < settled_below`."""
+    """The outcome is decided; every holder forgets. Key: `id`s, and all `n < settled_below`.
+
+    `all_open` marks the form said to a new scheduler life or after a reconnect: what it does not
+    name as settled, by id or watermark, is still open.
+    """
 
     origin: str
     incarnation: int
     ids: list[str]
     settled_below: int = 0
+    all_open: bool = False
 
 
 class Operate(Message, frozen=True, tag="operate"):
@@ -248,7 +253,8 @@ class Credit(Message, frozen=True, tag="credit"):
     """Cumulative counters of one incarnation, also the heartbeat. Key: `sequence`, highest wins.
 
     `granted_total`: slots offered since start. `taken_total`: slots used by requests that entered
-    here. `assigned_seen`: assignments received. Free to assign = granted - taken - assigned.
+    here. `assigned_seen`: assignments received, of all epochs. Free to assign = granted - taken -
+    assigned. `ordinals_below`: all assignments of this epoch up to this ordinal have arrived.
     """
 
     replica: str
@@ -258,6 +264,7 @@ class Credit(Message, frozen=True, tag="credit"):
     granted_total: int
     taken_total: int
     assigned_seen: int
+    ordinals_below: int = 0
     load: Load = Load()
 
 
@@ -325,7 +332,7 @@ class Ended(Message, frozen=True, tag="ended"):
 class Assign(Message, frozen=True, tag="assign"):
     """The scheduler binds a request to a slot. Key: `(request.id, attempt)`, `ordinal` per life.
 
-    `ordinal` is `assigned_total` after this assignment, counted per replica incarnation.
+    `ordinal` counts the assignments of this scheduler life to this replica incarnation, from 1.
     """
 
     request: Request

@@ -22,6 +22,11 @@ class Ordinals:
         """All ordinals up to this one were added."""
         return self._below
 
+    @property
+    def sparse(self) -> list[int]:
+        """The ordinals above the watermark, ascending."""
+        return sorted(self._above)
+
     def add(self, ordinal: int) -> bool:
         """Add one; False where it was there already."""
         if ordinal <= self._below or ordinal in self._above:

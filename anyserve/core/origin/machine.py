@@ -390,12 +390,7 @@ class Origin:
         self._out.append(Finish(pending.id, outcome))
 
     def _settle(self, request_id: str, replicas: set[str]) -> None:
-        settled = msg.Settled(
-            origin=self._name,
-            incarnation=self._incarnation,
-            ids=[request_id],
-            settled_below=self._settled.watermark + 1,
-        )
+        settled = self._settled_message([request_id])
         self._out.append(Send(Inbox.SCHEDULER, "", settled))
         for replica in sorted(replicas):
             self._out.append(Send(Inbox.REPLICA_ENTRY, replica, settled))
@@ -403,15 +398,24 @@ class Origin:
     def _settle_again(self, frame: msg.Frame) -> None:
         """A replica still holds what is over: only ends are answered, they come rarely."""
         origin, incarnation, _ = frame.id.split("/")
-        if frame.end is None or origin != self._name or int(incarnation) != self._incarnation:
-            return
-        settled = msg.Settled(
+        if frame.end is not None and (origin, int(incarnation)) == (self._name, self._incarnation):
+            settled = self._settled_message([frame.id])
+            self._out.append(Send(Inbox.REPLICA_ENTRY, frame.replica, settled))
+
+    def _settle_all(self) -> None:
+        """The scheduler may have missed what was settled: say it in one message."""
+        prefix = f"{self._name}/{self._incarnation}/"
+        ids = [f"{prefix}{number}" for number in self._settled.sparse]
+        message = msgspec.structs.replace(self._settled_message(ids), all_open=True)
+        self._out.append(Send(Inbox.SCHEDULER, "", message))
+
+    def _settled_message(self, ids: list[str]) -> msg.Settled:
+        return msg.Settled(
             origin=self._name,
             incarnation=self._incarnation,
-            ids=[frame.id],
+            ids=ids,
             settled_below=self._settled.watermark + 1,
         )
-        self._out.append(Send(Inbox.REPLICA_ENTRY, frame.replica, settled))
 
     # --- scheduler lives, connection and time ----------------------------------------------------
 
@@ -427,6 +431,7 @@ class Origin:
             return
         self._epoch = epoch
         self._emit(ev.EpochChanged(epoch=epoch))
+        self._settle_all()
         for pending in self._pending.values():
             if pending.stream is not None or pending.sent_epoch == epoch:
                 continue
@@ -438,6 +443,8 @@ class Origin:
 
     def _on_bus_up(self, up: BusUp, now: int) -> None:  # noqa: ARG002
         self._connected = True
+        if self._epoch:
+            self._settle_all()
         grace = now + self._beat_ms * MS
         for pending in self._pending.values():
             pending.heard_ns = max(pending.heard_ns, grace - SILENCE_MS * MS)

@@ -17,6 +17,7 @@ class CreditBook:
     def __init__(self, window: int) -> None:
         self.granted_total = window
         self.taken_total = 0
+        self._assigned_before = 0
         self._assigned = Ordinals()
         self._sequence = 0
         self._dirty = True
@@ -24,7 +25,7 @@ class CreditBook:
     @property
     def assigned_seen(self) -> int:
         """Distinct assignments received."""
-        return self._assigned.count
+        return self._assigned_before + self._assigned.count
 
     @property
     def outstanding(self) -> int:
@@ -36,6 +37,12 @@ class CreditBook:
     def dirty(self) -> bool:
         """Whether the scheduler does not know the counters as they are."""
         return self._dirty
+
+    def begin_epoch(self) -> None:
+        """A new scheduler life counts its assignments from 1; earlier ones can no longer arrive."""
+        self._assigned_before += self._assigned.count
+        self._assigned = Ordinals()
+        self._dirty = True
 
     def see_assignment(self, ordinal: int) -> bool:
         """An assignment arrived, or is known to have been sent; False where it was seen before."""
@@ -65,5 +72,6 @@ class CreditBook:
             granted_total=self.granted_total,
             taken_total=self.taken_total,
             assigned_seen=self.assigned_seen,
+            ordinals_below=self._assigned.watermark,
             load=load,
         )

@@ -571,7 +571,6 @@ class Replica:
                 slot = waiting
             if slot is None:
                 return
-            self._leave_queue(slot)
             due = deadline_ns(slot.request, self._boot, slot.received_ns)
             if due is not None and now >= due:
                 if slot.ordinal is not None:
@@ -580,6 +579,7 @@ class Replica:
                     slot, Code.DEADLINE_EXCEEDED, f"while it waited at {self._spec.id}", now
                 )
                 continue
+            self._leave_queue(slot)
             if slot.entered:
                 self._credits.take()
             self._begin(slot, now)
@@ -667,7 +667,10 @@ class Replica:
 
     def _say_again(self, slot: Slot) -> None:
         """A message about this attempt was repeated: its answer was lost, or is on its way."""
-        if slot.answer is not None:
+        if slot.lost:
+            self._say_ended(slot, AttemptStatus.WORKER_DIED)
+            self._say_lost(slot)
+        elif slot.answer is not None:
             self._to_scheduler(msgspec.structs.replace(slot.answer, epoch=self._epoch))  # type: ignore[arg-type]
         elif slot.end is not None:
             self._say_ended(slot, slot.end.status)
@@ -686,7 +689,7 @@ class Replica:
             self._out.append(Send(Inbox.ORIGIN, origin, unknown))
             return
         slot.heard_ns = now
-        if slot.answer is not None:
+        if slot.answer is not None or slot.lost:
             self._say_again(slot)
         missing = slot.frames[repair.sequence :]
         for frame in missing:
@@ -703,6 +706,7 @@ class Replica:
         if epoch <= self._epoch:
             return
         self._epoch = epoch
+        self._credits.begin_epoch()
         self._emit(ev.EpochChanged(epoch=epoch))
         self._say_all()
 
@@ -762,11 +766,18 @@ class Replica:
         status, code = AttemptStatus.WORKER_DIED, Code.WORKER_DIED
         self._emit_ended(slot, status, slot.times(now), code, reason)
         self._say_ended(slot, status)
+        slot.lost = True
+        self._say_lost(slot)
+
+    def _say_lost(self, slot: Slot) -> None:
         lost = msg.AttemptLost(
-            id=slot.id, attempt=slot.attempt, submission=slot.submission, code=code, started=True
+            id=slot.id,
+            attempt=slot.attempt,
+            submission=slot.submission,
+            code=Code.WORKER_DIED,
+            started=True,
         )
         self._out.append(Send(Inbox.ORIGIN, slot.request.origin, lost))
-        self._drop(slot)
 
     def _on_control(self, control: msg.Control, now: int) -> None:
         if control.action == "drain":

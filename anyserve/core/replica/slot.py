@@ -22,8 +22,8 @@ class Slot:
     """One attempt, from its arrival until the origin settles it."""
 
     __slots__ = (
-        "answer", "cached_tokens", "cancelling", "counts", "end", "ended_ns", "entered", "finishes",
-        "first_ns", "forget", "frames", "heard_ns", "id", "attempt", "order", "ordinal",
+        "answer", "attempt", "cached_tokens", "cancelling", "counts", "end", "ended_ns", "entered",
+        "finishes", "first_ns", "forget", "frames", "heard_ns", "id", "lost", "order", "ordinal",
         "received_ns", "repeats", "request", "resumed", "scheduled_ns", "started_ns", "state",
         "submission",
     )  # fmt: skip
@@ -57,6 +57,8 @@ class Slot:
         self.repeats = 0
         self.cancelling = False
         self.forget = False
+        self.lost = False
+        """Its worker died under it."""
 
     @property
     def key(self) -> AttemptKey:

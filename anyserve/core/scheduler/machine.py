@@ -210,15 +210,27 @@ class Scheduler:
 
     def _new_ticket(self, request: msg.Request, submission: int, now: int) -> Ticket:
         ticket = Ticket(request, submission, now)
-        counters = self._counters.get(request.id)
-        if counters is not None:
-            ticket.restore(counters)
-        elif self._journal_base is not None and 0 < request.first_epoch < self._journal_base:
-            # Its past is in a journal that is gone: whatever it used, it may not delegate again.
-            ticket.delegations = self._spec.delegation.limit
+        self._restore(ticket)
         ticket.order = queue_order(request, self._rules, self._boot, now)
         self._tickets[ticket.id] = ticket
         return ticket
+
+    def _restore(self, ticket: Ticket) -> None:
+        """Take over what earlier lives counted of this request."""
+        counters = self._counters.get(ticket.id)
+        base = self._journal_base or 1
+        if counters is not None:
+            ticket.restore(counters)
+        elif ticket.request.asked and base > 1 and ticket.request.first_epoch < base:
+            # Its past is in a journal that is gone: whatever it used, it may not delegate again.
+            ticket.delegations = self._spec.delegation.limit
+
+    def _know(self, ticket: Ticket, request: msg.Request, now: int) -> None:
+        """The request of a ticket of which so far only the attempt was heard."""
+        if not ticket.request.asked:
+            ticket.request = request
+            self._restore(ticket)
+            ticket.order = queue_order(request, self._rules, self._boot, now)
 
     def _deadline_ns(self, ticket: Ticket) -> int | None:
         return deadline_ns(ticket.request, self._boot, ticket.received_ns)
@@ -239,6 +251,7 @@ class Scheduler:
     def _resubmit(self, ticket: Ticket, submit: msg.Submit, now: int) -> None:
         """The origin lost an attempt and asks again: a recovery."""
         self._release(ticket, cancel=True)
+        self._know(ticket, submit.request, now)
         ticket.submission = submit.submission
         ticket.request = msgspec.structs.replace(
             submit.request, capability=ticket.request.capability
@@ -284,14 +297,20 @@ class Scheduler:
     def _on_settled(self, settled: msg.Settled, now: int) -> None:  # noqa: ARG002
         for request_id in settled.ids:
             self._settled.add(request_id)
-            self._cancelled.pop(request_id, None)
-            ticket = self._tickets.pop(request_id, None)
-            if ticket is not None:
-                self._release(ticket, cancel=False)
-            if self._counters.pop(request_id, None) is not None:
-                self._persist(JournalRecord(kind="settled", id=request_id))
+            self._drop_settled(request_id)
         self._settled.raise_watermark(settled.origin, settled.incarnation, settled.settled_below)
         self._gone_origins.pop((settled.origin, settled.incarnation), None)
+        if settled.all_open:
+            for request_id in [name for name in self._tickets if name in self._settled]:
+                self._drop_settled(request_id)
+
+    def _drop_settled(self, request_id: str) -> None:
+        self._cancelled.pop(request_id, None)
+        ticket = self._tickets.pop(request_id, None)
+        if ticket is not None:
+            self._release(ticket, cancel=False)
+        if self._counters.pop(request_id, None) is not None:
+            self._persist(JournalRecord(kind="settled", id=request_id))
 
     def _on_operate(self, operate: msg.Operate, now: int) -> None:  # noqa: ARG002
         if operate.replica in self._registry.replicas:
@@ -347,6 +366,7 @@ class Scheduler:
         return True
 
     def _take_back(self, ticket: Ticket, back: msg.HandBack, now: int) -> None:
+        self._know(ticket, back.request, now)
         ticket.last_attempt = max(ticket.last_attempt, back.attempt)
         ticket.received_ns = now
 
@@ -354,33 +374,45 @@ class Scheduler:
         ticket = self._hand_back(back, now)
         if ticket is None:
             return
+        counted = self._is_counted(back)
         self._take_back(ticket, back, now)
-        before = ticket.request.capability
-        ticket.delegations += 1
         ticket.excluded.add(back.replica)
         ticket.overload = back.reason is msg.DelegateReason.OVERLOAD
-        self._persist_counters(ticket)
+        if not counted and ticket.delegations >= self._spec.delegation.limit:
+            detail = f"{back.replica} cannot serve it ({back.reason.value})"
+            self._reject(ticket, Code.DELEGATION_EXHAUSTED, detail, now)
+            return
         rung = self._nearest_rung(ticket, back.min_rung, now)
+        if rung is None:
+            self._reject(ticket, *self._why_no_rung(ticket, back), now)
+            return
+        if not counted:
+            ticket.delegations += 1
+        self._persist_counters(ticket)
+        self._emit_delegated(ticket, back, rung)
+        ticket.request = msgspec.structs.replace(ticket.request, capability=rung)
+        self._queue(ticket, now)
+        if ticket.state is not TicketState.QUEUED:
+            self._accept(ticket)
+
+    def _is_counted(self, back: msg.HandBack) -> bool:
+        """Whether an earlier life of the scheduler counted this very hand-back."""
+        record = self._counters.get(back.id)
+        return record is not None and record.last_attempt >= back.attempt
+
+    def _emit_delegated(self, ticket: Ticket, back: msg.Delegate, rung: str) -> None:
         self._emit(
             ev.RequestDelegated(
                 id=ticket.id,
                 attempt=back.attempt,
                 replica=back.replica,
                 reason=back.reason.value,
-                from_capability=before,
-                to_capability=rung or back.min_rung,
+                from_capability=ticket.request.capability,
+                to_capability=rung,
                 count=ticket.delegations,
                 detail=back.detail,
             )
         )
-        if ticket.delegations > self._spec.delegation.limit:
-            detail = f"{back.replica} cannot serve it ({back.reason.value})"
-            self._reject(ticket, Code.DELEGATION_EXHAUSTED, detail, now)
-        elif rung is None:
-            self._reject(ticket, *self._why_no_rung(ticket, back, now), now)
-        else:
-            ticket.request = msgspec.structs.replace(ticket.request, capability=rung)
-            self._queue(ticket, now)
 
     def _nearest_rung(self, ticket: Ticket, min_rung: str, now: int) -> str | None:
         """The lowest rung at or above `min_rung` that somebody serves now or soon; never down."""
@@ -396,7 +428,7 @@ class Scheduler:
                 return rung
         return None
 
-    def _why_no_rung(self, ticket: Ticket, back: msg.Delegate, now: int) -> tuple[Code, str]:  # noqa: ARG002
+    def _why_no_rung(self, ticket: Ticket, back: msg.Delegate) -> tuple[Code, str]:
         asked = ticket.request.capability
         if back.reason is msg.DelegateReason.OVERLOAD:
             return Code.QUEUE_FULL, f"{back.replica} is full and nothing above {asked} is offered"
@@ -547,7 +579,7 @@ class Scheduler:
         ticket.replica = view.id
         ticket.sent_ns = now
         view.bound[ticket.id] = ticket
-        view.assigned_total += 1
+        ordinal = view.assign(ticket.id, attempt, now)
         self._turns += 1
         view.turn = self._turns
         self._registry.touch(view)
@@ -557,7 +589,7 @@ class Scheduler:
             submission=ticket.submission,
             incarnation=view.incarnation,
             epoch=self._epoch,
-            ordinal=view.assigned_total,
+            ordinal=ordinal,
             delegations=ticket.delegations,
         )
         for event in events:
@@ -608,15 +640,8 @@ class Scheduler:
         view = self._registry.replicas.get(ticket.replica or "")
         if view is not None and view.bound.pop(ticket.id, None) is not None and cancel:
             delivery = ticket.delivery
-            stop = msg.CancelAttempt(
-                id=ticket.id,
-                attempt=ticket.attempt,
-                incarnation=view.incarnation,
-                epoch=self._epoch,
-                ordinal=delivery.ordinal if isinstance(delivery, msg.Assign) else None,
-                code=code,
-            )
-            self._out.append(Send(Inbox.REPLICA, view.id, stop))
+            ordinal = delivery.ordinal if isinstance(delivery, msg.Assign) else None
+            self._cancel_attempt(view, ticket.id, ticket.attempt, ordinal, code)
         ticket.replica = None
         ticket.delivery = None
 
@@ -648,16 +673,38 @@ class Scheduler:
         if not view.take_credit(credit, now):
             return
         self._registry.touch(view)
-        if credit.assigned_seen < view.assigned_total:
-            self._say_again(view, now)
+        self._say_again(view, now)
         self._fill(view, now)
 
     def _say_again(self, view: ReplicaView, now: int) -> None:
-        """Send assignments again that have had time to arrive and seem not to have."""
-        for ticket in view.bound.values():
-            if ticket.delivery is not None and now - ticket.sent_ns > self._rules.ack_ms * MS:
-                ticket.sent_ns = now
+        """Send again what has had time to arrive and seems not to have."""
+        for ordinal, unacked in view.unacked.items():
+            if now - unacked.sent_ns <= self._rules.ack_ms * MS:
+                continue
+            unacked.sent_ns = now
+            ticket = view.bound.get(unacked.id)
+            if ticket is not None and ticket.attempt == unacked.attempt and ticket.delivery:
                 self._out.append(Send(Inbox.REPLICA, view.id, ticket.delivery))
+            else:
+                self._cancel_attempt(view, unacked.id, unacked.attempt, ordinal)
+
+    def _cancel_attempt(
+        self,
+        view: ReplicaView,
+        request_id: str,
+        attempt: int,
+        ordinal: int | None,
+        code: Code = Code.CLIENT_CANCELLED,
+    ) -> None:
+        stop = msg.CancelAttempt(
+            id=request_id,
+            attempt=attempt,
+            incarnation=view.incarnation,
+            epoch=self._epoch,
+            ordinal=ordinal,
+            code=code,
+        )
+        self._out.append(Send(Inbox.REPLICA, view.id, stop))
 
     def _on_holding(self, holding: msg.Holding, now: int) -> None:
         view = self._registry.replicas.get(holding.replica)
@@ -689,10 +736,7 @@ class Scheduler:
             keep = ticket.attempt == held.attempt or ticket.state is TicketState.QUEUED
             keep = keep and ticket.submission == held.submission
         if not keep:
-            stop = msg.CancelAttempt(
-                id=held.id, attempt=held.attempt, incarnation=view.incarnation, epoch=self._epoch
-            )
-            self._out.append(Send(Inbox.REPLICA, view.id, stop))
+            self._cancel_attempt(view, held.id, held.attempt, None)
         elif ticket is not None and ticket.state is TicketState.QUEUED:
             self._release(ticket, cancel=False)
             self._hold(ticket, view, held.attempt, entered=held.entered)
@@ -707,9 +751,7 @@ class Scheduler:
             id=request_id, asked="", capability="", prompt_tokens=0, max_tokens=0, offered_ns=0
         )
         ticket = Ticket(request, submission, view.heard_ns)
-        counters = self._counters.get(request_id)
-        if counters is not None:
-            ticket.restore(counters)
+        self._restore(ticket)
         self._tickets[request_id] = ticket
         self._hold(ticket, view, attempt, entered=entered)
 

@@ -70,13 +70,24 @@ class Ticket:
         self.last_attempt = record.last_attempt
 
 
+class Unacked:
+    """An assignment that may not have arrived."""
+
+    __slots__ = ("attempt", "id", "sent_ns")
+
+    def __init__(self, request_id: str, attempt: int, sent_ns: int) -> None:
+        self.id = request_id
+        self.attempt = attempt
+        self.sent_ns = sent_ns
+
+
 class ReplicaView:
     """One replica as the scheduler sees it. Implements `policies.ReplicaInfo`."""
 
     __slots__ = (
         "assigned_total", "bound", "concurrency", "connection", "credit_sequence", "granted_total",
-        "heard_ns", "id", "incarnation", "load", "lost_ns", "offers", "revision", "state", "synced",
-        "taken_total", "turn", "version",
+        "heard_ns", "id", "incarnation", "load", "lost_ns", "offers", "ordinal", "revision",
+        "state", "synced", "taken_total", "turn", "unacked", "version",
     )  # fmt: skip
 
     def __init__(self, registration: Registration, now: int) -> None:
@@ -99,6 +110,9 @@ class ReplicaView:
         self.granted_total = self.taken_total = self.assigned_total = 0
         self.credit_sequence = -1
         self.synced = False
+        self.ordinal = 0
+        self.unacked: dict[int, Unacked] = {}
+        """Assignments of this life, by ordinal, that are not known to have arrived."""
 
     def is_newer(self, registration: Registration) -> bool:
         """Whether the registration is news: lives, connections and revisions only go up."""
@@ -134,8 +148,17 @@ class ReplicaView:
             # A scheduler that has restarted learns here how much of the grants its earlier life used.
             self.assigned_total = max(self.assigned_total, credit.assigned_seen)
             self.synced = True
+        for ordinal in [ordinal for ordinal in self.unacked if ordinal <= credit.ordinals_below]:
+            del self.unacked[ordinal]
         self.load = credit.load
         return True
+
+    def assign(self, request_id: str, attempt: int, now: int) -> int:
+        """Use one credit for this attempt; its ordinal."""
+        self.assigned_total += 1
+        self.ordinal += 1
+        self.unacked[self.ordinal] = Unacked(request_id, attempt, now)
+        return self.ordinal
 
     @property
     def credit(self) -> int:
