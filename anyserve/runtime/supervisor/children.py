@@ -115,16 +115,25 @@ class _Life:
 
 
 class Child:
-    """One supervised process, over all its lives. `on_exit` is called in the loop at each end."""
+    """One supervised process, over all its lives.
+
+    `on_start` and `on_exit` are called in the loop when a life begins and ends.
+    """
 
     def __init__(
-        self, spec: ChildSpec, on_exit: OnExit, *, clock: Callable[[], float] = time.monotonic
+        self,
+        spec: ChildSpec,
+        on_exit: OnExit,
+        *,
+        on_start: Callable[[], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.spec = spec
         self.state = ChildState.NEW
         self.lives = 0
         self.last_exit: ExitReport | None = None
         self._on_exit = on_exit
+        self._on_start = on_start
         self._clock = clock
         self._restarts = Restarts(spec.restart) if spec.restart is not None else None
         self._life: _Life | None = None
@@ -346,9 +355,11 @@ class Child:
                     },
                     process_group=0,
                 )
-        except OSError as error:
+        except BaseException as error:
             lifeline.close()
             os.close(ready_read)
+            if not isinstance(error, OSError):
+                raise
             message = f"{self.name} could not be started: {error.strerror or error}"
             raise StartError(message, code="spawn_failed") from None
         finally:
@@ -368,6 +379,8 @@ class Child:
         self._life = life
         self.state = ChildState.RUNNING
         self.lives += 1
+        if self._on_start is not None:
+            self._on_start()
         if self._stopping:  # it was told to end while it began
             _signal_group(process.pid, signal.SIGKILL)
         return life

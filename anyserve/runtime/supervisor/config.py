@@ -18,6 +18,7 @@ class StartLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     scheduler_s: float = 20.0
     recorder_s: float = 20.0
+    zygote_s: float = 20.0
     replica_s: float = 300.0
 
 

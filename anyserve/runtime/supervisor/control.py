@@ -192,7 +192,7 @@ class ControlServer:
             return Answer(ok=False, error=report)
         except AnyServeError as error:
             return Answer(ok=False, error=ErrorReport.of(error))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - one bad request must not end the supervisor
             _LOG.exception("a control request failed")
             text = f"{type(error).__name__}: {error}"
             return Answer(ok=False, error=ErrorReport(code="internal", message=text))

@@ -1,0 +1,120 @@
+"""How each process of a cluster is started: its configuration, its command, its restarts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from anyserve.core.spec import ReplicaSpec
+from anyserve.runtime.bus.address import BrokerAddress, Credentials
+from anyserve.runtime.process import Incarnations, NodeConfig, NodeRole, write_private
+from anyserve.runtime.supervisor.children import ChildSpec
+from anyserve.runtime.supervisor.config import SupervisorConfig
+from anyserve.runtime.supervisor.home import Home
+from anyserve.runtime.supervisor.restarts import RestartPolicy
+
+Command = Callable[[NodeRole, Path], Sequence[str]]
+ZYGOTE = "zygote"
+
+
+def node_command(role: NodeRole, config: Path) -> Sequence[str]:
+    """The command of one of our processes."""
+    return (sys.executable, "-m", f"anyserve.runtime.{role.value}", str(config))
+
+
+@dataclass(slots=True)
+class Nodes:
+    """Makes the specifications of all children of one cluster. `command` is replaced in tests."""
+
+    config: SupervisorConfig
+    home: Home
+    broker: BrokerAddress
+    credentials: Credentials
+    boot_id: str
+    incarnations: Incarnations
+    command: Command = node_command
+    last_incarnation: dict[str, int] = field(default_factory=dict)
+
+    def scheduler(self) -> ChildSpec:
+        """Restarted: it finds its requests again in its journal."""
+        grace_s = self.config.graces.scheduler_s
+        return self._node(
+            "scheduler",
+            NodeRole.SCHEDULER,
+            "scheduler",
+            grace_s,
+            journal_path=str(self.home.journal),
+        )
+
+    def recorder(self) -> ChildSpec:
+        """Restarted: what it misses meanwhile shows as gaps."""
+        grace_s = self.config.graces.recorder_s
+        return self._node("recorder", NodeRole.RECORDER, "recorder", grace_s)
+
+    def player(self) -> ChildSpec:
+        """Never restarted: its requests, and with them the run, are lost."""
+        spec = self._node(
+            "player",
+            NodeRole.PLAYER,
+            "player",
+            self.config.graces.player_s,
+            plan_path=self.config.plan_path,
+        )
+        return ChildSpec(spec.name, spec.prepare, spec.log_path, None, spec.grace_s, spec.env)
+
+    def replica(self, replica: ReplicaSpec) -> ChildSpec:
+        """Restarted with back-off; the zygote gives it its worker."""
+        return self._node(
+            replica_name(replica.id),
+            NodeRole.REPLICA,
+            replica.id,
+            self.config.graces.replica_s,
+            zygote_socket=str(self.home.zygote_socket),
+        )
+
+    def zygote(self) -> ChildSpec:
+        """The process that workers are forked from; vLLM is imported only where it is used."""
+        command = [sys.executable, "-m", "anyserve.runtime.worker.zygote"]
+        command += ["--socket", str(self.home.zygote_socket)]
+        if any(replica.engine.kind == "vllm" for replica in self.config.cluster.replicas):
+            command += ["--preload", "vllm"]
+        return ChildSpec(ZYGOTE, lambda: command, self.home.log(ZYGOTE), RestartPolicy(), 1.0)
+
+    def _node(
+        self,
+        name: str,
+        role: NodeRole,
+        process_id: str,
+        grace_s: float,
+        **paths: str | None,
+    ) -> ChildSpec:
+        def prepare() -> Sequence[str]:
+            incarnation = self.incarnations.next(process_id)
+            self.last_incarnation[name] = incarnation
+            node = NodeConfig(
+                role=role,
+                id=process_id,
+                cluster=self.config.cluster,
+                broker=self.broker,
+                credential=self.credentials.of(role.bus_role),
+                prefix=f"anyserve/{self.config.cluster.name}",
+                run_dir=self.config.run_dir,
+                incarnation=incarnation,
+                boot_id=self.boot_id,
+                log_path=str(self.home.log(name)),
+                extra=self.config.extra.get(role.value, {}),
+                **paths,
+            )
+            write_private(self.home.config(name), msgspec.json.encode(node))
+            return self.command(role, self.home.config(name))
+
+        return ChildSpec(name, prepare, self.home.log(name), RestartPolicy(), grace_s)
+
+
+def replica_name(replica_id: str) -> str:
+    """What the process of a replica is called in steps, status and events."""
+    return f"replica {replica_id}"
