@@ -93,9 +93,7 @@ def watch_lifeline(
     watched = lifeline_fd() if fd is None else fd
     if watched is None:
         return None
-    thread = threading.Thread(
-        target=_watch, args=(watched, on_end), name="lifeline", daemon=True
-    )
+    thread = threading.Thread(target=_watch, args=(watched, on_end), name="lifeline", daemon=True)
     thread.start()
     return thread
 

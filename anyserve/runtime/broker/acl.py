@@ -32,7 +32,13 @@ ROLE_RULES: Final[Mapping[Role, RoleRules]] = MappingProxyType(
     {
         Role.SCHEDULER: RoleRules(
             publish=("+/state", "replica/+/in", "origin/+/in", "event/+"),
-            subscribe=("sched/in", "sched/state", "replica/+/reg", "replica/+/gone", "origin/+/gone"),
+            subscribe=(
+                "sched/in",
+                "sched/state",
+                "replica/+/reg",
+                "replica/+/gone",
+                "origin/+/gone",
+            ),
         ),
         Role.REPLICA: RoleRules(
             publish=("+/in", "replica/+/reg", "replica/+/gone", "origin/+/in", "event/+"),

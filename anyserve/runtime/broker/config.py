@@ -17,7 +17,7 @@ from typing import Final
 
 from anyserve.errors import MissingDependencyError
 from anyserve.runtime.broker.acl import AccessRules
-from anyserve.runtime.bus.address import Credentials, Role
+from anyserve.runtime.bus.address import Credentials
 
 MAX_PAYLOAD_BYTES: Final = 16 * 2**20
 _MAX_PENDING_BYTES: Final = 256 * 2**20
@@ -154,5 +154,3 @@ def _mosquitto_hash(password: str) -> str:
     digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, _HASH_ROUNDS)
     encoded = (base64.b64encode(part).decode() for part in (salt, digest))
     return f"$7${_HASH_ROUNDS}${'$'.join(encoded)}"
-
-

@@ -200,16 +200,24 @@ class EmbeddedBroker:
         self._exit.set()
 
     async def _wait_ready(self) -> None:
+        ended = asyncio.ensure_future(self._exit.wait())
+        accepted = asyncio.ensure_future(self._wait_accepting())
         try:
-            async with asyncio.timeout(_START_TIMEOUT_S):
-                while not await self._accepts():
-                    if self._exit.is_set():
-                        raise self._start_error("ended at its start")
-                    await asyncio.sleep(_POLL_S)
-        except TimeoutError:
-            raise self._start_error(f"takes no connection after {_START_TIMEOUT_S:.0f} s") from None
-        if self._exit.is_set():  # then somebody else answered, on the port it wanted
-            raise self._start_error("ended at its start")
+            await asyncio.wait(
+                {ended, accepted}, timeout=_START_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
+            )
+            if self._exit.is_set():  # whoever answers then, it is not our broker
+                raise self._start_error("ended at its start")
+            if not accepted.done():
+                raise self._start_error(f"takes no connection after {_START_TIMEOUT_S:.0f} s")
+        finally:
+            for task in (ended, accepted):
+                task.cancel()
+            await asyncio.gather(ended, accepted, return_exceptions=True)
+
+    async def _wait_accepting(self) -> None:
+        while not await self._accepts():  # noqa: ASYNC110 - a foreign process sends no event
+            await asyncio.sleep(_POLL_S)
 
     async def _accepts(self) -> bool:
         options = LinkOptions(

@@ -104,10 +104,8 @@ class Guard:
         if self._broker is None:
             return
         self._signal(signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._broker.wait(_TERM_WAIT_S)
-        except subprocess.TimeoutExpired:
-            pass
         self._signal(signal.SIGKILL)  # whoever is left of the group
         self._broker.wait()
 

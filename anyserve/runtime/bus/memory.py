@@ -195,7 +195,7 @@ class MemoryBus:
         """Wait until everything is out; False when the time was not enough."""
         try:
             async with asyncio.timeout(timeout_s):
-                while self._queue:
+                while self._queue:  # noqa: ASYNC110 - rare, and not worth a wake-up per message
                     await asyncio.sleep(_RETRY_S)
         except TimeoutError:
             return False
@@ -224,7 +224,7 @@ class MemoryBus:
 
     def _connect(self) -> bool:
         number = self._connection + 1
-        will = self._will and (self._will.topic, self._will.payload(number))
+        will = None if self._will is None else (self._will.topic, self._will.payload(number))
         if not self._broker.join(self):
             return False
         self.current_will = will
@@ -244,7 +244,7 @@ class MemoryBus:
         while True:
             await self._lost.wait()
             self._report(up=False)
-            while not self._connect():
+            while not self._connect():  # noqa: ASYNC110 - a retry, as on a network
                 await asyncio.sleep(_RETRY_S)
             self._reconnects += 1
 
@@ -258,7 +258,7 @@ class MemoryBus:
                 continue
             try:
                 self._on_message(topic, payload, retain)
-            except Exception:  # one bad message must not cost the connection
+            except Exception:  # noqa: BLE001 - logged; one bad message must not cost the connection
                 self._callback_errors += 1
                 _LOG.exception("a message on %s was not handled", topic)
 
@@ -273,6 +273,6 @@ class MemoryBus:
             return
         try:
             self._on_connection(up, self._connection)
-        except Exception:  # the owner's mistake must not cost the connection
+        except Exception:  # noqa: BLE001 - logged; the owner's mistake must not cost the connection
             self._callback_errors += 1
             _LOG.exception("the bus owner failed on a change of connection")

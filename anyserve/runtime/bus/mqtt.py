@@ -17,7 +17,7 @@ from anyserve.runtime.bus.link import DENIED, GmqttLink, Link, LinkEvents, LinkO
 from anyserve.runtime.bus.topics import PROOF_MARK
 
 _LOG = logging.getLogger(__name__)
-_DRAIN_POLL_S: Final = 0.005
+_DRAIN_POLLS_S: Final = (0.0005, 0.01)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +182,13 @@ class MqttBus:
 
     async def drain(self, timeout_s: float) -> bool:
         """Wait until everything is out and acknowledged; False when the time was not enough."""
+        poll_s, longest_s = _DRAIN_POLLS_S
         try:
             async with asyncio.timeout(timeout_s):
+                # Polled: rare, and not worth a check on every acknowledgement.
                 while self._queue or self._unacked or (self._link and self._link.unsent_bytes()):
-                    await asyncio.sleep(_DRAIN_POLL_S)
+                    await asyncio.sleep(poll_s)
+                    poll_s = min(2 * poll_s, longest_s)
         except TimeoutError:
             return False
         return True
@@ -200,9 +203,7 @@ class MqttBus:
 
     def _send(self, message: _Outgoing) -> None:
         assert self._link is not None
-        packet_id = self._link.publish(
-            message.topic, message.payload, message.qos, message.retain
-        )
+        packet_id = self._link.publish(message.topic, message.payload, message.qos, message.retain)
         self._sent += 1
         if message.qos == 0:
             self._backlog_bytes -= len(message.payload)
@@ -223,16 +224,14 @@ class MqttBus:
 
     async def _connect(self) -> None:
         number = self._connection + 1
-        will = self._will and LinkWill(
-            self._will.topic, self._will.payload(number), self._will.qos
-        )
+        will = self._will
         options = LinkOptions(
             self._address,
             self._credential,
             # A new id for each connection: a broker that still holds the dead one must not
             # hand us its session, nor delay us for the takeover.
             f"{self._client_id}-{number}",
-            will,
+            None if will is None else LinkWill(will.topic, will.payload(number), will.qos),
             self._settings.keepalive_s,
         )
         events = LinkEvents(self._deliver, self._acked, self._went_down)
@@ -291,6 +290,9 @@ class MqttBus:
                 longer_s = max(2 * wait_s, self._settings.backoff_first_s)
                 wait_s = min(longer_s, self._settings.backoff_max_s)
                 _LOG.debug("no broker at %s (%s): wait %.2f s", self._address.url, error, wait_s)
+            except Exception:  # noqa: BLE001 - logged; a bus that stops trying is a dead process
+                wait_s = self._settings.backoff_max_s
+                _LOG.exception("reconnecting to %s failed", self._address.url)
             else:
                 return
 
@@ -317,7 +319,7 @@ class MqttBus:
             return
         try:
             self._on_message(topic, payload, retain)
-        except Exception:  # one bad message must not cost the connection
+        except Exception:  # noqa: BLE001 - logged; one bad message must not cost the connection
             self._callback_errors += 1
             _LOG.exception("a message on %s was not handled", topic)
 
@@ -332,6 +334,6 @@ class MqttBus:
             return
         try:
             self._on_connection(up, self._connection)
-        except Exception:  # the owner's mistake must not cost the connection
+        except Exception:  # noqa: BLE001 - logged; the owner's mistake must not cost the connection
             self._callback_errors += 1
             _LOG.exception("the bus owner failed on a change of connection")

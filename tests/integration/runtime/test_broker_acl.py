@@ -42,7 +42,8 @@ async def test_what_a_role_may_not_publish_never_arrives(connect: Connect, qos: 
         clients[role].bus.publish(f"anyserve/c/{topic}", b"forbidden", qos=qos, retain=True)
         await clients[role].bus.drain(5)
     for role in (Role.SCHEDULER, Role.REPLICA, Role.ORIGIN):
-        clients[role].bus.publish(f"anyserve/c/event/{role}", b"mark", qos=qos)
+        # QoS 1: mosquitto 2.0.11 hangs up on a client whose QoS 0 message it denies.
+        clients[role].bus.publish(f"anyserve/c/event/{role}", b"mark", qos=1)
     await watcher.inbox.wait(3)
     assert watcher.inbox.payloads() == [b"mark"] * 3
     late = await connect(Role.OBSERVER, "anyserve/#")
