@@ -113,6 +113,8 @@ class JournalRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     kind: str
     epoch: int = 0
     id: str = ""
+    capability: str = ""
+    """The rung that the request has reached."""
     delegations: int = 0
     refusals: int = 0
     returns: int = 0

@@ -387,9 +387,11 @@ class Control(Message, frozen=True, tag="control"):
 
 
 class Accepted(Message, frozen=True, tag="accepted"):
-    """The scheduler has the request and it waits. Key: `id`. Absent where it was bound at once."""
+    """The scheduler has the request, as `capability`. Key: `id`. Absent where a submitted request
+    was bound at once."""
 
     id: str
+    capability: str
     epoch: int
     submission: int
 

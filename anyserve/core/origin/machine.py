@@ -10,6 +10,7 @@ import msgspec
 
 from anyserve.core import events as ev
 from anyserve.core import messages as msg
+from anyserve.core.capability import Ladder
 from anyserve.core.effects import (
     Deliver,
     Effect,
@@ -61,6 +62,7 @@ class Origin:
         self._incarnation = incarnation
         self._boot = boot
         self._mid_stream = {item.name: item.mid_stream for item in cluster.capabilities}
+        self._ladder = Ladder(cluster.ladder.upgrades)
         self._beat_ms = cluster.scheduler.heartbeat_ms
         self._epoch = 0
         self._connected = True
@@ -273,6 +275,10 @@ class Origin:
         if pending.stream is None:
             self._hear(pending, SCHEDULER, pending.last_attempt, now)
             pending.sent_epoch = accepted.epoch
+        if self._ladder.is_at_or_above(accepted.capability, pending.request.capability):
+            pending.request = msgspec.structs.replace(
+                pending.request, capability=accepted.capability
+            )
 
     # --- bad ends --------------------------------------------------------------------------------
 

@@ -221,9 +221,16 @@ class Scheduler:
         base = self._journal_base or 1
         if counters is not None:
             ticket.restore(counters)
+            self._climb(ticket, counters.capability)
         elif ticket.request.asked and base > 1 and ticket.request.first_epoch < base:
             # Its past is in a journal that is gone: whatever it used, it may not delegate again.
             ticket.delegations = self._spec.delegation.limit
+
+    def _climb(self, ticket: Ticket, capability: str) -> None:
+        """Take the ticket to a rung that it is known to have reached; never down."""
+        request = ticket.request
+        if request.asked and self._ladder.is_at_or_above(capability, request.capability):
+            ticket.request = msgspec.structs.replace(request, capability=capability)
 
     def _know(self, ticket: Ticket, request: msg.Request, now: int) -> None:
         """The request of a ticket of which so far only the attempt was heard."""
@@ -253,9 +260,9 @@ class Scheduler:
         self._release(ticket, cancel=True)
         self._know(ticket, submit.request, now)
         ticket.submission = submit.submission
-        ticket.request = msgspec.structs.replace(
-            submit.request, capability=ticket.request.capability
-        )
+        reached = ticket.request.capability
+        ticket.request = submit.request
+        self._climb(ticket, reached)
         ticket.received_ns = now
         ticket.last_attempt = max(ticket.last_attempt, submit.last_attempt)
         ticket.recoveries = max(ticket.recoveries + 1, submit.submission - 1)
@@ -388,9 +395,9 @@ class Scheduler:
             return
         if not counted:
             ticket.delegations += 1
-        self._persist_counters(ticket)
         self._emit_delegated(ticket, back, rung)
         ticket.request = msgspec.structs.replace(ticket.request, capability=rung)
+        self._persist_counters(ticket)
         self._queue(ticket, now)
         if ticket.state is not TicketState.QUEUED:
             self._accept(ticket)
@@ -995,7 +1002,12 @@ class Scheduler:
         self._out.append(Send(Inbox.SCHEDULER_STATE, "", state))
 
     def _accept(self, ticket: Ticket) -> None:
-        accepted = msg.Accepted(id=ticket.id, epoch=self._epoch, submission=ticket.submission)
+        accepted = msg.Accepted(
+            id=ticket.id,
+            capability=ticket.request.capability,
+            epoch=self._epoch,
+            submission=ticket.submission,
+        )
         self._out.append(Send(Inbox.ORIGIN, ticket.request.origin, accepted))
 
     def _reject(self, ticket: Ticket, code: Code, detail: str, now: int) -> None:

@@ -51,6 +51,7 @@ class Ticket:
         return JournalRecord(
             kind="counters",
             id=self.id,
+            capability=self.request.capability,
             delegations=self.delegations,
             refusals=self.refusals,
             returns=self.returns,

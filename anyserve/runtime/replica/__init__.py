@@ -1,0 +1,1 @@
+"""The replica's process: `core.Replica` over MQTT, and the worker that does its work."""

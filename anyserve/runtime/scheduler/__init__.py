@@ -1,0 +1,1 @@
+"""The scheduler's process: `core.Scheduler` over MQTT, with its journal."""
