@@ -505,8 +505,11 @@ class World:
         if isinstance(event, ev.RequestQueued) and event.submission == 1:
             limits = {item.name: item.queue_limit for item in self.spec.capabilities}
             limit = limits.get(event.capability, math.inf)
+            # What comes back is never refused, and may fill a queue beyond its limit.
             reentered = any(
-                isinstance(e, (ev.RequestDelegated, ev.RequestReentered)) for _, e in self.events
+                isinstance(e, (ev.RequestDelegated, ev.RequestReentered))
+                or (isinstance(e, ev.RequestQueued) and e.submission > 1)
+                for _, e in self.events
             )
             if event.depth > limit and not reentered:
                 raise Violated(f"7 bounds: queue {event.capability} {event.depth} > {limit}")

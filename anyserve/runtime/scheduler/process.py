@@ -22,7 +22,6 @@ from anyserve.runtime.driver import Driver
 from anyserve.runtime.process import NodeConfig, Stop, report_ready
 from anyserve.runtime.scheduler.journal import Journal
 from anyserve.runtime.wire import Topics
-from anyserve.workload.plugins import resolve_class
 
 RETAINED_S: Final = 0.3
 """How long a retained message of an earlier life may take to arrive."""
@@ -86,6 +85,8 @@ def load_policy(rules: SchedulerSpec, rng: Rng, scenario_dir: str | None) -> Rou
     """
     if ":" not in rules.policy:
         return shipped_policy(rules.policy, rng, rules.policy_options)
+    from anyserve.workload.plugins import resolve_class  # noqa: PLC0415 - only for users' code
+
     found = resolve_class(rules.policy, Path(scenario_dir) if scenario_dir else None)
     policy: RoutingPolicy = found.factory(rng, rules.policy_options)
     return policy

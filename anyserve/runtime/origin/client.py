@@ -1,0 +1,243 @@
+"""`OriginClient`: offer requests to a cluster and get their tokens and outcomes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from anyserve.core.effects import Deliver, Effect, Finish, Outcome
+from anyserve.core.events import AnyEvent, Envelope
+from anyserve.core.inputs import BusUp, Cancelled, Offered
+from anyserve.core.messages import (
+    Body,
+    Code,
+    Deadline,
+    Frame,
+    Gone,
+    OriginInbound,
+    Request,
+)
+from anyserve.core.order import MS
+from anyserve.core.origin import Origin
+from anyserve.core.spec import ClusterSpec
+from anyserve.errors import StartError, UsageError
+from anyserve.runtime.bus.address import BrokerAddress, Credential, Role
+from anyserve.runtime.bus.base import Will
+from anyserve.runtime.driver import Driver
+from anyserve.runtime.engines.base import Sampling, Task
+from anyserve.runtime.wire import Topics, encode
+
+SCHEDULER_S: Final = 10.0
+"""How long `start` waits to hear of a scheduler."""
+POLL_S: Final = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A request before it has an id.
+
+    `entry` is `scheduler` or a replica's id. `deadline_ms` counts from now. `intended_ns` is when
+    it should have been offered, on this host's monotonic clock; None: now.
+    """
+
+    capability: str
+    prompt_ids: list[int]
+    max_tokens: int = 16
+    task: Task = Task.GENERATE
+    sampling: Sampling = field(default_factory=Sampling)
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    entry: str = "scheduler"
+    priority: int = 0
+    deadline_ms: int | None = None
+    affinity: str | None = None
+    intended_ns: int | None = None
+    stream: str = ""
+    phase: str = ""
+
+
+class Handle:
+    """One offered request: what has arrived of it, and its outcome.
+
+    `tokens` holds the token ids per choice. Iterate to get the frames as they come; await
+    `outcome` for how it ended.
+    """
+
+    def __init__(self, request_id: str, *, streamed: bool) -> None:
+        self.id = request_id
+        self.tokens: dict[int, list[int]] = {}
+        self.data: list[msgspec.Raw] = []
+        """What came beside tokens: log probabilities, an embedding (`AnswerData` as JSON)."""
+        self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._frames: asyncio.Queue[Frame | None] | None = asyncio.Queue() if streamed else None
+
+    def take(self, frame: Frame) -> None:
+        """Tokens arrived (called by the client)."""
+        self.tokens.setdefault(frame.choice, []).extend(frame.tokens)
+        if frame.data is not None:
+            self.data.append(frame.data)
+        if self._frames is not None:
+            self._frames.put_nowait(frame)
+
+    def end(self, outcome: Outcome) -> None:
+        """It is over (called by the client)."""
+        if not self.outcome.done():
+            self.outcome.set_result(outcome)
+        if self._frames is not None:
+            self._frames.put_nowait(None)
+
+    async def __aiter__(self) -> AsyncIterator[Frame]:
+        if self._frames is None:
+            message = "this request was offered without streaming"
+            raise UsageError(message, code="not_streamed")
+        while (frame := await self._frames.get()) is not None:
+            yield frame
+
+
+class OriginClient:
+    """One origin: its connection, its machine, and the handles of its open requests.
+
+    Args:
+        address, credential, prefix: the broker, and who we are there.
+        name: id of this origin in topics; unique in the cluster.
+        cluster: the rules that all obey.
+        incarnation, boot: of this process.
+        tee: gets every event envelope as it happens, for the origin's own log.
+    """
+
+    def __init__(
+        self,
+        *,
+        address: BrokerAddress,
+        credential: Credential | None,
+        prefix: str,
+        name: str,
+        cluster: ClusterSpec,
+        incarnation: int,
+        boot: str,
+        tee: Callable[[Envelope], None] | None = None,
+    ) -> None:
+        self.name = name
+        self._lifetime_ms = cluster.request_lifetime_ms
+        self._boot = boot
+        self._incarnation = incarnation
+        self._machine = Origin(name, cluster, incarnation=incarnation, boot=boot)
+        self._handles: dict[str, Handle] = {}
+        topics = Topics(prefix)
+        self._driver = Driver(
+            role=Role.ORIGIN,
+            name=name,
+            inbound=OriginInbound,
+            perform=self._perform,
+            address=address,
+            credential=credential,
+            prefix=prefix,
+            incarnation=incarnation,
+            boot=boot,
+            will=Will(topics.gone("origin", name), self._will),
+            tee=tee,
+        )
+
+    def _will(self, connection: int) -> bytes:
+        gone = Gone(source=self.name, incarnation=self._incarnation, connection=connection)
+        return b"[" + encode(gone) + b"]"
+
+    async def start(self, *, scheduler_s: float = SCHEDULER_S) -> None:
+        """Connect, and wait until a scheduler is heard of.
+
+        Raises:
+            StartError: no broker, no permission, or no scheduler within `scheduler_s`.
+        """
+        driver = self._driver
+        await driver.connect()
+        driver.run(self._machine, [])
+        driver.feed(BusUp(connection=driver.bus.connection))
+        filters = (f"origin/{self.name}/in", "sched/state")
+        await driver.subscribe([(driver.topics.any(each), 1) for each in filters])
+        end_s = time.monotonic() + scheduler_s
+        while not self._machine.epoch:
+            if time.monotonic() > end_s:
+                raise StartError(
+                    f"no scheduler was heard of within {scheduler_s:g} s",
+                    code="no_scheduler",
+                    hint="is the cluster up? `anyserve status` shows it",
+                )
+            await asyncio.sleep(POLL_S)
+
+    @property
+    def open_requests(self) -> int:
+        """Requests without an outcome."""
+        return self._machine.open_requests
+
+    def offer(self, draft: Draft, *, streamed: bool = False) -> Handle:
+        """Offer a request now."""
+        now = time.monotonic_ns()
+        handle = Handle(self._machine.next_id(), streamed=streamed)
+        self._handles[handle.id] = handle
+        resumable = draft.sampling.n == 1 and draft.sampling.guide is None
+        self._driver.feed(
+            Offered(
+                request=self._request(handle.id, draft, now),
+                entry=draft.entry,
+                intended_ns=draft.intended_ns if draft.intended_ns is not None else now,
+                stream=draft.stream,
+                phase=draft.phase,
+                resumable=resumable,
+                choices=draft.sampling.n,
+            )
+        )
+        return handle
+
+    def _request(self, request_id: str, draft: Draft, now: int) -> Request:
+        body = Body(
+            prompt_ids=draft.prompt_ids,
+            task=draft.task.value,
+            sampling=msgspec.Raw(encode(draft.sampling)),
+        )
+        deadline = None
+        if draft.deadline_ms is not None:
+            at_ns = now + draft.deadline_ms * MS
+            deadline = Deadline(boot=self._boot, at_ns=at_ns, left_ms=draft.deadline_ms)
+        return Request(
+            id=request_id,
+            asked=draft.capability,
+            capability=draft.capability,
+            prompt_tokens=len(draft.prompt_ids),
+            max_tokens=draft.max_tokens if draft.task is Task.GENERATE else 0,
+            offered_ns=now,
+            boot=self._boot,
+            lifetime_ms=self._lifetime_ms,
+            attributes=draft.attributes,
+            priority=draft.priority,
+            deadline=deadline,
+            affinity=draft.affinity,
+            body=msgspec.Raw(encode(body)),
+        )
+
+    def cancel(self, request_id: str, code: Code = Code.CLIENT_CANCELLED) -> None:
+        """Give a request up; its outcome follows at once."""
+        self._driver.feed(Cancelled(id=request_id, code=code))
+
+    def cancel_all(self, code: Code = Code.SHUTDOWN) -> None:
+        """Give up every open request."""
+        for request_id in self._machine.pending_ids():
+            self.cancel(request_id, code)
+
+    def emit(self, event: AnyEvent, *, t: int | None = None) -> None:
+        """Say an event as this origin."""
+        self._driver.events.emit(event, t=t)
+
+    async def close(self) -> None:
+        """Cancel what is open, send what waits, and disconnect."""
+        self.cancel_all()
+        await self._driver.close()
+
+    def _perform(self, effect: Effect) -> None:
+        if isinstance(effect, Deliver):
+            self._handles[effect.id].take(effect.frame)
+        elif isinstance(effect, Finish):
+            self._handles.pop(effect.id).end(effect.outcome)
