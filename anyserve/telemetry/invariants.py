@@ -159,21 +159,21 @@ def _delegation_violations(request_id: str, story: Story, rules: Rules) -> Itera
 def _upgrade_violations(request_id: str, story: Story, rules: Rules) -> Iterator[Violation]:
     assert story.offered is not None
     asked = story.offered.event.capability
-    steps = {attempt: one.event.capability for attempt, one in story.routed.items()}
-    for attempt, visit in story.visits.items():
-        if visit.started is not None:
-            steps[attempt] = visit.started.event.capability
-    # An entry attempt has the lowest number, but a recovery may enter anew and start from the ask.
+    steps = [(attempt, 0, one.event.capability) for attempt, one in story.routed.items()]
+    steps += [
+        (attempt, 1, visit.started.event.capability)
+        for attempt, visit in story.visits.items()
+        if visit.started is not None
+    ]
     current = asked
-    for attempt in sorted(steps):
-        reached = steps[attempt]
+    for attempt, _, reached in sorted(steps):
         if reached not in _at_or_above(current, rules.ladder):
             text = f"attempt {attempt} has {reached}, which is not {current} or above it"
             yield Violation(Invariant.MONOTONE_UPGRADE, request_id, text)
+        elif attempt == ENTRY_ATTEMPT and reached != asked:
+            text = f"entered as {reached} though {asked} was asked"
+            yield Violation(Invariant.MONOTONE_UPGRADE, request_id, text)
         current = reached
-    if ENTRY_ATTEMPT in steps and steps[ENTRY_ATTEMPT] != asked:
-        text = f"entered as {steps[ENTRY_ATTEMPT]} though {asked} was asked"
-        yield Violation(Invariant.MONOTONE_UPGRADE, request_id, text)
 
 
 def _at_or_above(capability: str, ladder: Mapping[str, str]) -> list[str]:

@@ -40,7 +40,8 @@ def _of_request(event: AnyEvent) -> tuple[Level, str] | None:
             return Level.INFO, f"{event.replica} delegated {event.id}, {edge}: {event.reason}"
         case RequestReentered():
             why = _because(event.detail)
-            return Level.WARN, f"{event.id} came back from {event.replica} ({event.kind}){why}"
+            where = f" from {event.replica}" if event.replica else ""
+            return Level.WARN, f"{event.id} came back{where} ({event.kind}){why}"
         case RequestOutcome() if event.outcome in _OUTCOME_LEVELS:
             why = _because(event.message or event.code or "")
             return _OUTCOME_LEVELS[event.outcome], f"{event.id} {event.outcome}{why}"

@@ -255,10 +255,12 @@ class Reducer:
     def _reentered(self, at_ns: int, envelope: Envelope, event: RequestReentered) -> None:
         request = self._request(event.id, envelope)
         request.give_back(event.attempt)
+        replica = event.replica or request.routed.get(event.attempt, (request.replica or "?",))[0]
         self.counts[_REENTRY_COUNTS.get(event.kind, event.kind)] += 1
         if event.kind == "lost":
             request.recoveries += 1
-            self._replica(event.replica).counts["lost"] += 1
+            if replica in self.replicas:
+                self.replicas[replica].counts["lost"] += 1
         self._enter_ledger(
             request,
             Ledger(
@@ -270,7 +272,7 @@ class Reducer:
                 detail=event.detail,
                 from_capability=request.capability or request.asked,
                 to_capability=None,
-                from_replica=event.replica,
+                from_replica=replica,
             ),
         )
 

@@ -18,6 +18,7 @@ from anyserve.core.events import (
     AttemptStarted,
     Candidate,
     Envelope,
+    ReplicaChanged,
     RequestDelegated,
     RequestFirstToken,
     RequestOffered,
@@ -37,7 +38,7 @@ class Leg:
 
     `end`: serve, delegate, refuse, return or lost. A leg without `routed` is an entry at a replica.
     `transit_ns` is the way to where the leg begins: scheduler or entry replica. `back_ns` is the
-    way of an answer to the origin, and from a loss to the re-submission.
+    way of an answer to the origin, and of a loss until the origin has noticed it and submits again.
     """
 
     replica: str
@@ -76,6 +77,25 @@ class Storyteller:
         self.envelopes.append(
             Envelope(t=now + offset, source=source, incarnation=1, seq=seq, event=event, boot=boot)
         )
+
+    def register(
+        self,
+        replica: str,
+        offers: Mapping[str, int | None],
+        *,
+        now: int = 0,
+        concurrency: int = 4,
+    ) -> None:
+        """The replica says that it is ready and what it offers."""
+        changed = ReplicaChanged(
+            replica=replica,
+            state="ready",
+            incarnation=1,
+            offers=offers,
+            concurrency=concurrency,
+            entry_queue=8,
+        )
+        self.say(replica, now, changed)
 
     def request(
         self,
@@ -248,17 +268,10 @@ class _Told:
     def _lose(self, leg: Leg, attempt: int, received_ns: int) -> None:
         """It ran for the length of its prefill and decode, then its replica was gone."""
         self._start(leg, attempt, received_ns)
-        self.spend(SegmentKind.LOST_WORK, leg.prefill_ns + leg.decode_ns)
-        lost = RequestReentered(
-            id=self.id,
-            attempt=attempt,
-            replica=leg.replica,
-            kind="lost",
-            count=self.submission,
-            detail=leg.reason,
+        self.spend(SegmentKind.LOST_WORK, leg.prefill_ns + leg.decode_ns + leg.back_ns)
+        self.on_arrival = RequestReentered(
+            id=self.id, attempt=attempt, replica="", kind="lost", count=self.submission
         )
-        self.say(self.teller.scheduler, lost)
-        self.spend(SegmentKind.RECOVERY, leg.back_ns)
         self.submission += 1
         again = RequestSubmitted(id=self.id, submission=self.submission, entry="scheduler")
         self.say(self.teller.origin, again)

@@ -159,7 +159,7 @@ class Summary(Latencies, frozen=True, kw_only=True):
     kind: str | None
     complete: bool
     events_missing: int
-    incomplete_because: tuple[str, ...]
+    incomplete_because: list[str]
     ended: str | None
     duration_s: float | None
     planned_requests: int | None
@@ -270,13 +270,13 @@ def _summary(tally: Tally, slos: Mapping[str, Slo], facts: RunFacts) -> Summary:
     )
 
 
-def _problems(tally: Tally, facts: RunFacts) -> tuple[str, ...]:
+def _problems(tally: Tally, facts: RunFacts) -> list[str]:
     problems = list(facts.problems)
     if tally.gaps.missing:
         problems.insert(0, f"{tally.gaps.missing} events missing")
     if tally.started is not None and tally.ended is None:
         problems.append("the log stops before run.ended")
-    return tuple(dict.fromkeys(problems))
+    return list(dict.fromkeys(problems))
 
 
 def _requests(offered: list[RequestTally]) -> Requests:

@@ -51,7 +51,8 @@ class RequestTally:
         self.outcome: RequestOutcome | None = None
         self.queue_ns = 0
         self.delegated: tuple[RequestDelegated, ...] = ()
-        self.routed: tuple[tuple[int, str], ...] = ()
+        self.routed: tuple[tuple[int, str, str], ...] = ()
+        """(attempt, capability, replica) of each routing."""
 
     @property
     def delegations(self) -> int:
@@ -81,6 +82,10 @@ class RequestTally:
     def e2e_ns(self) -> int | None:
         """From the intended time to the outcome."""
         return None if self.outcome is None else self.outcome.end_ns - self.intended_ns
+
+    def replica_of(self, attempt: int) -> str | None:
+        """The replica this attempt was bound to, where the scheduler bound it."""
+        return next((replica for number, _, replica in self.routed if number == attempt), None)
 
     def target_of(self, delegated: RequestDelegated) -> str:
         """The capability it was routed to after this delegation."""
@@ -219,7 +224,7 @@ class Tally:
         request = self._request(event.id)
         request.assigned = True
         request.queue_ns += max(0, envelope.t - event.received_ns)
-        request.routed += ((event.attempt, event.capability),)
+        request.routed += ((event.attempt, event.capability, event.replica),)
 
     def _delegated(self, _envelope: Envelope, event: RequestDelegated) -> None:
         request = self._request(event.id)
@@ -230,7 +235,9 @@ class Tally:
     def _reentered(self, _envelope: Envelope, event: RequestReentered) -> None:
         self.comebacks[event.kind] += 1
         if event.kind == "lost":
-            self._replica(event.replica).comebacks["lost"] += 1
+            replica = event.replica or self._request(event.id).replica_of(event.attempt)
+            if replica:
+                self._replica(replica).comebacks["lost"] += 1
 
     def _rejected(self, envelope: Envelope, event: RequestRejected) -> None:
         if event.received_ns is not None:

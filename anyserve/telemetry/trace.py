@@ -173,7 +173,9 @@ def _comebacks(story: Story) -> tuple[Comeback, ...]:
             found[attempt] = Comeback(back.kind, attempt, visit.source, back.reason, back.detail)
     for attempt, reentered in story.reentered.items():
         event = reentered.event
-        found.setdefault(attempt, Comeback(event.kind, attempt, event.replica, "", event.detail))
+        routed = story.routed.get(attempt)
+        replica = event.replica or ("a replica" if routed is None else routed.event.replica)
+        found.setdefault(attempt, Comeback(event.kind, attempt, replica, "", event.detail))
     for attempt, delegated in story.delegated.items():
         said = delegated.event
         found[attempt] = Comeback(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from anyserve.core.events import AttemptHandedBack, RequestRouted
+from anyserve.core.events import AttemptHandedBack, RequestRouted, RequestSubmitted
 from anyserve.core.messages import AttemptStatus
 from anyserve.telemetry.trace_model import SegmentKind
 from anyserve.telemetry.trace_story import At, Story, Visit
@@ -70,7 +70,8 @@ def build_path(story: Story) -> Path:
             where = f"{again.source} → {again.event.entry}"
             note = f"submission {submission}, resumes {again.event.resumed} tokens"
             path.add((again.t, again.boot), SegmentKind.TRANSIT, where, note=note)
-        _add_submission(path, story, submission, served)
+        again = story.submitted.get(submission + 1) if submission < last_submission else None
+        _add_submission(path, story, submission, served, again)
     _cut_at_outcome(path, story)
     return path
 
@@ -86,7 +87,14 @@ def _last_submission(story: Story, served: int | None) -> int:
     return max([1, *story.submitted, *(one.event.submission for one in story.routed.values())])
 
 
-def _add_submission(path: Path, story: Story, submission: int, served: int | None) -> None:
+def _add_submission(
+    path: Path,
+    story: Story,
+    submission: int,
+    served: int | None,
+    again: At[RequestSubmitted] | None,
+) -> None:
+    """One submission's way; `again` is the origin's next one, which says that this one was lost."""
     attempts = sorted(
         attempt
         for attempt in story.routed.keys() | story.visits.keys()
@@ -98,12 +106,15 @@ def _add_submission(path: Path, story: Story, submission: int, served: int | Non
         if routed is not None:
             _add_scheduler(path, story, routed, left_scheduler)
             left_scheduler = routed.t
+        lost = attempt != served and (
+            (again is not None and attempt == attempts[-1]) or story.lost(attempt) is not None
+        )
         visit = story.visits.get(attempt)
         if visit is not None:
-            _add_visit(path, story, attempt, visit)
-        if attempt != served:
-            _add_loss(path, story, attempt)
-    if served is None:
+            _add_visit(path, story, attempt, visit, lost=lost)
+        if lost and (visit is None or visit.handed_back is None):
+            _add_loss(path, story, attempt, again)
+    if served is None and again is None:
         _add_open_wait(path, story, submission, left_scheduler)
 
 
@@ -124,7 +135,7 @@ def _add_scheduler(
     path.add((routed.t, routed.boot), SegmentKind.TRANSIT, where, attempt=event.attempt)
 
 
-def _add_visit(path: Path, story: Story, attempt: int, visit: Visit) -> None:
+def _add_visit(path: Path, story: Story, attempt: int, visit: Visit, *, lost: bool) -> None:
     received = visit.received_ns
     if received is None:
         return
@@ -138,10 +149,10 @@ def _add_visit(path: Path, story: Story, attempt: int, visit: Visit) -> None:
         path.annotate(f"position {visit.admitted.event.position}")
     if visit.handed_back is not None:
         _add_hand_back(path, story, visit.handed_back, where)
-    elif visit.ended is not None and _times_count(story, attempt):
-        _add_engine(path, story, visit, where)
+    elif visit.ended is not None and (lost or _times_count(story)):
+        _add_engine(path, story, visit, where, lost=lost)
     elif visit.started is not None:
-        _add_unfinished(path, story, visit, where)
+        _add_unfinished(path, story, visit, where, lost=lost)
 
 
 def _add_hand_back(path: Path, story: Story, back: At[AttemptHandedBack], where: str) -> None:
@@ -161,15 +172,13 @@ def _add_hand_back(path: Path, story: Story, back: At[AttemptHandedBack], where:
     )
 
 
-def _times_count(story: Story, attempt: int) -> bool:
+def _times_count(story: Story) -> bool:
     """Times of an attempt say where it was until the end, unless the outcome came before that."""
     outcome = story.outcome
-    if outcome is None or outcome.event.outcome not in {"cancelled", "expired", "rejected"}:
-        return True
-    return attempt in story.reentered
+    return outcome is None or outcome.event.outcome not in {"cancelled", "expired", "rejected"}
 
 
-def _add_engine(path: Path, story: Story, visit: Visit, where: str) -> None:
+def _add_engine(path: Path, story: Story, visit: Visit, where: str, *, lost: bool) -> None:
     assert visit.ended is not None
     event, boot = visit.ended.event, visit.boot
     times, attempt = event.times, event.attempt
@@ -183,7 +192,7 @@ def _add_engine(path: Path, story: Story, visit: Visit, where: str) -> None:
         note = _decode_note(event.n_tokens, times.decode_ns)
         path.add((at, boot), SegmentKind.DECODE, where, attempt=attempt, note=note)
         at += times.decode_ns
-    if event.status == AttemptStatus.WORKER_DIED.value or attempt in story.reentered:
+    if lost or event.status == AttemptStatus.WORKER_DIED.value:
         note = event.message or event.code or event.status
         path.add((at, boot), SegmentKind.RECOVERY, where, attempt=attempt, note=note)
         return
@@ -204,12 +213,12 @@ def _decode_note(n_tokens: int, decode_ns: int) -> str:
     return f"{n_tokens} tok · {decode_ns / (n_tokens - 1) / _NS_PER_MS:.1f} ms/tok"
 
 
-def _add_unfinished(path: Path, story: Story, visit: Visit, where: str) -> None:
+def _add_unfinished(path: Path, story: Story, visit: Visit, where: str, *, lost: bool) -> None:
     """Running, or lost while it ran: only what was said on the way is known."""
     assert visit.started is not None
     attempt, boot = visit.started.event.attempt, visit.boot
     started = (visit.started.t, boot)
-    if attempt in story.reentered:
+    if lost:
         path.add(started, SegmentKind.LOST_WORK, where, attempt=attempt)
         return
     note = _prefill_note(story, None)
@@ -218,19 +227,19 @@ def _add_unfinished(path: Path, story: Story, visit: Visit, where: str) -> None:
         path.add((visit.first_token.t, boot), SegmentKind.DECODE, where, attempt=attempt)
 
 
-def _add_loss(path: Path, story: Story, attempt: int) -> None:
-    lost = story.reentered.get(attempt)
-    if lost is None or lost.event.kind != "lost":
+def _add_loss(path: Path, story: Story, attempt: int, again: At[RequestSubmitted] | None) -> None:
+    """Begin the recovery where the scheduler said so, if that was before the next submission.
+
+    A scheduler that learns of the loss from the origin says it only after that.
+    """
+    lost = story.lost(attempt)
+    if lost is None or path.marks[-1].kind is SegmentKind.RECOVERY:
         return
-    if path.marks[-1].kind is SegmentKind.RECOVERY:
+    if again is not None and (again.boot != lost.boot or again.t <= lost.t):
         return
-    path.add(
-        (lost.t, lost.boot),
-        SegmentKind.RECOVERY,
-        lost.event.replica,
-        attempt=attempt,
-        note=lost.event.detail,
-    )
+    where = lost.event.replica or path.marks[-1].where
+    at = (lost.t, lost.boot)
+    path.add(at, SegmentKind.RECOVERY, where, attempt=attempt, note=lost.event.detail)
 
 
 def _add_open_wait(path: Path, story: Story, submission: int, left_scheduler: int) -> None:
@@ -248,8 +257,11 @@ def _add_open_wait(path: Path, story: Story, submission: int, left_scheduler: in
         path.add(at, SegmentKind.SCHEDULER_QUEUE, first.source, note=note)
     elif rejected is not None and rejected.event.received_ns is not None:
         at = (rejected.event.received_ns, rejected.boot)
-        path.add(at, SegmentKind.SCHEDULER_QUEUE, rejected.source)
-    if rejected is not None and submission == _last_submission(story, None):
+        entry = story.offered.event.entry if story.offered is not None else SCHEDULER_ENTRY
+        entered = entry != SCHEDULER_ENTRY and entry == rejected.source
+        kind = SegmentKind.ENTRY_QUEUE if entered else SegmentKind.SCHEDULER_QUEUE
+        path.add(at, kind, rejected.source)
+    if rejected is not None:
         event = rejected.event
         note = f"{event.code}: {event.detail}" if event.detail else event.code
         assert story.offered is not None

@@ -91,6 +91,11 @@ class Story:
         """What the replica of this attempt said, made on first use."""
         return self.visits.setdefault(attempt, Visit())
 
+    def lost(self, attempt: int) -> At[RequestReentered] | None:
+        """What the scheduler said of the loss of this attempt."""
+        said = self.reentered.get(attempt)
+        return said if said is not None and said.event.kind == "lost" else None
+
     def submission_of(self, attempt: int) -> int:
         """Which of the origin's submissions led to this attempt."""
         routed = self.routed.get(attempt)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -86,11 +89,7 @@ def test_a_clock_that_lies_never_breaks_the_sum(
     trace = build_trace(teller.envelopes, ID)
     assert sum(one.duration_ns for one in trace.segments) == trace.total_ns
     assert min(one.duration_ns for one in trace.segments) >= 0
-    assert (
-        trace.clock_skew
-        or [(one.kind, one.duration_ns) for one in trace.segments] == teller.expected[ID]
-        or any(by for by in wrong.values())
-    )
+    assert trace.clock_skew is (trace.skew_ns > 0)
     assert max(map(len, render_trace(trace, width).splitlines())) <= max(width, 60)
 
 
@@ -113,11 +112,11 @@ def test_an_injected_delay_appears_in_its_segment_and_nowhere_else(
     part: tuple[str, SegmentKind, int], delay_ns: int
 ) -> None:
     name, kind, number = part
-    base = {"scheduler_queue_ns": 5, "queue_ns": 5, "engine_wait_ns": 5}
+    leg = Leg("s1", scheduler_queue_ns=5, queue_ns=5, engine_wait_ns=5)
+    changes: dict[str, Any] = {name: getattr(leg, name) + delay_ns}
     plain, delayed = Storyteller(), Storyteller()
-    plain.request(ID, [Leg("s1", **base)])
-    leg = Leg("s1", **base)
-    delayed.request(ID, [Leg("s1", **(base | {name: getattr(leg, name) + delay_ns}))])
+    plain.request(ID, [leg])
+    delayed.request(ID, [replace(leg, **changes)])
     before, after = build_trace(plain.envelopes, ID), build_trace(delayed.envelopes, ID)
     changed = [
         (one.kind, other.duration_ns - one.duration_ns)
