@@ -86,7 +86,10 @@ class Bus(Protocol):
         """Say goodbye (no will is sent) and stop. Does not wait for unsent messages: `drain`."""
 
     async def subscribe(self, topic_filter: str, qos: int) -> None:
-        """Subscribe now and after every reconnect; returns when the broker has confirmed.
+        """Subscribe now and after every reconnect.
+
+        Returns when the broker has confirmed it; while the connection is down, at once (the next
+        connection begins with its subscriptions, before `on_connection`).
 
         Raises:
             StartError: the broker denies it.
