@@ -1,0 +1,78 @@
+"""When requests are sent: a rate that changes with the phases, evenly spaced or Poisson.
+
+Both processes place requests where the summed rate reaches certain values: 0, 1, 2, ... or the sums
+of exponential draws. So a stream keeps its rhythm over the border of two phases, a slow stream
+is not cut off by short phases, and a change of rate moves requests but redraws nothing.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import inf
+from typing import Final
+
+NS_PER_S: Final = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class RateStep:
+    """A constant rate from `start_ns` to before `end_ns`, in phase number `phase`."""
+
+    start_ns: int
+    end_ns: int
+    per_second: Fraction
+    phase: int
+
+    @property
+    def mass(self) -> Fraction:
+        """Requests expected in it."""
+        return self.per_second * (self.end_ns - self.start_ns) / NS_PER_S
+
+
+def exact_rate(rate: float) -> Fraction:
+    """The number as it was written: 0.1 is one tenth."""
+    return Fraction(str(rate))
+
+
+def constant_arrivals(steps: Sequence[RateStep]) -> Iterator[tuple[int, int]]:
+    """(time in ns, phase) of requests one unit of summed rate apart; the first comes at once."""
+    done = Fraction(0)  # the summed rate at the start of this step
+    count = 0
+    for step in steps:
+        if step.per_second == 0:
+            continue
+        # at = start + (count - done) * 1e9 / rate, as whole numbers over one denominator
+        scale = NS_PER_S / step.per_second
+        offset = (-done * scale) + step.start_ns
+        denominator = scale.denominator * offset.denominator
+        each = scale.numerator * offset.denominator
+        base = offset.numerator * scale.denominator
+        end = step.end_ns * denominator
+        at = base + count * each
+        while at < end:
+            yield at // denominator, step.phase
+            count += 1
+            at += each
+        done += step.mass
+
+
+def poisson_arrivals(steps: Sequence[RateStep], rng: random.Random) -> Iterator[tuple[int, int]]:
+    """(time in ns, phase) of a Poisson process with these rates."""
+    wanted = rng.expovariate(1.0)
+    done = 0.0
+    for step in steps:
+        mass = float(step.mass)
+        ns_per_unit = NS_PER_S / float(step.per_second) if step.per_second else inf
+        while wanted < done + mass:
+            at_ns = step.start_ns + int((wanted - done) * ns_per_unit)
+            yield min(at_ns, step.end_ns - 1), step.phase
+            wanted += rng.expovariate(1.0)
+        done += mass
+
+
+def expected_count(steps: Sequence[RateStep]) -> Fraction:
+    """Requests expected over all steps; constant arrivals send this many, rounded up."""
+    return sum((step.mass for step in steps), Fraction(0))

@@ -1,0 +1,101 @@
+"""Checks of the `traffic` section: something is sent, and something can serve it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from anyserve.workload.checks.names import Names
+from anyserve.workload.facts import rungs, servers_of, shortest, upgrades_of
+from anyserve.workload.problems import Finding
+from anyserve.workload.schema import (
+    LognormalLength,
+    ScenarioFile,
+    Stream,
+    UniformLength,
+)
+from anyserve.workload.yaml_nodes import Loc
+
+
+def something_is_sent(file: ScenarioFile, _names: Names) -> Iterator[Finding]:
+    """At least one stream has a rate above 0 in some phase."""
+    traffic = file.traffic
+    rates = (
+        phase.rates.get(name, stream.rate * phase.scale)
+        for phase in traffic.phases
+        for name, stream in traffic.streams.items()
+    )
+    if not any(rate > 0 for rate in rates):
+        message = "no request is ever sent: every rate is 0 in every phase"
+        yield Finding(("traffic",), "AS-S029", message, "give a stream a rate", at_key=True)
+
+
+def every_stream_is_served(file: ScenarioFile, names: Names) -> Iterator[Finding]:
+    """Some replica offers the capability, or one above it, for requests of that length."""
+    for name, stream in file.traffic.streams.items():
+        if stream.capability in names.capabilities:
+            yield from _unserved(file, stream, ("traffic", "streams", name))
+
+
+def _unserved(file: ScenarioFile, stream: Stream, loc: Loc) -> Iterator[Finding]:
+    servers = servers_of(file, stream)
+    if not servers:
+        ladder = " or ".join(f"'{rung}'" for rung in rungs(upgrades_of(file), stream.capability))
+        wanted = "".join(f" with {key}: {value}" for key, value in stream.attributes.items())
+        message = f"no replica offers {ladder}{wanted}"
+        hint = "add it to the capabilities of a replica, or give the capability an upgrade"
+        yield Finding((*loc, "capability"), "AS-S024", message, hint)
+        return
+    fewest = shortest(stream.prompt_tokens) + shortest(stream.output_tokens)
+    limits = [server.limit for server in servers]
+    if all(limit is not None and fewest > limit for limit in limits):
+        largest = max(limit for limit in limits if limit is not None)
+        message = (
+            f"even the shortest request has {fewest} tokens, and no replica takes over {largest}"
+        )
+        hint = "shorten prompt_tokens and output_tokens, or raise max_model_len"
+        yield Finding((*loc, "prompt_tokens"), "AS-S028", message, hint)
+
+
+def tasks_agree(file: ScenarioFile, _names: Names) -> Iterator[Finding]:
+    """All that may serve a stream do the same, and the stream says how much it wants of it."""
+    for name, stream in file.traffic.streams.items():
+        loc = ("traffic", "streams", name)
+        servers = servers_of(file, stream)
+        tasks = {server.task for server in servers}
+        if len(tasks) > 1:
+            embeds = next(server for server in servers if server.task == "embed")
+            message = f"'{embeds.replica}' embeds, and others that may serve this stream generate"
+            yield Finding((*loc, "capability"), "AS-S030", message, "use two capabilities")
+        elif tasks == {"generate"} and stream.output_tokens is None:
+            message = f"'output_tokens' is missing in traffic.streams.{name}"
+            yield Finding(loc, "AS-S031", message, "how many tokens to generate", at_key=True)
+        elif tasks == {"embed"} and stream.output_tokens is not None:
+            message = "an embedding has no output tokens"
+            yield Finding((*loc, "output_tokens"), "AS-S031", message, "leave it out", at_key=True)
+
+
+def lengths_are_ordered(file: ScenarioFile, _names: Names) -> Iterator[Finding]:
+    """The smallest length is not above the largest."""
+    for name, stream in file.traffic.streams.items():
+        for field in ("prompt_tokens", "output_tokens"):
+            length = getattr(stream, field)
+            loc = ("traffic", "streams", name, field)
+            if isinstance(length, UniformLength):
+                low, high, inner = length.uniform.min, length.uniform.max, "uniform"
+            elif isinstance(length, LognormalLength):
+                low, high, inner = length.lognormal.min, length.lognormal.max, "lognormal"
+            else:
+                continue
+            if low > high:
+                message = f"min {low} is above max {high}"
+                yield Finding((*loc, inner, "min"), "AS-S034", message)
+
+
+def prefixes_fit(file: ScenarioFile, _names: Names) -> Iterator[Finding]:
+    """A shared beginning is shorter than the shortest prompt, or it would not be shared."""
+    for name, stream in file.traffic.streams.items():
+        fewest = shortest(stream.prompt_tokens)
+        if stream.prefix is not None and stream.prefix.tokens > fewest:
+            loc = ("traffic", "streams", name, "prefix", "tokens")
+            message = f"{stream.prefix.tokens} shared tokens, and a prompt may have only {fewest}"
+            yield Finding(loc, "AS-S034", message, "shorten the prefix, or raise the prompt's min")
