@@ -235,12 +235,14 @@ class Engine(Protocol):
         ...
 
 
-def check_request(request: EngineRequest, task: Task, max_model_len: int) -> None:
-    """Refuse what no engine of this kind can serve.
+def check_request(
+    request: EngineRequest, task: Task, max_model_len: int, vocab_size: int = 0
+) -> None:
+    """Refuse what no engine of this kind can serve. `vocab_size` 0: any token id goes.
 
     Raises:
-        EngineRequestError: Wrong task, empty prompt, or prompt (with what is resumed) that leaves
-            no room in the context.
+        EngineRequestError: Wrong task, empty prompt, tokens the model does not have, or a prompt
+            (with what is resumed) that leaves no room in the context.
     """
     if request.task is not task:
         raise EngineRequestError(
@@ -255,6 +257,9 @@ def check_request(request: EngineRequest, task: Task, max_model_len: int) -> Non
             f"{length} prompt tokens, but this engine's context of {max_model_len} takes {limit}.",
             code="too_long",
         )
+    ids = (*request.prompt_ids, *request.resume_ids)
+    if min(ids) < 0 or (vocab_size and max(ids) >= vocab_size):
+        raise EngineRequestError("The prompt has token ids the model lacks.", code="bad_token")
     if request.resume_ids and (request.sampling.n > 1 or request.sampling.guide is not None):
         raise EngineRequestError(
             "A request with several choices or a guide cannot be resumed.", code="not_resumable"

@@ -80,8 +80,9 @@ class VllmEngine:
     def submit(self, request: EngineRequest) -> None:
         """Hand a request to vLLM, as token ids."""
         assert self._info is not None
-        check_request(request, self._config.task, self._info.max_model_len)
-        room = room_left(request, self._info.max_model_len)
+        info = self._info
+        check_request(request, self._config.task, info.max_model_len, info.vocab_size)
+        room = room_left(request, info.max_model_len)
         if request.task is Task.GENERATE and room == 0:
             self._ready.append(spent(request))
             return
@@ -93,8 +94,11 @@ class VllmEngine:
                 arrival_time=request.arrival_s,
                 priority=request.priority if self._priorities else 0,
             )
-        except (ValueError, TypeError, NotImplementedError) as error:
-            raise EngineRequestError(str(error), code="invalid_request") from error
+        except Exception as error:
+            self._engine.abort_request([request.key])  # it may have been taken in by half
+            if isinstance(error, translate.refusals()):
+                raise EngineRequestError(str(error), code="invalid_request") from error
+            raise
         self._streams[request.key] = translate.Stream(request)
 
     def cancel(self, key: str) -> None:

@@ -63,6 +63,15 @@ def parameters(request: EngineRequest, room: int) -> Any:
     )
 
 
+def refusals() -> tuple[type[Exception], ...]:
+    """What vLLM raises about a request that it does not take."""
+    from vllm import exceptions  # noqa: PLC0415
+
+    # Newer releases have a tree of their own, older ones raise subclasses of ValueError.
+    client_error = getattr(exceptions, "VLLMClientError", ValueError)
+    return (client_error, ValueError, TypeError, NotImplementedError)
+
+
 def _structured(sampling: Sampling) -> Any:
     guide = sampling.guide
     if guide is None:

@@ -137,7 +137,8 @@ async def running(
 async def gone(pid: int) -> None:
     """Wait until a process that is not our child is no more."""
     async with asyncio.timeout(PATIENCE_S):
-        while psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie":
+        # A process that is not our child gives no event when it ends.
+        while psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie":  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
 

@@ -54,7 +54,9 @@ def test_durations_are_whole_nanoseconds_rounded_up() -> None:
         ("never-measured", True, MINILM_CPU),
     ],
 )
-def test_profiles_are_found_by_name_or_by_task(name: str, *, embeds: bool, expected: object) -> None:
+def test_profiles_are_found_by_name_or_by_task(
+    name: str, *, embeds: bool, expected: object
+) -> None:
     assert profile_for(name, embeds=embeds) is expected
 
 

@@ -145,6 +145,7 @@ def test_embeddings_are_unit_vectors_that_know_their_words(kind: EngineKind) -> 
     [
         (EngineRequest(key="r", prompt_ids=[]), "empty_prompt"),
         (EngineRequest(key="r", prompt_ids=[1] * 32), "too_long"),
+        (EngineRequest(key="r", prompt_ids=[1, -1]), "bad_token"),
         (EngineRequest(key="r", prompt_ids=[1] * 20, resume_ids=[2] * 12), "too_long"),
         (EngineRequest(key="r", prompt_ids=[1], task=Task.EMBED), "wrong_task"),
         (
