@@ -20,6 +20,7 @@ from anyserve.runtime.lifeline import watch_lifeline
 from anyserve.runtime.logs import ErrorReport, Redactor, set_up_logging
 from anyserve.runtime.supervisor.config import SupervisorConfig, load_supervisor_config
 from anyserve.runtime.supervisor.ending import Ending, Urgency
+from anyserve.runtime.supervisor.nodes import Command, node_command
 from anyserve.runtime.supervisor.progress import Exit, ProgressPipe, encode_progress
 from anyserve.runtime.supervisor.supervise import Supervision
 
@@ -28,7 +29,7 @@ _TERMINATED: Final = 128 + signal.SIGTERM
 _DRAIN_S: Final = 2.0
 
 
-def main() -> int:
+def main(command: Command = node_command) -> int:
     """Run the supervisor of the configuration that the command line names."""
     faulthandler.enable()
     environ = dict(os.environ)
@@ -46,15 +47,17 @@ def main() -> int:
         os.write(_STDOUT, encode_progress(line))
         return error.exit_code
     set_up_logging(None, Redactor(_secrets(config, environ)), environ)
-    return asyncio.run(_supervise(config, environ))
+    return asyncio.run(_supervise(config, environ, command))
 
 
-async def _supervise(config: SupervisorConfig, environ: dict[str, str]) -> int:
+async def _supervise(config: SupervisorConfig, environ: dict[str, str], command: Command) -> int:
     loop = asyncio.get_running_loop()
     ending = Ending()
     pipe = ProgressPipe(_STDOUT)
     store = ClusterStore(state_dir(environ))
-    supervision = Supervision(config, pipe.write, ending, store=store, environ=environ)
+    supervision = Supervision(
+        config, pipe.write, ending, store=store, environ=environ, command=command
+    )
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to the foreground
     loop.add_signal_handler(signal.SIGHUP, supervision.foreground_gone)
     loop.add_signal_handler(signal.SIGTERM, _on_sigterm, ending)

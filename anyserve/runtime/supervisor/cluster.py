@@ -144,9 +144,9 @@ class Cluster:
         nodes = self._nodes
         assert nodes is not None
         async with asyncio.TaskGroup() as group:
+            # Its imports take longest, but who wants a worker meanwhile waits in its socket.
             group.create_task(self._start_zygote(nodes))
-            group.create_task(self._start_core(nodes))
-        async with asyncio.TaskGroup() as group:
+            await self._start_core(nodes)
             for replica in self.config.cluster.replicas:
                 group.create_task(self._start_replica(nodes, replica))
 
@@ -204,7 +204,6 @@ class Cluster:
     # --- starting ------------------------------------------------------------------------------
 
     async def _start_zygote(self, nodes: Nodes) -> None:
-        # Its imports take longest, but who wants a worker meanwhile waits in its socket.
         zygote = await self._begin(nodes.zygote())
         listens = _until_exists(self.home.zygote_socket)
         await self._finish(zygote, zygote.wait_for(listens, self.config.limits.zygote_s))

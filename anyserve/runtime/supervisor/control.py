@@ -122,10 +122,10 @@ class ClusterStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`result` or `error`; neither where there is nothing to say but yes."""
+    """`result` (null where there is nothing to say but yes), or `error`."""
 
     ok: bool
-    result: msgspec.Raw | None = None
+    result: msgspec.Raw = msgspec.Raw(b"null")
     error: ErrorReport | None = None
 
 
@@ -196,8 +196,7 @@ class ControlServer:
             _LOG.exception("a control request failed")
             text = f"{type(error).__name__}: {error}"
             return Answer(ok=False, error=ErrorReport(code="internal", message=text))
-        raw = None if result is None else msgspec.Raw(msgspec.json.encode(result))
-        return Answer(ok=True, result=raw)
+        return Answer(ok=True, result=msgspec.Raw(msgspec.json.encode(result)))
 
 
 class ControlClient:
@@ -236,7 +235,7 @@ class ControlClient:
                 await writer.wait_closed()
             self._streams = None
 
-    async def ask(self, request: AnyRequest) -> msgspec.Raw | None:
+    async def ask(self, request: AnyRequest) -> msgspec.Raw:
         """Send one request and return its result."""
         assert self._streams is not None
         reader, writer = self._streams
@@ -258,10 +257,10 @@ class ControlClient:
     async def status(self) -> ClusterStatus:
         """What runs."""
         raw = await self.ask(Status())
-        return msgspec.json.decode(raw or b"{}", type=ClusterStatus)
+        return msgspec.json.decode(raw, type=ClusterStatus)
 
 
-def _result_of(line: bytes) -> msgspec.Raw | None:
+def _result_of(line: bytes) -> msgspec.Raw:
     answer = msgspec.json.decode(line, type=Answer)
     if not answer.ok:
         error = answer.error or ErrorReport(code="internal", message="refused without a reason")
@@ -273,8 +272,7 @@ def _result_of(line: bytes) -> msgspec.Raw | None:
 async def request(path: Path, wanted: AnyRequest, *, timeout_s: float = 10.0) -> Any:
     """One request on a connection of its own; returns the decoded JSON of the result."""
     async with ControlClient(path, timeout_s=timeout_s) as client:
-        raw = await client.ask(wanted)
-    return None if raw is None else msgspec.json.decode(raw)
+        return msgspec.json.decode(await client.ask(wanted))
 
 
 def socket_path(directory: Path) -> Path:

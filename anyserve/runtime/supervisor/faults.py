@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
@@ -133,13 +133,13 @@ class FaultExecutor:
         emit: Callable[[FaultInjected], None],
         *,
         now_ns: Callable[[], int],
-        sleep: Callable[[float], asyncio.Future[None]] | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._steps = steps
         self._hands = hands
         self._emit = emit
         self._now_ns = now_ns
-        self._sleep = sleep or asyncio.sleep
+        self._sleep = sleep
 
     async def run(self, started_ns: int) -> None:
         """Carry out all steps, counted from `started_ns`. Cancel it to leave out the rest."""

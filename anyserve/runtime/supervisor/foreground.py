@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
@@ -22,6 +22,7 @@ from anyserve.runtime.supervisor.control import Release, request
 from anyserve.runtime.supervisor.progress import AnyProgress, Exit, Ready, decode_progress
 
 _LINE_LIMIT: Final = 4 * 1024 * 1024
+SUPERVISOR_COMMAND: Final = (sys.executable, "-m", "anyserve.runtime.supervisor")
 
 
 class SupervisorProcess:
@@ -37,7 +38,9 @@ class SupervisorProcess:
         self._control: Path | None = None
 
     @classmethod
-    async def launch(cls, config: SupervisorConfig) -> Self:
+    async def launch(
+        cls, config: SupervisorConfig, *, command: Sequence[str] = SUPERVISOR_COMMAND
+    ) -> Self:
         """Start it in a session of its own: Ctrl-C does not reach it.
 
         Raises:
@@ -51,9 +54,7 @@ class SupervisorProcess:
                 file.write(msgspec.json.encode(config))
             with _open_log(log) as stderr:
                 process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-m",
-                    "anyserve.runtime.supervisor",
+                    *command,
                     name,
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=asyncio.subprocess.PIPE,
