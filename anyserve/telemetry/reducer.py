@@ -232,7 +232,7 @@ class Reducer:
         self.counts["delegations"] += 1
         self._capability(event.from_capability)["delegated"] += 1
         self._replica(event.replica).counts["delegated_out"] += 1
-        request.give_back(event.attempt)
+        request.give_back(event.attempt, event.replica)
         for attempt, (replica, delegated) in list(request.started.items()):
             if attempt > event.attempt and not delegated:
                 request.started[attempt] = (replica, True)
@@ -254,8 +254,8 @@ class Reducer:
 
     def _reentered(self, at_ns: int, envelope: Envelope, event: RequestReentered) -> None:
         request = self._request(event.id, envelope)
-        request.give_back(event.attempt)
         replica = event.replica or request.routed.get(event.attempt, (request.replica or "?",))[0]
+        request.give_back(event.attempt, replica)
         self.counts[_REENTRY_COUNTS.get(event.kind, event.kind)] += 1
         if event.kind == "lost":
             request.recoveries += 1
@@ -320,7 +320,8 @@ class Reducer:
         request.move(Stage.STREAMING, event.attempt, replica, None)
 
     def _handed_back(self, _at_ns: int, envelope: Envelope, event: AttemptHandedBack) -> None:
-        self._request(event.id, envelope).give_back(event.attempt)
+        replica = self._names.of(envelope.source)
+        self._request(event.id, envelope).give_back(event.attempt, replica)
 
     def _ended(self, _at_ns: int, envelope: Envelope, event: AttemptEnded) -> None:
         request = self._request(event.id, envelope)

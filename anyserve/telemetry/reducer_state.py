@@ -103,17 +103,21 @@ class RequestState:
 
     def move(self, stage: Stage, attempt: int, replica: str, capability: str | None) -> None:
         """An attempt has reached this stage."""
-        if self.stage is Stage.SETTLED or attempt <= self.over or attempt < self.attempt:
+        if attempt <= self.over or attempt < self.attempt:
             return
-        if attempt > self.attempt or _RANK[stage] > _RANK[self.stage]:
+        further = attempt > self.attempt or _RANK[stage] > _RANK[self.stage]
+        if further and self.stage is not Stage.SETTLED:
             self.stage = stage
         self.attempt, self.replica = attempt, replica
         self.capability = capability or self.capability
 
-    def give_back(self, attempt: int) -> None:
+    def give_back(self, attempt: int, replica: str) -> None:
         """An attempt is over without an answer: the request waits for another."""
         self.over = max(self.over, attempt)
-        if self.stage is not Stage.SETTLED and attempt >= self.attempt:
+        if attempt < self.attempt:
+            return
+        self.attempt, self.replica = attempt, replica
+        if self.stage is not Stage.SETTLED:
             self.stage = Stage.QUEUED
 
     @property
