@@ -80,6 +80,8 @@ class Rules:
     ladder: Mapping[str, str] = field(default_factory=dict)
     queue_limits: Mapping[str, int] = field(default_factory=dict)
     """Scheduler queue limit per capability, for requests that enter."""
+    clock_tolerance_ns: int = 0
+    """Contradictions up to this are how a live process reads its clock, not a fault."""
 
 
 def check_invariants(
@@ -118,7 +120,7 @@ def _request_violations(envelopes: list[Envelope], rules: Rules) -> Iterator[Vio
             yield from _upgrade_violations(request_id, story, rules)
             yield from _stream_violations(request_id, story)
             yield from _queue_violations(request_id, story, rules.queue_limits)
-            yield from _time_violations(request_id, story, events)
+            yield from _time_violations(request_id, story, events, rules)
 
 
 def _outcome_violations(request_id: str, events: list[Envelope]) -> Iterator[Violation]:
@@ -212,7 +214,9 @@ def _queue_violations(
             yield Violation(Invariant.BOUNDS_HOLD, request_id, text + f"the limit is {limit}")
 
 
-def _time_violations(request_id: str, story: Story, events: list[Envelope]) -> Iterator[Violation]:
+def _time_violations(
+    request_id: str, story: Story, events: list[Envelope], rules: Rules
+) -> Iterator[Violation]:
     for attempt, visit in story.visits.items():
         if visit.ended is not None:
             times = visit.ended.event.times
@@ -221,7 +225,7 @@ def _time_violations(request_id: str, story: Story, events: list[Envelope]) -> I
                 text = f"attempt {attempt} reports a negative duration: {parts} ns"
                 yield Violation(Invariant.TIME_ADDS_UP, request_id, text)
     trace = build_trace(events, request_id)
-    if trace.clock_skew:
+    if trace.skew_ns > rules.clock_tolerance_ns:
         text = f"times contradict each other by {trace.skew_ns} ns"
         yield Violation(Invariant.TIME_ADDS_UP, request_id, text)
 

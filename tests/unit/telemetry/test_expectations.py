@@ -71,7 +71,7 @@ def test_an_unknown_metric_is_not_passed(metric: str) -> None:
 
 def test_an_unknown_metric_names_the_nearest() -> None:
     assert "did you mean 'ttft.p95_ms'?" in judge("ttft.p95", "<", 1)[2]
-    assert judge("requests.completed", "==", "requests.offerd")[0] is Verdict.UNKNOWN
+    assert judge("requests.completed", "==", "requests.offers")[0] is Verdict.UNKNOWN
 
 
 def test_what_was_not_measured_is_failed_with_the_reason() -> None:

@@ -237,6 +237,12 @@ def test_times_that_contradict_each_other() -> None:
     assert Invariant.TIME_ADDS_UP in broken(log)
 
 
+def test_a_live_clock_is_given_its_tolerance() -> None:
+    log = change(tell().envelopes, RequestOffered, lambda _: {"intended_ns": MS // 10})
+    assert broken(log) == [Invariant.TIME_ADDS_UP]
+    assert broken(log, Rules(ladder=RULES.ladder, clock_tolerance_ns=MS)) == []
+
+
 def test_a_violation_reads_as_one_line() -> None:
     violation = Violation(Invariant.ONE_OUTCOME, ID, "has 2 outcomes")
     assert str(violation) == "invariant 2 (one outcome), p/1/0: has 2 outcomes"
