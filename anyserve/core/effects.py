@@ -1,4 +1,4 @@
-"""What a state machine wants done. A driver (asyncio and MQTT, or the simulator) does it in order."""
+"""What a state machine wants done. A driver (MQTT or the simulator) carries it out in order."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Emit(Effect, frozen=True):
 
 
 class SetTimer(Effect, frozen=True):
-    """Call `handle(now, Wake())` at `at_ns`. Each machine has one timer; the newest setting counts."""
+    """Call `handle(now, Wake())` at `at_ns`. One timer a machine; the newest setting counts."""
 
     at_ns: int
 

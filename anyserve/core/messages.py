@@ -473,7 +473,7 @@ class KeepAlive(Message, frozen=True, tag="keep_alive"):
 
 
 class UnknownAttempt(Message, frozen=True, tag="unknown_attempt"):
-    """A repair was asked for an attempt that is not here: it counts as lost. Key: `(id, attempt)`."""
+    """A repair was asked for an attempt that is not here; it counts as lost."""
 
     id: str
     attempt: int
@@ -538,8 +538,8 @@ class Gone(Message, frozen=True, tag="gone"):
 
 
 SchedulerInbound = (
-    Submit | Cancel | Settled | Operate | Delegate | Refuse | Return | Credit | Holding | Admitted | Started
-    | Ended | Registration | Gone
+    Submit | Cancel | Settled | Operate | Delegate | Refuse | Return | Credit | Holding | Admitted
+    | Started | Ended | Registration | Gone
 )  # fmt: skip
 ReplicaInbound = (
     Assign | Entry | CancelAttempt | Yield | Control | Cancel | Settled | Repair | StaleEpoch

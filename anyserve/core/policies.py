@@ -64,8 +64,8 @@ class CandidateView(Protocol):
         ...
 
     def least(self, key: str) -> ReplicaInfo:
-        """The replica with the smallest `key`: `fill`, `packed` (fewest free slots), `turn` (longest
-        not chosen). O(log N)."""
+        """The replica with the smallest `key`: `fill`, `packed` (fewest free slots) or `turn`
+        (longest not chosen). O(log N)."""
         ...
 
     def sample(self, k: int) -> Sequence[ReplicaInfo]:
@@ -124,7 +124,7 @@ class LeastLoaded:
 class PowerOfTwo:
     """The less filled of two drawn at random (Mitzenmacher 2001); `choices` draws more."""
 
-    def __init__(self, rng: Rng, options: Mapping[str, Any]) -> None:
+    def __init__(self, rng: Rng, options: Mapping[str, Any]) -> None:  # noqa: ARG002 - one shape
         """`options.choices`: how many to draw, default 2."""
         self._choices = int(options.get("choices", 2))
 

@@ -119,10 +119,11 @@ class Driver:
     def feed(self, message: Any) -> None:
         """Fold one input now and carry out what comes of it."""
         if self._machine is not None:
-            self.carry_out(self._machine.handle(time.monotonic_ns(), message))
+            now = time.monotonic_ns()
+            self.carry_out(self._machine.handle(now, message), now)
 
-    def carry_out(self, effects: list[Effect]) -> None:
-        """Do what the machine wants, in order."""
+    def carry_out(self, effects: list[Effect], now: int | None = None) -> None:
+        """Do what the machine wants, in order; events get the machine's own `now`."""
         for effect in effects:
             if isinstance(effect, Send):
                 self._outbox.put(
@@ -132,7 +133,7 @@ class Driver:
                     retain=effect.inbox in RETAINED,
                 )
             elif isinstance(effect, Emit):
-                self.events.emit(effect.event)
+                self.events.emit(effect.event, t=now)
             elif isinstance(effect, SetTimer):
                 self._set_timer(effect.at_ns)
             else:

@@ -16,7 +16,7 @@ SPLIT_BYTES: Final = 4 * 2**20
 
 
 class EventSink:
-    """Collects the events of one source. `tee` gets every envelope at once (an origin's own file)."""
+    """Collects the events of one source; `tee` gets each at once (an origin's own file)."""
 
     def __init__(
         self,

@@ -40,7 +40,7 @@ MS = 1_000_000
 BEST_EFFORT = (msg.Frame, msg.KeepAlive)
 
 
-class Violated(AssertionError):
+class Violated(AssertionError):  # noqa: N818 - reads as a sentence: invariant 4 is violated
     """An invariant does not hold; the text begins with its number and name."""
 
 
@@ -99,6 +99,7 @@ class World:
         self.outcomes: dict[str, list[fx.Outcome]] = defaultdict(list)
         self.offered: dict[str, msg.Request] = {}
         self.delegations: dict[str, int] = defaultdict(int)
+        self._counted: set[tuple[str, int]] = set()
         self.seen: dict[str, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
         self.prefixes: dict[tuple[str, str, int, int], list[int]] = {}
         self.rungs: dict[str, str] = {}
@@ -137,7 +138,7 @@ class World:
 
     # --- carrying out effects --------------------------------------------------------------------
 
-    def _carry_out(self, source: str, effects: list[fx.Effect]) -> None:
+    def _carry_out(self, source: str, effects: list[fx.Effect]) -> None:  # noqa: C901 - one case per effect
         for effect in effects:
             match effect:
                 case fx.Persist(record=record):
@@ -167,7 +168,7 @@ class World:
         self.sent.append((source, send))
         best_effort = isinstance(send.message, BEST_EFFORT)
         if source in self.nodes:
-            allowed = (fx.Inbox.SCHEDULER, fx.Inbox.ORIGIN, fx.Inbox.REPLICA_REGISTRATION)
+            allowed = {fx.Inbox.SCHEDULER, fx.Inbox.ORIGIN, fx.Inbox.REPLICA_REGISTRATION}
             if send.inbox not in allowed:
                 raise Violated(f"4 no shortcut: {source} sent {send}")
             if self.nodes[source].cut:
@@ -184,9 +185,7 @@ class World:
                 self._transmit(best_effort, lambda: self._to_node(send.to, send.message))
             case fx.Inbox.REPLICA_REGISTRATION:
                 assert isinstance(send.message, msg.Registration)
-                old = self.registrations.get(send.to)
                 self.registrations[send.to] = send.message
-                del old
                 self._transmit(False, lambda: self._to_scheduler(send.message))
             case fx.Inbox.ORIGIN:
                 self._transmit(best_effort, lambda: self._to_node("p", send.message))
@@ -211,13 +210,6 @@ class World:
                     self.delegations[message.id] += 1
                 if self.delegations[message.id] > self.spec.delegation.limit:
                     raise Violated(f"1 delegation bound: {message.id} {self.delegations}")
-
-    _counted: set[tuple[str, int]]
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> World:  # noqa: ARG003
-        world = super().__new__(cls)
-        world._counted = set()
-        return world
 
     def _to_node(self, name: str, message: Any) -> None:
         if name == "p":
@@ -305,7 +297,9 @@ class World:
             job.made += len(tokens)
             finish = ("cancelled" if job.cancelled else "length") if done else None
             deltas.append(
-                Delta(id=job.request.id, attempt=job.attempt, tokens=tokens, done=done, finish=finish)
+                Delta(
+                    id=job.request.id, attempt=job.attempt, tokens=tokens, done=done, finish=finish
+                )
             )
             if done:
                 del node.jobs[job.request.id, job.attempt]
@@ -411,9 +405,7 @@ class World:
         if not node.up:
             return
         node.up = False
-        gone = msg.Gone(
-            source=replica_id, incarnation=node.incarnation, connection=node.connection
-        )
+        gone = msg.Gone(source=replica_id, incarnation=node.incarnation, connection=node.connection)
         self._transmit(False, lambda: self._to_scheduler(gone))
 
     def crash_worker(self, replica_id: str) -> None:
@@ -514,7 +506,7 @@ class World:
             if event.depth > limit and not reentered:
                 raise Violated(f"7 bounds: queue {event.capability} {event.depth} > {limit}")
 
-    def check_settled(self) -> None:
+    def check_settled(self) -> None:  # noqa: C901 - one check after the other
         for request_id in self.offered:
             if len(self.outcomes[request_id]) != 1:
                 raise Violated(f"2 one outcome: {request_id} has {self.outcomes[request_id]}")

@@ -42,11 +42,11 @@ SMOLLM2_CPU = EngineProfile(
 )
 MINILM_CPU = EngineProfile(
     name="minilm",
-    step_time=StepTimeModel(base_ps=6_000_000_000, prefill_ps=200_000_000, decode_ps=0),
+    step_time=StepTimeModel(base_ps=11_000_000_000, prefill_ps=520_000_000, decode_ps=0),
     context=512,
     kv_bytes_per_token=0,
     block_size=128,
-    source="vLLM 0.32 CPU build, one thread of a 2-core x86 server, November 2026",
+    source="vLLM 0.32 CPU build, float32, one thread of an AVX2 server core, November 2026",
 )
 PROFILES: dict[str, EngineProfile] = {p.name: p for p in (SMOLLM2_CPU, MINILM_CPU)}
 

@@ -21,7 +21,7 @@ Entry = tuple[float, str, int]
 
 
 class Pool:
-    """Members in an array for sampling, and one lazily built heap per key that a policy asks for."""
+    """Members in an array for sampling, and a heap per key, built when a policy first asks."""
 
     def __init__(self) -> None:
         self._members: list[ReplicaView] = []
@@ -70,7 +70,7 @@ class Pool:
         return self._members[position]
 
     def ascending(self, key: str) -> Iterator[ReplicaView]:
-        """Members by rising `key`. Each step costs O(log N); what was taken is put back at the end."""
+        """Members by rising `key`, O(log N) a step; what was taken is put back at the end."""
         heap = self._heaps.get(key)
         if heap is None:
             heap = self._build(key)

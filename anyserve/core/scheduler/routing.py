@@ -59,7 +59,7 @@ class Router:
             return None
         if ticket.request.affinity is not None:
             pool.prefix_homes[ticket.request.affinity] = chosen.id
-        events.append(self._explain(ticket, attempt, choice, policy, view, pool))
+        events.append(self._explain(ticket, attempt, choice, policy, view))
         return chosen
 
     def _choose(
@@ -88,8 +88,8 @@ class Router:
         choice: Choice,
         policy: str,
         view: RequestView,
-        pool: Pool,
     ) -> RequestRouted:
+        pool = self._registry.pool(ticket.request.capability)
         shown = list(view.examined.values())
         if len(pool) <= EXPLAINED:
             shown = [replica for replica in pool if self.eligible(ticket, replica)]

@@ -15,9 +15,28 @@ class Ticket:
     """One request, from its first message here to `Settled`."""
 
     __slots__ = (
-        "attempt", "deaths", "delegations", "delivery", "end_code", "excluded", "id", "last_attempt",
-        "lane", "order", "overload", "received_ns", "recoveries", "refusals", "refused_by",
-        "replica", "request", "returns", "sent_ns", "state", "submission", "unservable_since_ns",
+        "attempt",
+        "deaths",
+        "delegations",
+        "delivery",
+        "end_code",
+        "excluded",
+        "id",
+        "lane",
+        "last_attempt",
+        "order",
+        "overload",
+        "received_ns",
+        "recoveries",
+        "refusals",
+        "refused_by",
+        "replica",
+        "request",
+        "returns",
+        "sent_ns",
+        "state",
+        "submission",
+        "unservable_since_ns",
     )  # fmt: skip
 
     def __init__(self, request: WireRequest, submission: int, now: int) -> None:
@@ -146,7 +165,7 @@ class ReplicaView:
         self.granted_total = max(self.granted_total, credit.granted_total)
         self.taken_total = max(self.taken_total, credit.taken_total)
         if not self.synced:
-            # A scheduler that has restarted learns here how much of the grants its earlier life used.
+            # A restarted scheduler learns here how much of the grants its earlier life used.
             self.assigned_total = max(self.assigned_total, credit.assigned_seen)
             self.synced = True
         for ordinal in [ordinal for ordinal in self.unacked if ordinal <= credit.ordinals_below]:

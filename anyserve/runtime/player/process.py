@@ -204,8 +204,8 @@ class _Play:
 
 
 async def _sleep_until(at_ns: int) -> None:
-    delay_s = (at_ns - time.monotonic_ns()) / 1e9
-    if delay_s > 0:
+    # A loop, because a timer may fire a little early, and nothing is offered before its time.
+    while (delay_s := (at_ns - time.monotonic_ns()) / 1e9) > 0:  # noqa: ASYNC110 - it is time itself
         await asyncio.sleep(delay_s)
 
 

@@ -109,7 +109,7 @@ class _ReplicaNode:
     async def _drain(self) -> None:
         self._driver.feed(Drain())
         end_s = time.monotonic() + DRAIN_S
-        while not self._machine.idle and time.monotonic() < end_s:
+        while not self._machine.idle and time.monotonic() < end_s:  # noqa: ASYNC110 - core is pure
             await asyncio.sleep(0.02)
 
     def _perform(self, effect: Effect) -> None:

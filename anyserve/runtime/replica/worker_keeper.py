@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from anyserve.core.events import AnyEvent, WorkerChanged
 from anyserve.core.inputs import Delta, Stepped, WorkerDied, WorkerReady

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import Final
 
-
 from anyserve.core.effects import Effect, Persist
 from anyserve.core.messages import SchedulerInbound, SchedulerState
 from anyserve.core.policies import RoutingPolicy, shipped_policy

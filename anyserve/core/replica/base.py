@@ -1,0 +1,362 @@
+"""What all parts of a replica share: its memory, and how it says things."""
+
+from __future__ import annotations
+
+import heapq
+from typing import Any
+
+import msgspec
+
+from anyserve.core import events as ev
+from anyserve.core import messages as msg
+from anyserve.core.capability import Ladder, attributes_match
+from anyserve.core.effects import Effect, Emit, Inbox, Send
+from anyserve.core.lifecycle import SlotState
+from anyserve.core.messages import AttemptStatus, Code, RefuseReason, ReplicaState
+from anyserve.core.order import queue_order
+from anyserve.core.replica.credits import CreditBook
+from anyserve.core.replica.slot import AttemptKey, Slot
+from anyserve.core.replica.tombstones import Tombstones
+from anyserve.core.seen import SettledIds
+from anyserve.core.spec import ClusterSpec, ReplicaSpec
+
+DueTime = tuple[int, int, AttemptKey | None]
+"""When, a running number, and the attempt whose end is to be said again; None: the heartbeat."""
+
+
+class ReplicaBase:
+    """A replica's memory. Its parts, one module each, add the rules; `Replica` joins them."""
+
+    def __init__(
+        self,
+        spec: ReplicaSpec,
+        cluster: ClusterSpec,
+        *,
+        incarnation: int = 1,
+        boot: str = "",
+        pid: int = 0,
+    ) -> None:
+        self._spec = spec
+        self._rules = cluster.scheduler
+        self._delegation = cluster.delegation
+        self._capabilities = {item.name: item for item in cluster.capabilities}
+        self._ladder = Ladder(cluster.ladder.upgrades)
+        self._incarnation = incarnation
+        self._boot = boot
+        self._pid = pid
+        self._engine = spec.engine.kind
+        self._state = ReplicaState.STARTING
+        self._draining = False
+        self._restarting = False
+        self._connection = 0
+        self._revision = 0
+        self._epoch = 0
+        self._credits = CreditBook(spec.concurrency + spec.prefetch)
+        self._slots: dict[AttemptKey, Slot] = {}
+        self._by_request: dict[str, dict[int, Slot]] = {}
+        self._running = 0
+        self._held: list[tuple[object, int, Slot]] = []
+        self._waiting: list[tuple[object, int, Slot]] = []
+        self._n_held = self._n_waiting = 0
+        self._pushes = 0
+        self._yields = 0
+        self._settled = SettledIds()
+        self._cancelled: Tombstones[str] = Tombstones()
+        self._stopped_attempts: Tombstones[AttemptKey] = Tombstones()
+        self._kv_usage: float | None = None
+        self._service_ms: float | None = None
+        self._tokens = 0
+        self._tokens_per_s = 0.0
+        self._tokens_since_ns = 0
+        self._due: list[DueTime] = []
+        self._timer_ns: int | None = None
+        self._out: list[Effect] = []
+
+    def offer_for(self, request: msg.Request) -> msg.Offer | None:
+        """The registered offer that matches and admits the request (invariant 3)."""
+        tokens = request.prompt_tokens + request.max_tokens
+        for offer in self._spec.offers:
+            limit = offer.limits.max_tokens
+            if (
+                offer.capability == request.capability
+                and (limit is None or tokens <= limit)
+                and attributes_match(request.attributes, offer.attributes)
+            ):
+                return offer
+        return None
+
+    def _new_slot(self, request: msg.Request, attempt: int, submission: int, now: int) -> Slot:
+        order = queue_order(request, self._rules, self._boot, now)
+        slot = Slot(request, attempt, submission, now, order=order)
+        self._slots[slot.key] = slot
+        self._by_request.setdefault(slot.id, {})[attempt] = slot
+        return slot
+
+    def _drop(self, slot: Slot) -> None:
+        self._slots.pop(slot.key, None)
+        attempts = self._by_request.get(slot.id)
+        if attempts is not None:
+            attempts.pop(slot.attempt, None)
+            if not attempts:
+                del self._by_request[slot.id]
+
+    def _admitted(self, slot: Slot) -> msg.Admitted:
+        return msg.Admitted(
+            id=slot.id,
+            attempt=slot.attempt,
+            submission=slot.submission,
+            replica=self._spec.id,
+            incarnation=self._incarnation,
+        )
+
+    def _started(self, slot: Slot) -> msg.Started:
+        return msg.Started(
+            id=slot.id,
+            attempt=slot.attempt,
+            replica=self._spec.id,
+            incarnation=self._incarnation,
+        )
+
+    def _say_ended(self, slot: Slot, status: AttemptStatus) -> None:
+        self._to_scheduler(
+            msg.Ended(
+                id=slot.id,
+                attempt=slot.attempt,
+                replica=self._spec.id,
+                incarnation=self._incarnation,
+                status=status,
+                started=slot.started_ns is not None,
+            )
+        )
+
+    def _emit_ended(
+        self,
+        slot: Slot,
+        status: AttemptStatus,
+        times: msg.Times,
+        code: Code | None,
+        message: str,
+    ) -> None:
+        self._emit(
+            ev.AttemptEnded(
+                id=slot.id,
+                attempt=slot.attempt,
+                status=status.value,
+                n_tokens=slot.made_tokens(),
+                times=times,
+                code=code.value if code else None,
+                message=message,
+                cached_tokens=slot.cached_tokens,
+            )
+        )
+
+    def _note_saturation(self) -> None:
+        if self._state is ReplicaState.READY and self._running >= self._spec.concurrency:
+            self._state = ReplicaState.SATURATED
+        elif self._state is ReplicaState.SATURATED and self._running < self._spec.concurrency:
+            self._state = ReplicaState.READY
+
+    def _leave_queue(self, slot: Slot) -> None:
+        if slot.state is SlotState.WAITING:
+            self._n_waiting -= 1
+        elif slot.state is SlotState.HELD:
+            self._n_held -= 1
+
+    def _learn_epoch(self, epoch: int) -> None:
+        """A scheduler life not heard of before: tell it all that is here, then the counters."""
+        if epoch <= self._epoch:
+            return
+        self._epoch = epoch
+        self._credits.begin_epoch()
+        self._emit(ev.EpochChanged(epoch=epoch))
+        self._say_all()
+
+    def _say_all(self) -> None:
+        if not self._epoch:
+            return
+        held = [
+            msg.Held(
+                id=slot.id,
+                attempt=slot.attempt,
+                submission=slot.submission,
+                started=slot.state is SlotState.RUNNING,
+                entered=slot.entered,
+            )
+            for slot in self._slots.values()
+            if slot.live
+        ]
+        self._to_scheduler(
+            msg.Holding(
+                replica=self._spec.id,
+                incarnation=self._incarnation,
+                epoch=self._epoch,
+                held=held,
+            )
+        )
+        for slot in self._slots.values():
+            if slot.answer is not None and slot.attempt == msg.ENTRY_ATTEMPT:
+                self._say_again(slot)
+        self._report()
+
+    def _say_again(self, slot: Slot) -> None:
+        """A message about this attempt was repeated: its answer was lost, or is on its way."""
+        if slot.lost:
+            self._say_ended(slot, AttemptStatus.WORKER_DIED)
+            self._say_lost(slot)
+        elif slot.answer is not None:
+            self._to_scheduler(msgspec.structs.replace(slot.answer, epoch=self._epoch))  # type: ignore[arg-type]
+        elif slot.end is not None:
+            self._say_ended(slot, slot.end.status)
+        elif slot.entered:
+            self._to_scheduler(self._admitted(slot))
+        elif slot.state is SlotState.RUNNING:
+            self._to_scheduler(self._started(slot))
+
+    def _say_lost(self, slot: Slot) -> None:
+        lost = msg.AttemptLost(
+            id=slot.id,
+            attempt=slot.attempt,
+            submission=slot.submission,
+            code=Code.WORKER_DIED,
+            started=True,
+        )
+        self._out.append(Send(Inbox.ORIGIN, slot.request.origin, lost))
+
+    def _keep_alive(self, origin: str, held: list[AttemptKey]) -> None:
+        alive = msg.KeepAlive(replica=self._spec.id, incarnation=self._incarnation, held=held)
+        self._out.append(Send(Inbox.ORIGIN, origin, alive))
+
+    def _register(self) -> None:
+        self._revision += 1
+        shown = ReplicaState.READY if self._state is ReplicaState.SATURATED else self._state
+        registration = msg.Registration(
+            replica=self._spec.id,
+            incarnation=self._incarnation,
+            connection=self._connection,
+            revision=self._revision,
+            state=shown,
+            offers=list(self._spec.offers),
+            concurrency=self._spec.concurrency,
+            prefetch=self._spec.prefetch,
+            boot=self._boot,
+            engine=self._engine,
+            pid=self._pid,
+            restarting=self._restarting,
+        )
+        self._out.append(Send(Inbox.REPLICA_REGISTRATION, self._spec.id, registration))
+
+    def _emit_state(self) -> None:
+        self._emit(
+            ev.ReplicaChanged(
+                replica=self._spec.id,
+                state=self._state.value,
+                incarnation=self._incarnation,
+                offers={offer.capability: offer.limits.max_tokens for offer in self._spec.offers},
+                concurrency=self._spec.concurrency,
+                entry_queue=self._spec.entry_queue,
+                engine=self._engine,
+            )
+        )
+
+    def _set_state(self, state: ReplicaState) -> None:
+        if state is self._state:
+            return
+        self._state = state
+        self._register()
+        self._emit_state()
+
+    def _plan(self, at_ns: int, key: AttemptKey | None) -> None:
+        self._pushes += 1
+        heapq.heappush(self._due, (at_ns, self._pushes, key))
+
+    def _report(self, now: int | None = None) -> None:
+        if now is not None:
+            seconds = max(1, now - self._tokens_since_ns) / 1e9
+            self._tokens_per_s = round(self._tokens / seconds, 1)
+            self._tokens, self._tokens_since_ns = 0, now
+        load = msg.Load(
+            running=self._running,
+            waiting=self._n_waiting,
+            kv_usage=self._kv_usage,
+            service_ms=self._service_ms,
+            tokens_per_s=self._tokens_per_s,
+        )
+        if now is not None:
+            self._emit(ev.ReplicaLoad(replica=self._spec.id, load=load))
+        self._to_scheduler(
+            self._credits.report(self._spec.id, self._incarnation, self._epoch, load)
+        )
+
+    def _to_scheduler(self, message: msg.SchedulerInbound) -> None:
+        self._out.append(Send(Inbox.SCHEDULER, "", message))
+
+    def _emit(self, event: ev.AnyEvent) -> None:
+        self._out.append(Emit(event))
+
+    def _back(self, slot: Slot) -> dict[str, Any]:
+        return {
+            "id": slot.id,
+            "attempt": slot.attempt,
+            "submission": slot.submission,
+            "replica": self._spec.id,
+            "incarnation": self._incarnation,
+            "epoch": self._epoch,
+            "request": slot.request,
+        }
+
+    def _hand_back(
+        self, slot: Slot, back: msg.HandBack, reason: str, detail: str, now: int
+    ) -> None:
+        """Give a request that has not started back to the scheduler, and to nobody else."""
+        self._leave_queue(slot)
+        slot.go(SlotState.ENDED)
+        slot.ended_ns = now
+        slot.answer = back
+        if slot.ordinal is not None:
+            self._credits.grant()
+        kind = type(back).__name__.lower()
+        self._emit(
+            ev.AttemptHandedBack(
+                id=slot.id,
+                attempt=slot.attempt,
+                kind=kind,
+                reason=reason,
+                received_ns=slot.received_ns,
+                detail=detail,
+            )
+        )
+        self._to_scheduler(back)  # type: ignore[arg-type]
+
+    def _return(self, slot: Slot) -> msg.Return:
+        return msg.Return(**self._back(slot))
+
+    def _refuse(self, slot: Slot, reason: RefuseReason, detail: str, now: int) -> None:
+        back = msg.Refuse(reason=reason, detail=detail, **self._back(slot))
+        self._hand_back(slot, back, reason.value, detail, now)
+
+    def _reject(self, slot: Slot, code: Code, detail: str, now: int) -> None:
+        self._leave_queue(slot)
+        slot.go(SlotState.ENDED)
+        slot.ended_ns = now
+        retry_after_ms = None
+        if code is Code.QUEUE_FULL:
+            service_ms = self._service_ms or 1_000.0
+            retry_after_ms = round((self._n_waiting + 1) * service_ms / self._spec.concurrency)
+        self._emit(
+            ev.RequestRejected(
+                id=slot.id,
+                code=code.value,
+                detail=detail,
+                retry_after_ms=retry_after_ms,
+                received_ns=slot.received_ns,
+            )
+        )
+        rejected = msg.Rejected(
+            id=slot.id,
+            submission=slot.submission,
+            code=code,
+            detail=detail,
+            retry_after_ms=retry_after_ms,
+        )
+        self._out.append(Send(Inbox.ORIGIN, slot.request.origin, rejected))
+        self._say_ended(slot, AttemptStatus.FAILED)

@@ -1,0 +1,83 @@
+"""What time and connection do: heartbeats, keep-alives, repeated ends, new scheduler lives."""
+
+from __future__ import annotations
+
+import heapq
+
+from anyserve.core import messages as msg
+from anyserve.core.effects import Inbox, Send
+from anyserve.core.inputs import (
+    BusDown,
+    BusUp,
+    Wake,
+)
+from anyserve.core.order import MS
+from anyserve.core.replica.slot import AttemptKey, Slot
+from anyserve.core.replica.work import FIRST_REPEAT_MS, Work
+
+KEEP_ALIVE_MS = 1_000
+MAX_REPEATS = 8
+TOMBSTONE_S = 120
+
+
+class Timekeeping(Work):
+    """Everything that happens because time passed or a connection came back."""
+
+    def _on_stale_epoch(self, stale: msg.StaleEpoch, now: int) -> None:  # noqa: ARG002
+        self._learn_epoch(stale.epoch)
+
+    def _on_scheduler_state(self, state: msg.SchedulerState, now: int) -> None:  # noqa: ARG002
+        self._learn_epoch(state.epoch)
+
+    def _on_registration(self, registration: msg.Registration, now: int) -> None:  # noqa: ARG002
+        """Its own retained registration came back: an older life's must not stand."""
+        if registration.incarnation < self._incarnation:
+            self._register()
+
+    def _on_bus_up(self, up: BusUp, now: int) -> None:  # noqa: ARG002
+        self._connection = up.connection
+        self._register()
+        self._say_all()
+
+    def _on_bus_down(self, down: BusDown, now: int) -> None:
+        """Nothing to do: what was not heard is said again when the connection is back."""
+
+    def _on_wake(self, wake: Wake, now: int) -> None:  # noqa: ARG002
+        self._timer_ns = None
+        while self._due and self._due[0][0] <= now:
+            _, _, key = heapq.heappop(self._due)
+            if key is None:
+                self._beat(now)
+            elif (slot := self._slots.get(key)) is not None and slot.end is not None:
+                self._repeat_end(slot, now)
+
+    def _beat(self, now: int) -> None:
+        self._plan(now + self._rules.heartbeat_ms * MS, None)
+        self._yields = 0
+        self._start_waiting(now)
+        if self._epoch:
+            self._report(now)
+        silent: dict[str, list[AttemptKey]] = {}
+        for slot in list(self._slots.values()):
+            if slot.live and now - slot.heard_ns >= KEEP_ALIVE_MS * MS // 2:
+                slot.heard_ns = now
+                silent.setdefault(slot.request.origin, []).append(slot.key)
+            elif not slot.live and self._is_forgotten(slot, now):
+                self._drop(slot)
+        for origin, held in silent.items():
+            self._keep_alive(origin, held)
+        limit_ns = TOMBSTONE_S * 1000 * MS
+        self._cancelled.expire(now - limit_ns)
+        self._stopped_attempts.expire(now - limit_ns)
+
+    def _is_forgotten(self, slot: Slot, now: int) -> bool:
+        ended = slot.ended_ns if slot.ended_ns is not None else now
+        return now - ended > slot.request.lifetime_ms * MS
+
+    def _repeat_end(self, slot: Slot, now: int) -> None:
+        """The origin has not settled it: say the end again, more and more rarely."""
+        if slot.repeats >= MAX_REPEATS or not slot.frames:
+            return
+        slot.repeats += 1
+        self._out.append(Send(Inbox.ORIGIN, slot.request.origin, slot.frames[-1]))
+        self._plan(now + (FIRST_REPEAT_MS << slot.repeats) * MS, slot.key)

@@ -1,0 +1,203 @@
+"""What replicas say of themselves and of attempts, and what becomes of lost ones."""
+
+from __future__ import annotations
+
+import msgspec
+
+from anyserve.core import events as ev
+from anyserve.core import messages as msg
+from anyserve.core.effects import Inbox, Send
+from anyserve.core.lifecycle import TicketState
+from anyserve.core.messages import Code, ReplicaState
+from anyserve.core.order import MS
+from anyserve.core.scheduler.placing import Placing
+from anyserve.core.scheduler.state import ReplicaView, Ticket
+
+
+class Replicas(Placing):
+    """Registrations, credits, attempts, losses."""
+
+    def _on_registration(self, registration: msg.Registration, now: int) -> None:
+        view = self._registry.replicas.get(registration.replica)
+        if view is not None and not view.is_newer(registration):
+            return
+        if view is not None and view.incarnation != registration.incarnation:
+            self._lose_bound(view, Code.REPLICA_LOST)
+        before = None if view is None else (view.state, view.offers)
+        view = self._registry.register(registration, now)
+        if view.state is ReplicaState.STOPPED:
+            self._lose_bound(view, Code.REPLICA_LOST)
+        if before != (view.state, view.offers):
+            self._review(now)
+        self._fill(view, now)
+
+    def _on_credit(self, credit: msg.Credit, now: int) -> None:
+        view = self._registry.replicas.get(credit.replica)
+        if view is None or view.incarnation != credit.incarnation:
+            return
+        if credit.epoch != self._epoch:
+            view.heard_ns = now
+            stale = msg.StaleEpoch(epoch=self._epoch)
+            self._out.append(Send(Inbox.REPLICA, view.id, stale))
+            return
+        if not view.take_credit(credit, now):
+            return
+        self._registry.touch(view)
+        self._say_again(view, now)
+        self._fill(view, now)
+
+    def _say_again(self, view: ReplicaView, now: int) -> None:
+        """Send again what has had time to arrive and seems not to have."""
+        for ordinal, unacked in view.unacked.items():
+            if now - unacked.sent_ns <= self._rules.ack_ms * MS:
+                continue
+            unacked.sent_ns = now
+            ticket = view.bound.get(unacked.id)
+            if ticket is not None and ticket.attempt == unacked.attempt and ticket.delivery:
+                self._out.append(Send(Inbox.REPLICA, view.id, ticket.delivery))
+            else:
+                self._cancel_attempt(view, unacked.id, unacked.attempt, ordinal)
+
+    def _on_admitted(self, admitted: msg.Admitted, now: int) -> None:
+        if admitted.id in self._settled:
+            return
+        view = self._registry.replicas.get(admitted.replica)
+        if view is None or view.incarnation != admitted.incarnation:
+            return
+        view.heard_ns = now
+        ticket = self._tickets.get(admitted.id)
+        if ticket is None:
+            self._track(view, admitted.id, admitted.attempt, admitted.submission, entered=True)
+        elif ticket.state is TicketState.ENTERED and ticket.attempt == admitted.attempt:
+            ticket.delivery = None
+
+    def _on_started(self, started: msg.Started, now: int) -> None:
+        ticket = self._current(started.id, started.attempt, started.replica)
+        if ticket is None or not self._speaks_for(started.replica, started.incarnation, now):
+            return
+        if ticket.state is TicketState.ASSIGNED:
+            ticket.go(TicketState.STARTED)
+            ticket.delivery = None
+            ticket.request = msgspec.structs.replace(ticket.request, body=msgspec.Raw(b"{}"))
+
+    def _on_ended(self, ended: msg.Ended, now: int) -> None:
+        if not self._speaks_for(ended.replica, ended.incarnation, now):
+            return
+        ticket = self._current(ended.id, ended.attempt, ended.replica)
+        if ticket is None:
+            return
+        view = self._registry.replicas.get(ended.replica)
+        if view is not None:
+            view.bound.pop(ticket.id, None)
+        if ended.status is msg.AttemptStatus.WORKER_DIED:
+            self._count_death(ticket, started=ended.started)
+            ticket.go(TicketState.LOST)
+        else:
+            self._rate.completed(ticket.request.capability, now)
+            ticket.go(TicketState.ENDED)
+        ticket.replica = None
+        ticket.delivery = None
+
+    def _current(self, request_id: str, attempt: int, replica: str) -> Ticket | None:
+        ticket = self._tickets.get(request_id)
+        if ticket is None or ticket.attempt != attempt or ticket.replica != replica:
+            return None
+        return ticket
+
+    def _on_gone(self, gone: msg.Gone, now: int) -> None:
+        view = self._registry.replicas.get(gone.source)
+        if view is not None and (gone.incarnation, gone.connection) == (
+            view.incarnation,
+            view.connection,
+        ):
+            if view.state is not ReplicaState.STOPPED:
+                self._lose(view, now, "last will")
+            return
+        self._gone_origins[gone.source, gone.incarnation] = (gone.connection, now)
+
+    def _lose(self, view: ReplicaView, now: int, why: str) -> None:
+        self._registry.mark_lost(view, now)
+        self._emit(
+            ev.ReplicaChanged(
+                replica=view.id,
+                state=ReplicaState.LOST.value,
+                incarnation=view.incarnation,
+                detail=why,
+            )
+        )
+        self._lose_bound(view, Code.REPLICA_LOST)
+        self._review(now)
+
+    def _lose_bound(self, view: ReplicaView, code: Code) -> None:
+        for ticket in list(view.bound.values()):
+            started = ticket.state is not TicketState.ASSIGNED
+            self._count_death(ticket, started=started)
+            lost = msg.AttemptLost(
+                id=ticket.id,
+                attempt=ticket.attempt,
+                submission=ticket.submission,
+                code=code,
+                started=started,
+            )
+            self._out.append(Send(Inbox.ORIGIN, ticket.request.origin, lost))
+            ticket.go(TicketState.LOST)
+            ticket.replica = None
+            ticket.delivery = None
+        view.bound.clear()
+
+    def _on_holding(self, holding: msg.Holding, now: int) -> None:
+        view = self._registry.replicas.get(holding.replica)
+        if view is None or view.incarnation != holding.incarnation:
+            return
+        if holding.epoch != self._epoch:
+            return
+        view.heard_ns = now
+        named = {(held.id, held.attempt) for held in holding.held}
+        for held in holding.held:
+            self._reconcile(view, held)
+        for ticket in list(view.bound.values()):
+            started = ticket.state is TicketState.STARTED or ticket.state is TicketState.ENTERED
+            if started and (ticket.id, ticket.attempt) not in named and ticket.delivery is None:
+                # It was there, and it is no longer: its end was said while we did not listen.
+                view.bound.pop(ticket.id)
+                ticket.replica = None
+                ticket.go(TicketState.ENDED)
+
+    def _reconcile(self, view: ReplicaView, held: msg.Held) -> None:
+        """A replica says what it holds: keep what is ours or new to us, stop the rest."""
+        ticket = self._tickets.get(held.id)
+        if held.id in self._settled or held.id in self._cancelled:
+            keep = False
+        elif ticket is None:
+            # Only its origin knows the request itself; should this attempt die, it says so again.
+            keep = True
+        else:
+            keep = ticket.attempt == held.attempt or ticket.state is TicketState.QUEUED
+            keep = keep and ticket.submission == held.submission
+        if not keep:
+            self._cancel_attempt(view, held.id, held.attempt, None)
+        elif ticket is not None and ticket.state is TicketState.QUEUED:
+            self._release(ticket, cancel=False)
+            self._hold(ticket, view, held.attempt, entered=held.entered)
+        elif ticket is None:
+            self._track(view, held.id, held.attempt, held.submission, entered=held.entered)
+
+    def _track(
+        self, view: ReplicaView, request_id: str, attempt: int, submission: int, *, entered: bool
+    ) -> None:
+        """Remember an attempt whose request was never seen here, so that its loss is noticed."""
+        request = msg.Request(
+            id=request_id, asked="", capability="", prompt_tokens=0, max_tokens=0, offered_ns=0
+        )
+        ticket = Ticket(request, submission, view.heard_ns)
+        self._restore(ticket)
+        self._tickets[request_id] = ticket
+        self._hold(ticket, view, attempt, entered=entered)
+
+    def _hold(self, ticket: Ticket, view: ReplicaView, attempt: int, *, entered: bool) -> None:
+        ticket.go(TicketState.ENTERED if entered else TicketState.STARTED)
+        ticket.attempt = attempt
+        ticket.last_attempt = max(ticket.last_attempt, attempt)
+        ticket.replica = view.id
+        ticket.delivery = None
+        view.bound[ticket.id] = ticket
