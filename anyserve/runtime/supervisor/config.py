@@ -29,8 +29,8 @@ class Graces(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     recorder_s: float = 10.0
     replica_s: float = 5.0
     scheduler_s: float = 3.0
-    orphaned_s: float = 2.0
-    """For every process, where the foreground died without a word."""
+    orphaned_s: float = 10.0
+    """For all of it, where the foreground died without a word."""
 
 
 class SupervisorConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
