@@ -198,14 +198,21 @@ def _cpu_args(config: EngineConfig, known: set[str]) -> dict[str, Any]:
     args: dict[str, Any] = {"enforce_eager": True}  # compiling takes longer than it saves
     if config.dtype == "auto" and not has_bfloat16(_cpu_flags()):
         args["dtype"] = "float32"
-    if config.task is Task.GENERATE and config.max_num_batched_tokens is None:
-        args["max_num_batched_tokens"] = _CPU_BATCHED_TOKENS
+    if config.max_num_batched_tokens is None:
+        args["max_num_batched_tokens"] = _cpu_batched_tokens(config)
     if "kv_cache_memory_bytes" in known:
         os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
         args["kv_cache_memory_bytes"] = int(config.kv_cache_gib * _GIB)
     else:
         os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, round(config.kv_cache_gib)))
     return args
+
+
+def _cpu_batched_tokens(config: EngineConfig) -> int | None:
+    if config.task is Task.GENERATE:
+        return _CPU_BATCHED_TOKENS
+    # An encoder computes a text as a whole: the step must hold the longest one.
+    return None if config.max_model_len is None else max(_CPU_BATCHED_TOKENS, config.max_model_len)
 
 
 def has_bfloat16(flags: set[str]) -> bool:
@@ -233,7 +240,7 @@ def _info(config: Any, version: str, *, cpu: bool) -> EngineInfo:
         max_model_len=config.model_config.max_model_len,
         max_num_seqs=config.scheduler_config.max_num_seqs,
         max_num_batched_tokens=config.scheduler_config.max_num_batched_tokens,
-        kv_tokens=blocks * block_size,
+        kv_tokens=blocks * block_size if blocks > 1 else 0,  # encoders keep one dummy block
         block_size=block_size,
         vocab_size=config.model_config.get_vocab_size(),
         async_scheduling=bool(getattr(config.scheduler_config, "async_scheduling", False)),

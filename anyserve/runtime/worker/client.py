@@ -113,6 +113,9 @@ class WorkerClient:
                 else launch_forked(zygote, theirs, env or {}, log_path)
             )
             client._process = await asyncio.wait_for(launched, timeout_s)
+        except asyncio.CancelledError:
+            ours.close()  # a worker that was started sees the end and leaves
+            raise
         except (OSError, TimeoutError) as error:
             ours.close()
             why = "no answer" if isinstance(error, TimeoutError) else str(error)

@@ -60,6 +60,7 @@ def run_worker(sock: socket.socket) -> int:
     channel.send(ipc.Ready(info, (time.monotonic_ns() - started_ns) / 1e6))
     try:
         loop.run()
+        engine.stop()
     except ConnectionError:
         return ExitCode.REPLICA_GONE
     except Exception as error:  # noqa: BLE001 - the process's boundary
@@ -71,7 +72,10 @@ def run_worker(sock: socket.socket) -> int:
 
 
 def prepare_process(log_path: str | None) -> None:
-    """Send all output to the log, and leave Ctrl-C to the supervisor."""
+    """Send all output to the log, and leave Ctrl-C to the supervisor.
+
+    Without a log it goes to standard error: standard output belongs to the replica's commands.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if log_path:
@@ -79,6 +83,8 @@ def prepare_process(log_path: str | None) -> None:
         os.dup2(handle, 1)
         os.dup2(handle, 2)
         os.close(handle)
+    else:
+        os.dup2(2, 1)
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s", force=True
     )

@@ -21,6 +21,7 @@ import selectors
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -147,6 +148,7 @@ class Zygote:
         try:
             self._become_child()
             os.environ.update(request.env)
+            tempfile.tempdir = None  # so that a TMPDIR in the request counts
             worker.prepare_process(request.log_path or None)
             code = worker.run_worker(socket.socket(fileno=fd))
         except BaseException:  # noqa: BLE001 - nothing may run on into the zygote's loop

@@ -320,15 +320,19 @@ async def test_one_dead_worker_leaves_its_siblings_alone(zygote_path: Path) -> N
 
 
 async def test_a_zygote_survives_nonsense(zygote_path: Path) -> None:
-    reader, writer = await asyncio.open_unix_connection(str(zygote_path))
-    writer.write(b"\x00\x00\x00\x03abc")
-    assert await reader.read() == b""
-    writer.close()
-    await writer.wait_closed()
-
     async with running(zygote_path) as (client, listener):
+        reader, writer = await asyncio.open_unix_connection(str(zygote_path))
+        writer.write(b"\x00\x00\x00\x03abc")
+        assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+
         client.submit(request("a"))
         await listener.until(lambda: listener.done("a"))
+
+    async with running(zygote_path) as (client, listener):
+        client.submit(request("b"))
+        await listener.until(lambda: listener.done("b"))
 
 
 async def test_a_zygote_that_never_comes_is_an_error(tmp_path: Path) -> None:
