@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pytest
+
+from anyserve.core.seen import Ordinals, SettledIds, split_request_id
+
+
+def test_ordinals_compact_to_a_watermark_when_the_gap_closes() -> None:
+    ordinals = Ordinals()
+
+    assert [ordinals.add(number) for number in (1, 3, 4)] == [True, True, True]
+    assert (ordinals.watermark, ordinals.sparse, ordinals.count) == (1, [3, 4], 3)
+
+    assert ordinals.add(2)
+    assert (ordinals.watermark, ordinals.sparse, ordinals.count) == (4, [], 4)
+
+
+def test_an_ordinal_counts_once_below_and_above_the_watermark() -> None:
+    ordinals = Ordinals()
+    for number in (1, 3):
+        ordinals.add(number)
+
+    assert not ordinals.add(1)
+    assert not ordinals.add(3)
+    assert ordinals.count == 2
+
+
+def test_a_request_id_names_origin_life_and_number() -> None:
+    assert split_request_id("p-1/12/7") == ("p-1", 12, 7)
+
+
+@pytest.mark.parametrize("text", ["p/1", "p/1/2/3", "p/x/1", "p/1/x"])
+def test_an_id_of_another_form_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        split_request_id(text)
+
+
+def test_settled_ids_are_remembered_one_by_one() -> None:
+    settled = SettledIds()
+    settled.add("p/1/5")
+
+    assert "p/1/5" in settled
+    assert "p/1/4" not in settled
+    assert "q/1/5" not in settled
+
+
+def test_the_watermark_settles_all_below_it_and_nothing_else() -> None:
+    settled = SettledIds()
+    settled.add("p/1/9")
+    settled.raise_watermark("p", 1, 5)
+
+    assert ["p/1/4" in settled, "p/1/5" in settled, "p/1/9" in settled] == [True, False, True]
+
+    settled.raise_watermark("p", 1, 2)
+    assert "p/1/4" in settled, "a watermark never falls"
+
+
+def test_a_new_life_of_an_origin_settles_all_of_its_older_ones() -> None:
+    settled = SettledIds()
+    settled.add("p/2/1")
+
+    assert "p/1/99" in settled
+    assert "p/2/2" not in settled
+    assert "p/3/1" not in settled
+
+
+def test_news_of_an_older_life_changes_nothing() -> None:
+    settled = SettledIds()
+    settled.add("p/2/1")
+    settled.raise_watermark("p", 1, 100)
+    settled.add("p/1/50")
+
+    assert "p/2/1" in settled
+    assert "p/2/50" not in settled
