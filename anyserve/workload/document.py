@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from anyserve.workload.problems import Finding, Problem, ScenarioInvalid, dotted
 from anyserve.workload.yaml_nodes import Loc, Mark, YamlFault, YamlTree, parse_yaml
 
 MAX_BYTES: Final = 1 << 20
+_LINE_BREAK: Final = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # as YAML counts lines
 
 
 @dataclass(slots=True)
@@ -50,7 +52,8 @@ class Document:
                 file=f"--set {override}",
                 path=dotted(finding.loc),
             )
-        mark = self._mark(loc, at_key=finding.at_key or loc != finding.loc)
+        is_whole = len(loc) == len(finding.loc)
+        mark = self._mark(loc, at_key=finding.at_key or not is_whole)
         return self._at(mark, finding.code, finding.message, finding.hint, dotted(finding.loc))
 
     def _fault(self, fault: YamlFault) -> Problem:
@@ -59,17 +62,34 @@ class Document:
         return self._at(fault.mark, fault.code, fault.message, fault.hint, "")
 
     def _at(self, mark: Mark, code: str, message: str, hint: str, path: str) -> Problem:
-        lines = self.text.split("\n")
-        line = lines[mark.line - 1].rstrip("\r") if mark.line <= len(lines) else ""
+        lines = _LINE_BREAK.split(self.text)
+        while len(lines) > 1 and not lines[-1].strip():
+            lines.pop()
+        if mark.line > len(lines):  # the end of the file: shown after the last thing in it
+            mark = Mark(len(lines), len(lines[-1]) + 1)
+        line = lines[mark.line - 1]
         return Problem(
             code, message, hint, self.file, mark.line, mark.column, mark.width, line, path
         )
 
     def _existing(self, loc: Loc) -> Loc:
-        """The longest beginning of `loc` that the file has."""
-        while loc and loc not in self.tree.values and loc not in self.overridden:
-            loc = loc[:-1]
-        return loc
+        """The longest beginning of `loc` that the file has.
+
+        A name in a list that is short for a mapping is found by its place there.
+        """
+        way: Loc = ()
+        value = self.data
+        for part in loc:
+            if isinstance(value, list) and part in value:
+                part = value.index(part)  # noqa: PLW2901 - the place stands for the name
+            way = (*way, part)
+            try:
+                value = value[part]
+            except (KeyError, IndexError, TypeError):
+                break
+        while way and way not in self.tree.values and way not in self.overridden:
+            way = way[:-1]
+        return way
 
     def _override_of(self, loc: Loc) -> str | None:
         for end in range(len(loc), 0, -1):

@@ -15,7 +15,8 @@ Check the path and the file's permissions; save the file as UTF-8.""",
         "AS-S002": """The file is not YAML.
 
 The place shown is where the parser gave up; what is wrong often stands a little before it: a
-bracket that is not closed, a line that is indented with tabs, a text with ': ' in it that needs quotes.""",
+bracket that is not closed, a line that is indented with tabs, a text with ': ' in it that needs
+quotes.""",
         "AS-S003": """A key of a mapping stands twice, or is not plain text.
 
 Most YAML readers silently keep the last of two equal keys, and the other part of the file would be
@@ -94,7 +95,7 @@ docs/scenarios.md lists them.""",
 It is METRIC OP VALUE with blanks between: `requests.failed == 0`, `ttft.p95_ms < 800`,
 `requests.completed == requests.offered`. OP is one of == != < <= > >=; VALUE is a number or another
 metric.""",
-        "AS-S028": """Even the shortest request of a stream is too long for every replica that offers it.
+        "AS-S028": """Even the shortest request of a stream is too long for all replicas.
 
 Prompt plus output tokens are held against max_model_len of the engine, or against limits.max_tokens
 of the offer where that is less. All of the stream's requests would be rejected as too_long.""",

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Final
 
 from anyserve.core.messages import Code, DelegateReason
+from anyserve.workload.problems import nearest
 
 TIMES: Final = ("ttft", "tpot", "itl", "e2e", "queue")
 STATISTICS: Final = ("count", "mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "max_ms")
@@ -110,8 +111,7 @@ class KnownMetrics:
         words = path.split(".")
         if words[0] == "replicas" and len(words) > 1:
             if words[1] not in self._replicas:
-                close = get_close_matches(words[1], sorted(self._replicas), n=1)
-                return f"did you mean the replica '{close[0]}'?" if close else "no such replica"
+                return f"no replica '{words[1]}'; {nearest(words[1], self._replicas)}".rstrip("; ")
             known_paths.update(replica_paths(words[1]))
         close = get_close_matches(path, sorted(known_paths), n=1, cutoff=0.5)
         return f"did you mean '{close[0]}'?" if close else "docs/scenarios.md lists the metrics"

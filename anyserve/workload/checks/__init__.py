@@ -37,6 +37,7 @@ WHOLE: Final[tuple[Check, ...]] = (
     traffic.something_is_sent,
     traffic.every_stream_is_served,
     traffic.tasks_agree,
+    faults.faults_do_something,
     faults.faults_come_in_time,
 )
 """They speak of what is absent, so they need the whole file."""

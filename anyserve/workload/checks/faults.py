@@ -13,16 +13,16 @@ from anyserve.workload.yaml_nodes import Loc
 
 
 def faults_are_whole(file: ScenarioFile, _names: Names) -> Iterator[Finding]:
-    """Each has exactly one action, on exactly one thing, and ends only if it can."""
+    """Each has at most one action, on exactly one thing, and ends only if it can."""
     for index, fault in enumerate(file.faults):
         loc: Loc = ("faults", index)
         actions = fault.actions()
+        if len(actions) > 1:
+            said = " and ".join(actions)
+            yield Finding(loc, "AS-S035", f"a fault has exactly one action, not {said}")
         if len(actions) != 1:
-            said = " and ".join(actions) if actions else "none"
-            hint = f"one of {', '.join(FAULT_ACTIONS)}"
-            yield Finding(loc, "AS-S035", f"a fault has exactly one action, not {said}", hint)
             continue
-        (name, what), *_ = actions.items()
+        ((name, what),) = actions.items()
         if isinstance(what, OnProcess) and (what.replica is None) == (what.worker is None):
             message = f"'{name}' hits one process: a replica or a worker"
             hint = f"write `{name}: {{replica: ID}}` or `{name}: {{worker: ID}}`"
@@ -31,6 +31,14 @@ def faults_are_whole(file: ScenarioFile, _names: Names) -> Iterator[Finding]:
             message = f"'{name}' happens at once and has no 'for'"
             hint = "write `down: 2s` inside it" if name.startswith("restart") else "leave it out"
             yield Finding((*loc, "for"), "AS-S035", message, hint, at_key=True)
+
+
+def faults_do_something(file: ScenarioFile, _names: Names) -> Iterator[Finding]:
+    """Each has an action."""
+    for index, fault in enumerate(file.faults):
+        if not fault.actions():
+            hint = f"one of {', '.join(FAULT_ACTIONS)}"
+            yield Finding(("faults", index), "AS-S035", "this fault has no action", hint)
 
 
 def fault_targets_exist(file: ScenarioFile, names: Names) -> Iterator[Finding]:
