@@ -13,14 +13,21 @@ import stat
 import sys
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import msgspec
 import psutil
 import pytest
 
-from anyserve.core.events import Envelope, FaultInjected, ProcessExited
+from anyserve.core.events import (
+    Envelope,
+    FaultInjected,
+    ProcessExited,
+    RequestOutcome,
+    RunEnded,
+)
 from anyserve.core.messages import Offer
 from anyserve.core.spec import BrokerSpec, ClusterSpec, EngineSpec, FaultSpec, ReplicaSpec
 from anyserve.errors import AnyServeError
@@ -30,9 +37,10 @@ from anyserve.runtime.bus.address import Role
 from anyserve.runtime.bus.mqtt import MqttBus
 from anyserve.runtime.bus.outbox import BatchReader
 from anyserve.runtime.clusters import ClusterRecord, ClusterStore, state_dir
+from anyserve.runtime.player.plan_file import write_plan
 from anyserve.runtime.supervisor import control
 from anyserve.runtime.supervisor.config import Graces, StartLimits, SupervisorConfig
-from anyserve.runtime.supervisor.foreground import SupervisorProcess
+from anyserve.runtime.supervisor.foreground import SUPERVISOR_COMMAND, SupervisorProcess
 from anyserve.runtime.supervisor.progress import (
     AnyProgress,
     Exit,
@@ -42,6 +50,8 @@ from anyserve.runtime.supervisor.progress import (
     StepState,
     TrafficEnded,
 )
+from anyserve.workload.compile import compile_scenario
+from anyserve.workload.load import parse_scenario
 
 MARK = "ANYSERVE_TEST_MARK"
 PROGRAMS = Path(__file__).parent / "supervisor_programs"
@@ -98,7 +108,7 @@ class Stage:
     def record(self) -> ClusterRecord:
         return self.store.find(self.name)
 
-    async def up(self, **changes: Any) -> None:
+    async def up(self, command: Sequence[str] = COMMAND, **changes: Any) -> None:
         """Launch a supervisor."""
         options: dict[str, Any] = {
             "cluster": spec(self.name),
@@ -108,7 +118,7 @@ class Stage:
             "check_memory": False,
         }
         config = SupervisorConfig(**{**options, **changes})
-        self._process = await SupervisorProcess.launch(config, command=COMMAND)
+        self._process = await SupervisorProcess.launch(config, command=command)
         self._reading = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
@@ -204,7 +214,7 @@ class Listener:
     async def __aexit__(self, *_error: object) -> None:
         await self._bus.close()
 
-    def _on_message(self, topic: str, payload: bytes, _retain: bool) -> None:  # noqa: FBT001
+    def _on_message(self, topic: str, payload: bytes, _retain: bool) -> None:
         self.events += [envelope.event for envelope in self._reader.read(topic, payload)]
         self._changed.set()
 
@@ -378,6 +388,58 @@ async def test_operator_s_mistakes_are_answered_and_harm_nothing(stage: Stage) -
     await stage.nothing_left()
 
 
+REAL = """
+version: 1
+name: real
+cluster:
+  capabilities:
+    decode: {upgrade: decode.heavy, mid_stream: resume}
+    decode.heavy: {mid_stream: resume}
+  replicas:
+    s1: {capabilities: [decode], engine: {kind: echo, max_model_len: 256}}
+    h1: {capabilities: [decode, decode.heavy], engine: {kind: echo, max_model_len: 256}}
+  recovery: {limit: 3}
+traffic:
+  phases: [{name: steady, duration: 3s}]
+  streams:
+    chat: {capability: decode, rate: 20, prompt_tokens: 16, output_tokens: 8}
+faults:
+  - {at: 1s, kill: {worker: s1}}
+  - {at: 2s, kill: {replica: s1}}
+"""
+
+
+async def test_our_own_nodes_play_a_scenario_and_survive_its_faults(stage: Stage) -> None:
+    compiled = compile_scenario(parse_scenario(REAL), seed=1)
+    plan = stage.run_dir / "plan.json"
+    stage.run_dir.mkdir()
+    write_plan(plan, compiled.plan)
+    await stage.up(
+        SUPERVISOR_COMMAND,
+        cluster=msgspec.structs.replace(compiled.cluster, name=stage.name),
+        plan_path=str(plan),
+        faults=compiled.faults,
+        extra={"player": {"run": "r", "scenario": "real"}},
+    )
+    ended = await stage.exit()
+    assert (ended.code, ended.error) == (0, None)
+    events = [envelope.event for envelope in read_events(stage.run_dir / "events.jsonl")]
+    outcomes = [event.outcome for event in events if isinstance(event, RequestOutcome)]
+    assert outcomes == ["completed"] * len(compiled.plan.requests)
+    faults = [event for event in events if isinstance(event, FaultInjected)]
+    assert [(fault.target, fault.detail) for fault in faults] == [
+        ("worker s1", ""),
+        ("replica s1", ""),
+    ]
+    assert isinstance(events[-1], RunEnded)
+    await stage.nothing_left()
+
+
+def read_events(path: Path) -> list[Envelope]:
+    lines = path.read_bytes().splitlines()
+    return [msgspec.json.decode(line, type=Envelope) for line in lines]
+
+
 # --- bad starts --------------------------------------------------------------------------------
 
 
@@ -540,8 +602,6 @@ asyncio.run(main())
 async def test_foreground_that_is_killed_takes_an_unkept_cluster_along(
     stage: Stage, *, keep: bool
 ) -> None:
-    import msgspec  # noqa: PLC0415 - for this test alone
-
     config = SupervisorConfig(
         cluster=spec(stage.name),
         run_dir=str(stage.run_dir),
