@@ -1,0 +1,127 @@
+"""`anyserve broker | scheduler | replica | worker`: single processes of a cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anyserve.cli.commands.options import Overrides, ScenarioFile
+from anyserve.cli.session import session_of
+
+_Broker = Annotated[
+    str | None,
+    typer.Option(
+        "--broker",
+        metavar="URL",
+        help="mqtt://host:1883; a password comes by ANYSERVE_BROKER_PASSWORD or a file.",
+    ),
+]
+_Credentials = Annotated[
+    Path | None,
+    typer.Option("--credentials", metavar="FILE", help="A credentials file (anyserve broker)."),
+]
+_Cluster = Annotated[
+    str | None,
+    typer.Option("--cluster", metavar="NAME", help="Name of the cluster, if not the scenario's."),
+]
+_BROKER = """
+Run a cluster's broker alone, until Ctrl-C. Its credentials go to a file that only you can read.
+
+\b
+  anyserve broker --cluster mixed --port 1883 --write-credentials mixed.json
+  anyserve scheduler scenarios/mixed.yaml --credentials mixed.json
+  anyserve replica scenarios/mixed.yaml --id s1 --credentials mixed.json
+"""
+_SCHEDULER = "Run a scenario's scheduler alone; it joins a cluster by its broker."
+_REPLICA = """
+Run one replica of a scenario alone; it joins a cluster by its broker.
+
+\b
+  ANYSERVE_BROKER_USER=replica ANYSERVE_BROKER_PASSWORD=... \\
+    anyserve replica scenarios/mixed.yaml --id s1 --broker mqtt://10.0.0.5:1883
+"""
+_WORKER = """
+Start a replica's engine alone, run one request on it, and report: the quickest check that an
+engine works on this machine.
+
+\b
+  anyserve worker scenarios/mixed.yaml --id s1
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("broker", help=_BROKER)(broker)
+    app.command("scheduler", help=_SCHEDULER)(scheduler)
+    app.command("replica", help=_REPLICA)(replica)
+    app.command("worker", help=_WORKER)(worker)
+
+
+def broker(
+    context: typer.Context,
+    *,
+    cluster: Annotated[
+        str, typer.Option("--cluster", metavar="NAME", help="Name of the cluster.")
+    ] = "default",
+    port: Annotated[
+        int, typer.Option(metavar="N", min=0, max=65535, help="Port; 0 takes a free one.")
+    ] = 1883,
+    write_credentials: Annotated[
+        Path | None,
+        typer.Option(
+            "--write-credentials", metavar="FILE", help="Where the credentials go (0600)."
+        ),
+    ] = None,
+) -> None:
+    """Run a broker alone."""
+    from anyserve.cli.nodes.broker import run_broker  # noqa: PLC0415 - loaded when asked for
+
+    raise typer.Exit(run_broker(session_of(context), cluster, port, write_credentials))
+
+
+def scheduler(
+    context: typer.Context,
+    scenario: ScenarioFile,
+    *,
+    broker: _Broker = None,
+    credentials: _Credentials = None,
+    cluster: _Cluster = None,
+    overrides: Overrides = None,
+) -> None:
+    """Run a scheduler alone."""
+    from anyserve.cli.nodes.single import NodeOptions, run_scheduler  # noqa: PLC0415
+
+    options = NodeOptions(scenario, broker, credentials, cluster, tuple(overrides or ()))
+    raise typer.Exit(run_scheduler(session_of(context), options))
+
+
+def replica(
+    context: typer.Context,
+    scenario: ScenarioFile,
+    *,
+    replica_id: Annotated[str, typer.Option("--id", metavar="ID", help="Which replica.")],
+    broker: _Broker = None,
+    credentials: _Credentials = None,
+    cluster: _Cluster = None,
+    overrides: Overrides = None,
+) -> None:
+    """Run a replica alone."""
+    from anyserve.cli.nodes.single import NodeOptions, run_replica  # noqa: PLC0415
+
+    options = NodeOptions(scenario, broker, credentials, cluster, tuple(overrides or ()))
+    raise typer.Exit(run_replica(session_of(context), replica_id, options))
+
+
+def worker(
+    context: typer.Context,
+    scenario: ScenarioFile,
+    *,
+    replica_id: Annotated[str, typer.Option("--id", metavar="ID", help="Which replica's.")],
+    overrides: Overrides = None,
+) -> None:
+    """Try a replica's engine alone."""
+    from anyserve.cli.nodes.worker import run_worker  # noqa: PLC0415 - loaded when asked for
+
+    raise typer.Exit(run_worker(session_of(context), scenario, replica_id, tuple(overrides or ())))

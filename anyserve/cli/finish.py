@@ -1,0 +1,152 @@
+"""The end of a run: one log out of its parts, its summary, and whether it was as expected.
+
+Knows nothing of the command line and of where the events came from: a live run and a simulated
+one end here alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from anyserve.core.events import Envelope
+from anyserve.core.spec import ClusterSpec, Expectation
+from anyserve.errors import UsageError
+from anyserve.telemetry.expect import ExpectationResult, evaluate
+from anyserve.telemetry.log import EventLogWriter, ReadReport, merge, read_events
+from anyserve.telemetry.runs import RunDirectory
+from anyserve.telemetry.summary import (
+    RunFacts,
+    Slo,
+    Summary,
+    summarise,
+    to_dict,
+    write_summary,
+)
+from anyserve.telemetry.trace import Trace, notable_requests
+
+COMPRESS_FROM_BYTES: Final = 32 * 2**20
+"""A larger log is kept compressed."""
+_ORIGINS: Final = "origin-*.jsonl"
+
+
+class Resolved(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run says of itself in `scenario.resolved.json`, as far as its end needs it."""
+
+    file: str = ""
+    command: str = ""
+    seed: int | None = None
+    cluster: ClusterSpec | None = None
+    expectations: tuple[Expectation, ...] = ()
+    slo: Mapping[str, Slo] = {}
+    machine: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What a run came to. `notable`: traces of the requests worth a look."""
+
+    run: RunDirectory
+    summary: Summary
+    results: tuple[ExpectationResult, ...]
+    notable: tuple[Trace, ...]
+    resolved: Resolved = field(default_factory=Resolved)
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether every expectation was met."""
+        return all(result.passed for result in self.results)
+
+
+def read_resolved(run: RunDirectory) -> Resolved:
+    """What was run; empty where the file is gone or of another make."""
+    try:
+        return msgspec.json.decode(run.scenario.read_bytes(), type=Resolved)
+    except (OSError, msgspec.MsgspecError):
+        return Resolved()
+
+
+def load_events(run: RunDirectory) -> tuple[list[Envelope], tuple[str, ...]]:
+    """All events of a run, each once and in order of time, and why the log may not be whole.
+
+    Raises:
+        UsageError: the run recorded nothing.
+    """
+    sources = [path for path in (run.events, *_origin_logs(run)) if path.exists()]
+    if not sources:
+        raise UsageError(
+            f"the run {run.id} has recorded no events",
+            code="no_events",
+            hint=f"its processes' logs are in {run.logs}",
+        )
+    reports = [ReadReport() for _ in sources]
+    envelopes = merge(
+        read_events(path, report) for path, report in zip(sources, reports, strict=True)
+    )
+    return envelopes, _problems(reports)
+
+
+def finish_run(run: RunDirectory, *, kind: str) -> Finished:
+    """Merge the run's logs into one, write `summary.json`, judge the expectations.
+
+    `kind`: live or sim. Repeating it changes nothing.
+
+    Raises:
+        UsageError: the run recorded nothing.
+    """
+    envelopes, problems = load_events(run)
+    _keep_one_log(run, envelopes)
+    finished = judge(run, envelopes, problems, kind=kind)
+    write_summary(finished.summary, run.summary)
+    return finished
+
+
+def judge(
+    run: RunDirectory, envelopes: list[Envelope], problems: tuple[str, ...] = (), *, kind: str
+) -> Finished:
+    """Summary, expectations and notable requests of these events; writes nothing."""
+    resolved = read_resolved(run)
+    facts = RunFacts(
+        run=run.id,
+        seed=resolved.seed,
+        kind=kind,
+        machine=resolved.machine,
+        problems=problems,
+    )
+    summary = summarise(envelopes, slo=resolved.slo, facts=facts)
+    results = tuple(evaluate(resolved.expectations, to_dict(summary)))
+    return Finished(run, summary, results, tuple(notable_requests(envelopes)), resolved)
+
+
+def _problems(reports: Iterable[ReadReport]) -> tuple[str, ...]:
+    # Gaps are counted over all logs together, by the summary: what one lacks the other may have.
+    torn = any(report.torn for report in reports)
+    malformed = sum(report.malformed for report in reports)
+    found = ["the end of a log is torn"] if torn else []
+    return (*found, *([f"{malformed} malformed lines"] if malformed else []))
+
+
+def _origin_logs(run: RunDirectory) -> list[Path]:
+    return sorted(run.path.glob(_ORIGINS))
+
+
+def _keep_one_log(run: RunDirectory, envelopes: list[Envelope]) -> None:
+    origins = _origin_logs(run)
+    before = run.events
+    size = sum(path.stat().st_size for path in (before, *origins) if path.exists())
+    large = size > COMPRESS_FROM_BYTES
+    if not origins and (before.suffix == ".zst" or not large):
+        return
+    target = run.path / ("events.jsonl.zst" if large else "events.jsonl")
+    part = target.with_name(f"part-{target.name}")
+    part.unlink(missing_ok=True)
+    with EventLogWriter(part) as log:
+        log.write_all(envelopes)
+    part.replace(target)
+    for path in (before, *origins):
+        if path != target:
+            path.unlink(missing_ok=True)

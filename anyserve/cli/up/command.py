@@ -1,0 +1,125 @@
+"""The steps of `anyserve up`, one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from anyserve.cli.diagnostics import ExitCode
+from anyserve.cli.modelling import prepare as prepare_model
+from anyserve.cli.session import Session
+from anyserve.cli.up.closing import close_run
+from anyserve.cli.up.dry_run import show_plan
+from anyserve.cli.up.foreground import Foreground
+from anyserve.cli.up.options import UpOptions
+from anyserve.cli.up.prepare import Prepared, prepare
+from anyserve.errors import UsageError
+from anyserve.runtime.broker.config import find_broker
+from anyserve.runtime.clusters import ClusterStore, state_dir
+from anyserve.runtime.player.plan_file import write_plan
+from anyserve.runtime.process import NodeRole
+from anyserve.runtime.supervisor.config import SupervisorConfig
+from anyserve.runtime.supervisor.memory import available_gib, check_memory
+from anyserve.telemetry.runs import RunDirectory, create_run
+
+UI_CHOICES: Final = ("plain", "json", "none")
+
+
+def run_up(session: Session, options: UpOptions) -> int:
+    """Everything that `anyserve up` does; returns its exit code.
+
+    Raises:
+        AnyServeError: the cluster was not started, and why.
+    """
+    if options.ui not in UI_CHOICES:
+        hint = f"one of: {', '.join(UI_CHOICES)}"
+        raise UsageError(f"there is no ui '{options.ui}'", code="usage", hint=hint)
+    prepared = prepare(options)
+    if options.dry_run:
+        show_plan(session, prepared, as_json=options.as_json)
+        return ExitCode.OK
+    _announce(session, prepared)
+    _check(session, prepared)
+    _prepare_models(session, prepared)
+    run = _make_run(prepared)
+    config = _supervisor_config(prepared, run)
+    ended = asyncio.run(Foreground(session, options, config).run())
+    return close_run(session, prepared, run, ended)
+
+
+def _announce(session: Session, prepared: Prepared) -> None:
+    if prepared.options.ui == "none":
+        return
+    if prepared.fallback:
+        session.diagnostics.warn(prepared.fallback)
+    compiled = prepared.compiled
+    facts = compiled.facts()
+    session.diagnostics.say(
+        f"{compiled.cluster.name}: {len(compiled.cluster.replicas)} replicas, "
+        f"{facts.requests} requests in {facts.duration_s:g} s, seed {compiled.seed}"
+    )
+
+
+def _check(session: Session, prepared: Prepared) -> None:
+    """What would fail anyway is said before models are made ready and anything is started."""
+    cluster = prepared.compiled.cluster
+    if cluster.broker.url is None:
+        find_broker()
+    ClusterStore(state_dir(session.environ)).refuse_live(cluster.name)
+    if prepared.options.check_memory:
+        check_memory(cluster, available_gib())
+
+
+def _prepare_models(session: Session, prepared: Prepared) -> None:
+    names = {
+        replica.engine.model: None
+        for replica in prepared.compiled.cluster.replicas
+        if replica.engine.kind == "vllm" and replica.engine.model is not None
+    }
+    for name in names:
+        prepare_model(name, session.diagnostics)
+
+
+def _make_run(prepared: Prepared) -> RunDirectory:
+    options, compiled = prepared.options, prepared.compiled
+    root = options.runs.absolute()
+    run = create_run(root, compiled.cluster.name, compiled.seed, datetime.now(UTC))
+    resolved = msgspec.json.format(msgspec.json.encode(prepared.resolved()), indent=2)
+    run.scenario.write_bytes(resolved + b"\n")
+    write_plan(_plan_path(run), compiled.plan)
+    return run
+
+
+def _plan_path(run: RunDirectory) -> Path:
+    return run.path / "plan.json"
+
+
+def _supervisor_config(prepared: Prepared, run: RunDirectory) -> SupervisorConfig:
+    options, compiled = prepared.options, prepared.compiled
+    return SupervisorConfig(
+        cluster=compiled.cluster,
+        run_dir=str(run.path),
+        plan_path=str(_plan_path(run)),
+        faults=compiled.faults,
+        keep=options.keep,
+        scenario=str(options.scenario),
+        check_memory=options.check_memory,
+        extra=_extra(prepared, run),
+    )
+
+
+def _extra(prepared: Prepared, run: RunDirectory) -> dict[str, dict[str, Any]]:
+    options = prepared.options
+    directory = str(options.scenario.absolute().parent)
+    return {
+        NodeRole.SCHEDULER.value: {"scenario_dir": directory},
+        NodeRole.PLAYER.value: {
+            "run": run.id,
+            "scenario": prepared.compiled.cluster.name,
+            "record_text": options.record_text,
+        },
+    }
