@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Final
 
 import yaml
@@ -165,7 +166,10 @@ class _Builder:
             raise _TooMuchError
         self._tree.values[loc] = _mark(node)
         if isinstance(node, yaml.ScalarNode):
-            return scalar(node)
+            value = scalar(node)
+            if value in {inf, -inf}:
+                self._fault("AS-S013", f"{node.value} is too large for a number", node)
+            return value
         if id(node) in self._open or len(loc) > MAX_DEPTH:
             self._fault("AS-S005", "an alias that holds itself", node)
             return None

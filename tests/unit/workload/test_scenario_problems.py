@@ -204,7 +204,7 @@ def test_nearest_names_the_closest_or_all_of_a_few() -> None:
         ("cluster.replicas[s1].capabilities=[3]", "AS-S012", None),
         ("cluster.replicas[s1].engine.model=null", "AS-S032", None),
         ("cluster.replicas[s1].engine.step=5", "AS-S014", None),
-        ("cluster.replicas[s1].engine.kv_cache_gib=1e400", "AS-S012", None),
+        ("cluster.replicas[s1].engine.kv_cache_gib=1e400", "AS-S050", None),
         ("cluster.replicas[e].count=0", "AS-S013", None),
         ("cluster.replicas[s1].engine.max_num_seqs=4", "", None),
         ("cluster.scheduler.policy=least-loadd", "AS-S036", None),
