@@ -442,6 +442,10 @@ class End(Record, frozen=True):
     cached_tokens: int | None = None
 
 
+NO_DATA = msgspec.Raw(b"null")
+"""`Raw | None` would decode as None only."""
+
+
 class Frame(Message, frozen=True, tag="frame"):
     """Tokens of one choice from one engine step. Key: `(id, attempt, sequence)`; QoS 0.
 
@@ -460,8 +464,13 @@ class Frame(Message, frozen=True, tag="frame"):
     start: int = 0
     tokens: list[int] = []
     choice: int = 0
-    data: msgspec.Raw | None = None
+    data: msgspec.Raw = NO_DATA
     end: End | None = None
+
+    @property
+    def has_data(self) -> bool:
+        """Whether something came beside tokens."""
+        return self.data != NO_DATA
 
 
 class KeepAlive(Message, frozen=True, tag="keep_alive"):

@@ -211,11 +211,11 @@ class Origin:
     def _accept(self, pending: Pending, frame: msg.Frame, now: int) -> bool:
         """Take the next frame of the stream; False where the request is over."""
         tokens = pending.tokens.setdefault(frame.choice, [])
-        if frame.start != len(tokens) and (frame.tokens or frame.data is not None):
+        if frame.start != len(tokens) and (frame.tokens or frame.has_data):
             text = f"token {len(tokens)} was due, {frame.start} came"
             self._recover(pending, Code.REPLICA_LOST, text, now)
             return False
-        if frame.tokens or frame.data is not None:
+        if frame.tokens or frame.has_data:
             self._deliver(pending, frame, now)
         if frame.end is not None:
             self._conclude(pending, frame, frame.end, now)

@@ -96,7 +96,7 @@ class Work(ReplicaBase):
             start=start,
             tokens=delta.tokens,
             choice=delta.choice,
-            data=delta.data,
+            data=msg.NO_DATA if delta.data is None else delta.data,
             end=end,
         )
         slot.frames.append(frame)

@@ -78,7 +78,7 @@ class Handle:
     def take(self, frame: Frame) -> None:
         """Tokens arrived (called by the client)."""
         self.tokens.setdefault(frame.choice, []).extend(frame.tokens)
-        if frame.data is not None:
+        if frame.has_data:
             self.data.append(frame.data)
         if self._frames is not None:
             self._frames.put_nowait(frame)
