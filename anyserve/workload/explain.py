@@ -137,6 +137,10 @@ Scenario files are shared and stored with every run. Give credentials by environ
 
 It would never happen: faults count from the start of traffic, and the run ends with its
 requests.""",
+        "AS-S039": """Delegation by overload is on, and nothing counts as overload.
+
+With `delegation.overload: true` an entry replica delegates when it predicts that a request would
+wait longer than its capability's `target_wait`. No capability has one.""",
         "AS-S050": """An override (`--set`) cannot be applied.
 
 It is PATH=VALUE: `cluster.delegation.limit=0`, `cluster.replicas[heavy].count=3`,

@@ -28,7 +28,7 @@ class Plugin:
     """A class and where it came from. `beside_scenario`: found in the scenario's own directory."""
 
     name: str
-    target: Any
+    factory: Any
     origin: str
     beside_scenario: bool
 
@@ -45,7 +45,7 @@ def is_plugin_name(name: str) -> bool:
     return bool(colon) and all(word.isidentifier() for word in words)
 
 
-def load_plugin(name: str, scenario_dir: Path | None = None) -> Plugin:
+def resolve_class(name: str, scenario_dir: Path | None = None) -> Plugin:
     """Import `pkg.mod:Class`.
 
     Raises:
@@ -56,15 +56,15 @@ def load_plugin(name: str, scenario_dir: Path | None = None) -> Plugin:
         raise UsageError(f"'{name}' is not pkg.mod:Class", code="plugin_name")
     module_name, _, attribute = name.partition(":")
     module = _import(name, module_name, scenario_dir)
-    target = getattr(module, attribute, None)
-    if target is None:
+    factory = getattr(module, attribute, None)
+    if factory is None:
         known = [word for word in vars(module) if not word.startswith("_")]
         hint = f"it has {', '.join(sorted(known)[:12])}" if known else "the module is empty"
         message = f"the module '{module_name}' has no '{attribute}'"
         raise PluginError(message, code="plugin_missing", hint=hint)
     origin = getattr(module, "__file__", None) or "a built-in module"
     beside = scenario_dir is not None and Path(origin).is_relative_to(scenario_dir.resolve())
-    return Plugin(name, target, origin, beside)
+    return Plugin(name, factory, origin, beside)
 
 
 def _import(name: str, module_name: str, scenario_dir: Path | None) -> ModuleType:

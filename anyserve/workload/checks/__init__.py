@@ -34,6 +34,7 @@ LOCAL: Final[tuple[Check, ...]] = (
 """True or false of each part by itself, so they hold for what is left of a broken file too."""
 
 WHOLE: Final[tuple[Check, ...]] = (
+    cluster.overload_is_defined,
     traffic.something_is_sent,
     traffic.every_stream_is_served,
     traffic.tasks_agree,

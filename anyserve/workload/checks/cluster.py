@@ -125,6 +125,15 @@ def broker_url_is_clean(file: ScenarioFile, _names: Names) -> Iterator[Finding]:
         yield Finding(loc, "AS-S037", message, "give them by environment or file, never here")
 
 
+def overload_is_defined(file: ScenarioFile, _names: Names) -> Iterator[Finding]:
+    """Delegation by overload needs to know which wait is too long."""
+    waits = [one.target_wait for one in file.cluster.capabilities.values()]
+    if file.cluster.delegation.overload and not any(waits):
+        loc = ("cluster", "delegation", "overload")
+        message = "overload is on, and no capability says which wait is too long"
+        yield Finding(loc, "AS-S039", message, "give a capability a target_wait, such as 500ms")
+
+
 def liveness_is_ordered(file: ScenarioFile, _names: Names) -> Iterator[Finding]:
     """A replica must have the time for one heartbeat before it counts as lost."""
     scheduler = file.cluster.scheduler

@@ -9,7 +9,7 @@ import pytest
 from anyserve.errors import UsageError
 from anyserve.workload.compile import compile_scenario
 from anyserve.workload.load import load_scenario
-from anyserve.workload.plugins import PluginError, is_plugin_name, load_plugin
+from anyserve.workload.plugins import PluginError, is_plugin_name, resolve_class
 
 MODULE = "wl_test_policies"
 
@@ -27,14 +27,14 @@ def beside(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_class_beside_the_scenario(beside: Path) -> None:
-    plugin = load_plugin(f"{MODULE}:Mine", beside)
-    assert plugin.target.__name__ == "Mine"
+    plugin = resolve_class(f"{MODULE}:Mine", beside)
+    assert plugin.factory.__name__ == "Mine"
     assert plugin.beside_scenario
     assert plugin.said == f"{MODULE}:Mine from {beside.resolve() / MODULE}.py"
 
 
 def test_an_installed_class(beside: Path) -> None:
-    plugin = load_plugin("anyserve.core.policies:LeastLoaded", beside)
+    plugin = resolve_class("anyserve.core.policies:LeastLoaded", beside)
     assert not plugin.beside_scenario
 
 
@@ -49,7 +49,7 @@ def test_an_installed_class(beside: Path) -> None:
 )
 def test_what_cannot_be_had(beside: Path, name: str, code: str, said: str) -> None:
     with pytest.raises(PluginError, match=said) as caught:
-        load_plugin(name, beside)
+        resolve_class(name, beside)
     assert (caught.value.code, caught.value.exit_code) == (code, 2)
 
 
@@ -57,7 +57,7 @@ def test_what_cannot_be_had(beside: Path, name: str, code: str, said: str) -> No
 def test_what_is_no_name(name: str) -> None:
     assert not is_plugin_name(name)
     with pytest.raises(UsageError):
-        load_plugin(name)
+        resolve_class(name)
 
 
 def test_checking_and_planning_a_scenario_never_imports_its_code(beside: Path, base: str) -> None:

@@ -185,6 +185,7 @@ def test_nearest_names_the_closest_or_all_of_a_few() -> None:
         ("name=Has Blank", "AS-S015", "name"),
         ("nam=x", "AS-S010", "nam"),
         ("cluster.delegation.limit=2", "AS-S013", "cluster.delegation.limit"),
+        ("cluster.delegation.overload=true", "AS-S039", None),
         ("cluster.delegation.limit=yes", "AS-S012", "cluster.delegation.limit"),
         ("cluster.capabilities[decode].reserve=1", "AS-S013", None),
         ("cluster.capabilities[decode].upgrade=decode.hevy", "AS-S020", None),
