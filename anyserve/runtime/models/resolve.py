@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from anyserve.errors import MissingDependencyError
-from anyserve.runtime.models import gguf_llama, packages
+from anyserve.runtime.models import packages
 from anyserve.runtime.models.catalog import (
     BUILTIN_MODELS,
     BuiltinModel,
@@ -89,6 +89,8 @@ def _builtin_path(model: BuiltinModel, store: ModelStore, progress: Progress) ->
     if model.layout is PackageLayout.DIRECTORY:
         progress(ModelProgress("ready", 1.0))
         return member
+    from anyserve.runtime.models import gguf_llama  # noqa: PLC0415 - numpy, for a first use only
+
     source = f"{model.distribution} {packages.version(model)}"
     return store.get(key, source, partial(gguf_llama.convert, member), progress)
 
