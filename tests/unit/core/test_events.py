@@ -45,7 +45,7 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
         int: st.integers(-(2**63), 2**63 - 1),
         float: st.floats(allow_nan=False, allow_infinity=False),
     }
-    return simple.get(hint) or st.from_type(hint)
+    return simple[hint] if hint in simple else st.from_type(hint)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=tag)
