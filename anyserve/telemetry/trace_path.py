@@ -111,7 +111,8 @@ def _add_submission(
         )
         visit = story.visits.get(attempt)
         if visit is not None:
-            _add_visit(path, story, attempt, visit, lost=lost)
+            overtaken = lost and again is not None and _ended_after(visit, again)
+            _add_visit(path, story, attempt, visit, lost=lost, overtaken=overtaken)
         if lost and (visit is None or visit.handed_back is None):
             _add_loss(path, story, attempt, again)
     if served is None and again is None:
@@ -135,7 +136,15 @@ def _add_scheduler(
     path.add((routed.t, routed.boot), SegmentKind.TRANSIT, where, attempt=event.attempt)
 
 
-def _add_visit(path: Path, story: Story, attempt: int, visit: Visit, *, lost: bool) -> None:
+def _ended_after(visit: Visit, again: At[RequestSubmitted]) -> bool:
+    """Whether an attempt went on, unheard, after its origin had given it up."""
+    ended = visit.ended
+    return ended is not None and ended.boot == again.boot and ended.t > again.t
+
+
+def _add_visit(
+    path: Path, story: Story, attempt: int, visit: Visit, *, lost: bool, overtaken: bool
+) -> None:
     received = visit.received_ns
     if received is None:
         return
@@ -149,7 +158,7 @@ def _add_visit(path: Path, story: Story, attempt: int, visit: Visit, *, lost: bo
         path.annotate(f"position {visit.admitted.event.position}")
     if visit.handed_back is not None:
         _add_hand_back(path, story, visit.handed_back, where)
-    elif visit.ended is not None and (lost or _times_count(story)):
+    elif visit.ended is not None and not overtaken and (lost or _times_count(story)):
         _add_engine(path, story, visit, where, lost=lost)
     elif visit.started is not None:
         _add_unfinished(path, story, visit, where, lost=lost)

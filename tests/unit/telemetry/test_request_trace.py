@@ -355,6 +355,36 @@ def test_an_assignment_lost_with_its_replica() -> None:
     assert lengths(build_trace(events))[3:] == [("transit", 7), ("recovery", 1), ("transit", 20)]
 
 
+def test_an_attempt_that_went_on_after_it_was_given_up_is_lost_work_until_then() -> None:
+    """Its replica hung, was lost, and went on later: its own times run past the next attempt."""
+    times = Times(received_ns=2 * MS, decode_ns=300 * MS)
+    log = tell(
+        ("o1", 0, offered()),
+        ("scheduler", 1, routed(1, 1)),
+        ("s1", 2, started(1, 2)),
+        ("o1", 100, RequestSubmitted(id=ID, submission=2, entry="scheduler")),
+        ("scheduler", 101, routed(2, 101, replica="s2", submission=2)),
+        ("s2", 102, started(2, 102)),
+        ("s1", 302, AttemptEnded(id=ID, attempt=1, status="completed", n_tokens=4, times=times)),
+        (
+            "s2",
+            402,
+            AttemptEnded(
+                id=ID,
+                attempt=2,
+                status="completed",
+                n_tokens=4,
+                times=Times(received_ns=102 * MS, decode_ns=300 * MS),
+            ),
+        ),
+        ("o1", 403, outcome("completed", 403, attempt=2)),
+    )
+    trace = build_trace(log, ID)
+    assert trace.skew_ns == 0
+    assert (SegmentKind.LOST_WORK, 98 * MS) in shape(trace)
+    assert (SegmentKind.DECODE, 300 * MS) in shape(trace)
+
+
 def test_an_attempt_that_ended_in_the_queue_did_not_run() -> None:
     ended = AttemptEnded(
         id=ID,
