@@ -12,6 +12,7 @@ from anyserve.core.lifecycle import TicketState
 from anyserve.core.messages import Code
 from anyserve.core.order import MS
 from anyserve.core.scheduler.placing import Placing
+from anyserve.core.scheduler.registry import view_serves
 from anyserve.core.scheduler.state import Ticket
 
 H = TypeVar("H", bound=msg.HandBack)
@@ -26,8 +27,9 @@ class HandBacks(Placing):
             return
         counted = self._is_counted(back)
         self._take_back(ticket, back, now)
-        ticket.excluded.add(back.replica)
         ticket.overload = back.reason is msg.DelegateReason.OVERLOAD
+        if ticket.overload or self._contradicts_registry(back):
+            ticket.excluded.add(back.replica)
         if not counted and ticket.delegations >= self._spec.delegation.limit:
             detail = f"{back.replica} cannot serve it ({back.reason.value})"
             self._reject(ticket, Code.DELEGATION_EXHAUSTED, detail, now)
@@ -104,6 +106,14 @@ class HandBacks(Placing):
         self._know(ticket, back.request, now)
         ticket.last_attempt = max(ticket.last_attempt, back.attempt)
         ticket.received_ns = now
+
+    def _contradicts_registry(self, back: msg.Delegate) -> bool:
+        """Whether the replica cannot serve what its registration admits: it would be chosen again.
+
+        Where it registered another rung only, it may well be the one that serves that rung.
+        """
+        view = self._registry.replicas.get(back.replica)
+        return view is None or view_serves(view, back.request, back.request.capability)
 
     def _is_counted(self, back: msg.HandBack) -> bool:
         """Whether an earlier life of the scheduler counted this very hand-back."""

@@ -41,9 +41,22 @@ class Placing(SchedulerBase):
     def _could_return(self, ticket: Ticket, now: int) -> bool:
         """Whether a replica that could serve may (re)appear within the patience."""
         patience = self._rules.wait_for_replica_ms * MS
-        return now - self._started_ns < patience or any(
-            self._registry.may_return(ticket.request, rung, now, patience)
-            for rung in self._ladder.rungs(ticket.request.capability)
+        rungs = list(self._ladder.rungs(ticket.request.capability))
+        if now - self._started_ns < patience and self._is_awaited(ticket.request, rungs):
+            return True
+        return any(self._registry.may_return(ticket.request, rung, now, patience) for rung in rungs)
+
+    def _is_awaited(self, request: msg.Request, rungs: list[str]) -> bool:
+        """Whether somebody who could serve has yet to register with this young scheduler life."""
+        if self._epoch > 1:
+            return True  # who had registered with an earlier life is not known here
+        tokens = request.prompt_tokens + request.max_tokens
+        return any(
+            offer.capability in rungs
+            and (offer.limits.max_tokens is None or tokens <= offer.limits.max_tokens)
+            for replica in self._spec.replicas
+            if replica.id not in self._registry.replicas
+            for offer in replica.offers
         )
 
     def _entry_for(self, ticket: Ticket) -> ReplicaView | None:

@@ -35,10 +35,20 @@ class Registry:
         self.reindex(view)
         return view
 
-    def mark_lost(self, view: ReplicaView, now: int) -> None:
-        """Its process is gone or cut off; it stays known, since it may come back."""
+    def mark_lost(self, view: ReplicaView, now: int, *, silent: bool) -> None:
+        """Its process is gone or cut off; it stays known, since it may come back.
+
+        One that was only `silent` comes back by being heard, any other by a new registration.
+        """
+        view.hushed = view.state if silent else None
         view.state = ReplicaState.LOST
         view.lost_ns = now
+        self.reindex(view)
+
+    def mark_heard(self, view: ReplicaView) -> None:
+        """One that was lost for its silence is as it was before."""
+        assert view.hushed is not None
+        view.state, view.hushed, view.lost_ns = view.hushed, None, None
         self.reindex(view)
 
     def reindex(self, view: ReplicaView) -> None:

@@ -43,8 +43,28 @@ class Replicas(Placing):
         if not view.take_credit(credit, now):
             return
         self._registry.touch(view)
+        if view.hushed is not None:
+            self._welcome_back(view, now)
         self._say_again(view, now)
         self._fill(view, now)
+
+    def _welcome_back(self, view: ReplicaView, now: int) -> None:
+        """It was lost for its silence (or ours: a process that stood still), and lives."""
+        self._registry.mark_heard(view)
+        self._emit(
+            ev.ReplicaChanged(
+                replica=view.id,
+                state=view.state.value,
+                incarnation=view.incarnation,
+                detail="heard again",
+            )
+        )
+        for request_id, attempt, submission in view.orphans:
+            ticket = self._tickets.get(request_id)
+            if ticket is None or ticket.submission != submission:  # its origin went on without it
+                self._cancel_attempt(view, request_id, attempt, None, Code.REPLICA_LOST)
+        view.orphans = []
+        self._review(now)
 
     def _say_again(self, view: ReplicaView, now: int) -> None:
         """Send again what has had time to arrive and seems not to have."""
@@ -111,12 +131,12 @@ class Replicas(Placing):
             view.connection,
         ):
             if view.state is not ReplicaState.STOPPED:
-                self._lose(view, now, "last will")
+                self._lose(view, now, "last will", silent=False)
             return
         self._gone_origins[gone.source, gone.incarnation] = (gone.connection, now)
 
-    def _lose(self, view: ReplicaView, now: int, why: str) -> None:
-        self._registry.mark_lost(view, now)
+    def _lose(self, view: ReplicaView, now: int, why: str, *, silent: bool) -> None:
+        self._registry.mark_lost(view, now, silent=silent)
         self._emit(
             ev.ReplicaChanged(
                 replica=view.id,
@@ -125,6 +145,8 @@ class Replicas(Placing):
                 detail=why,
             )
         )
+        if silent:
+            view.orphans = [(one.id, one.attempt, one.submission) for one in view.bound.values()]
         self._lose_bound(view, Code.REPLICA_LOST)
         self._review(now)
 

@@ -106,8 +106,8 @@ class ReplicaView:
 
     __slots__ = (
         "assigned_total", "bound", "concurrency", "connection", "credit_sequence", "granted_total",
-        "heard_ns", "id", "incarnation", "load", "lost_ns", "offers", "ordinal", "revision",
-        "state", "synced", "taken_total", "turn", "unacked", "version",
+        "heard_ns", "hushed", "id", "incarnation", "load", "lost_ns", "offers", "ordinal",
+        "orphans", "revision", "state", "synced", "taken_total", "turn", "unacked", "version",
     )  # fmt: skip
 
     def __init__(self, registration: Registration, now: int) -> None:
@@ -116,6 +116,10 @@ class ReplicaView:
         self.version = 0
         self.turn = 0
         self.lost_ns: int | None = None
+        self.hushed: ReplicaState | None = None
+        """The state it had when it was lost for its silence: it may be heard again as it was."""
+        self.orphans: list[tuple[str, int, int]] = []
+        """Request, attempt and submission of what was bound to it then."""
         self.bound: dict[str, Ticket] = {}
         self.load = Load()
         self._reset_counters()
@@ -154,7 +158,8 @@ class ReplicaView:
         self.offers = tuple(registration.offers)
         self.concurrency = registration.concurrency
         self.heard_ns = now
-        self.lost_ns = None
+        self.lost_ns = self.hushed = None
+        self.orphans = []
 
     def take_credit(self, credit: Credit, now: int) -> bool:
         """Fold the counters of a credit; False where it is not news."""

@@ -41,7 +41,8 @@ class Timekeeping(Replicas):
         for view in list(self._registry.replicas.values()):
             silent = now - view.heard_ns > silent_ns
             if silent and view.state not in (ReplicaState.LOST, ReplicaState.STOPPED):
-                self._lose(view, now, f"no heartbeat for {self._rules.lost_after_ms} ms")
+                why = f"no heartbeat for {self._rules.lost_after_ms} ms"
+                self._lose(view, now, why, silent=True)
 
     def _check_waiting(self, now: int) -> None:
         patience = self._rules.wait_for_replica_ms * MS
