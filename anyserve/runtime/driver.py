@@ -18,7 +18,7 @@ from anyserve.runtime.bus.base import Will
 from anyserve.runtime.bus.mqtt import MqttBus
 from anyserve.runtime.bus.outbox import BatchReader, Outbox
 from anyserve.runtime.eventsink import EventSink
-from anyserve.runtime.wire import RETAINED, Topics, encode, qos_of
+from anyserve.runtime.wire import RETAINED, Topics, encode, is_lazy, qos_of
 
 _LOG = logging.getLogger(__name__)
 LAG_BYTES: Final = 32 * 2**20
@@ -131,6 +131,7 @@ class Driver:
                     effect.message,
                     qos=qos_of(effect),
                     retain=effect.inbox in RETAINED,
+                    lazy=is_lazy(effect),
                 )
             elif isinstance(effect, Emit):
                 self.events.emit(effect.event, t=now)

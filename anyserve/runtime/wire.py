@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from anyserve.core.effects import Inbox, Send
-from anyserve.core.messages import Frame, KeepAlive
+from anyserve.core.messages import Frame, KeepAlive, Settled
 
 encode: Final = msgspec.json.Encoder().encode
 """Any message or event as JSON."""
@@ -45,3 +45,8 @@ class Topics:
 def qos_of(send: Send) -> int:
     """0 for the token stream, which repairs itself; 1 for all else."""
     return 0 if isinstance(send.message, (Frame, KeepAlive)) else 1
+
+
+def is_lazy(send: Send) -> bool:
+    """Whether a message may wait a moment for company: nobody waits for a settlement."""
+    return isinstance(send.message, Settled)

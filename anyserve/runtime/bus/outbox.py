@@ -19,6 +19,8 @@ from anyserve.runtime.bus.base import Bus
 _LOG = logging.getLogger(__name__)
 MAX_PAYLOAD_BYTES: Final = 16 * 2**20
 _HEADROOM_BYTES: Final = 1024  # topic, packet header, brackets
+LAZY_S: Final = 0.04
+"""How long a lazy message waits for company; well below the first repetition of an end."""
 
 T = TypeVar("T")
 
@@ -26,9 +28,10 @@ T = TypeVar("T")
 class _Batch:
     """What waits for one topic until the end of the turn."""
 
-    __slots__ = ("parts", "qos", "retain", "size")
+    __slots__ = ("lazy", "parts", "qos", "retain", "size")
 
     def __init__(self, *, retain: bool) -> None:
+        self.lazy = True
         self.parts: list[bytes] = []
         self.size = 2
         self.qos = 0
@@ -38,7 +41,7 @@ class _Batch:
 class Outbox:
     """Collects messages per topic and publishes each topic's list once per event-loop turn.
 
-    Order is kept within a topic. A list is sent with the highest QoS of its messages. Lists stay
+    A lazy message waits up to `LAZY_S` for another one of its topic to travel with. Order is kept within a topic. A list is sent with the highest QoS of its messages. Lists stay
     below half of the broker's maximum payload; a single larger message travels alone.
     """
 
@@ -53,10 +56,13 @@ class Outbox:
         self._encode = encode
         self._batches: dict[str, _Batch] = {}
         self._scheduled = False
+        self._lazy_timer: asyncio.TimerHandle | None = None
         self._split_bytes = max_payload_bytes // 2
         self._limit_bytes = max_payload_bytes - _HEADROOM_BYTES
 
-    def put(self, topic: str, message: Any, *, qos: int, retain: bool = False) -> None:
+    def put(
+        self, topic: str, message: Any, *, qos: int, retain: bool = False, lazy: bool = False
+    ) -> None:
         """Add one message (an object for `encode`, or its JSON as bytes) to its topic's list.
 
         Raises:
@@ -75,9 +81,13 @@ class Outbox:
         batch.parts.append(encoded)
         batch.size += len(encoded) + 1
         batch.qos = max(batch.qos, qos)
-        if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self.flush)
+        if not lazy:
+            batch.lazy = False
+            if not self._scheduled:
+                self._scheduled = True
+                asyncio.get_running_loop().call_soon(self._flush_urgent)
+        elif self._lazy_timer is None:
+            self._lazy_timer = asyncio.get_running_loop().call_later(LAZY_S, self.flush)
 
     def clear(self, topic: str) -> None:
         """Remove the retained message of a topic, after what already waits for that topic."""
@@ -87,11 +97,18 @@ class Outbox:
         self._bus.publish(topic, b"", qos=1, retain=True)
 
     def flush(self) -> None:
-        """Publish what waits now (it also happens by itself, at the end of the turn)."""
-        self._scheduled = False
+        """Publish what waits now, lazy or not."""
+        if self._lazy_timer is not None:
+            self._lazy_timer.cancel()
+            self._lazy_timer = None
         batches, self._batches = self._batches, {}
         for topic, batch in batches.items():
             self._publish(topic, batch)
+
+    def _flush_urgent(self) -> None:
+        self._scheduled = False
+        for topic in [topic for topic, batch in self._batches.items() if not batch.lazy]:
+            self._publish(topic, self._batches.pop(topic))
 
     def _fits(self, batch: _Batch, encoded: bytes, *, retain: bool) -> bool:
         return batch.retain == retain and batch.size + len(encoded) < self._split_bytes
