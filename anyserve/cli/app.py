@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
+from typer.core import TyperGroup
 from typer.main import get_command
 
 from anyserve.cli.commands import (
@@ -23,9 +24,6 @@ from anyserve.cli.commands import (
 )
 from anyserve.cli.diagnostics import ExitCode
 from anyserve.cli.session import session_of
-
-if TYPE_CHECKING:
-    from typer.core import TyperGroup
 
 _HELP: Final = """
 Run capability-oriented LLM serving systems on this machine, and see every hop of every request.
@@ -55,7 +53,8 @@ def make_command() -> TyperGroup:
         group.register(app)
     nodes.register(app)
     command = get_command(app)
-    return command  # type: ignore[return-value]  # an application with a callback is a group
+    assert isinstance(command, TyperGroup)  # an application with a callback is one
+    return command
 
 
 def _root(

@@ -76,7 +76,9 @@ def list_models(session: Session, *, as_json: bool) -> None:
         return
     for entry in entries:
         state = "installed" if entry["installed"] else f"{entry['download_mib']} MiB to download"
-        session.output.line(f"{entry['name']:<14} {entry['task']:<9} {state:<22} {entry['summary']}")
+        session.output.line(
+            f"{entry['name']:<14} {entry['task']:<9} {state:<22} {entry['summary']}"
+        )
     missing = [entry for entry in entries if not entry["installed"]]
     for entry in missing:
         session.diagnostics.hint(f"{entry['name']}: {entry['install']}")

@@ -71,9 +71,7 @@ def _print_validated(
         session.output.line(f"{session.terminal.mark(ok=True)} {path}: {counts}")
 
 
-def show_file(
-    session: Session, path: Path, overrides: Sequence[str], *, as_json: bool
-) -> None:
+def show_file(session: Session, path: Path, overrides: Sequence[str], *, as_json: bool) -> None:
     """What the scenario says, defaults and overrides included."""
     scenario = load_scenario(path, overrides)
     if as_json:

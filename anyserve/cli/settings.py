@@ -170,9 +170,7 @@ def _checked(table: Mapping[str, Any], path: Path) -> Iterator[tuple[str, Value]
         setting = _BY_NAME.get(name)
         if setting is None:
             raise _unknown(key, path)
-        if not isinstance(value, setting.kind) or (
-            setting.kind is int and isinstance(value, bool)
-        ):
+        if not isinstance(value, str | bool | int) or type(value) is not setting.kind:
             raise _wrong(f"{path}: {key}", value, f"it takes a {setting.kind.__name__}")
         yield name, value
 

@@ -58,9 +58,7 @@ def down(
     context: typer.Context,
     name: _Name = None,
     *,
-    kill: Annotated[
-        bool, typer.Option("--kill", help="Do not wait for running requests.")
-    ] = False,
+    kill: Annotated[bool, typer.Option("--kill", help="Do not wait for running requests.")] = False,
     timeout: Annotated[
         float, typer.Option(metavar="S", min=0.1, help="Give up after so many seconds.")
     ] = 60.0,

@@ -31,7 +31,11 @@ def list_(context: typer.Context, *, runs: RunsDir = None, as_json: AsJson = Fal
 
 
 def show(
-    context: typer.Context, run: RunName = "latest", *, runs: RunsDir = None, as_json: AsJson = False
+    context: typer.Context,
+    run: RunName = "latest",
+    *,
+    runs: RunsDir = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show one run."""
     from anyserve.cli.recorded import show_one  # noqa: PLC0415 - loaded when asked for

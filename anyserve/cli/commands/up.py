@@ -113,4 +113,3 @@ def up(
         as_json=as_json,
     )
     raise typer.Exit(run_up(session, options))
-

@@ -63,8 +63,8 @@ def plan_lines(prepared: Prepared) -> list[str]:
     plan = plan_object(prepared)
     traffic = plan["traffic"]
     lines = [
-        f"{plan['scenario']}  seed {plan['seed']}  {traffic['requests']} requests "
-        f"in {traffic['duration_s']:g} s",
+        f"{plan['scenario']}  seed {plan['seed']}",
+        f"traffic   {traffic['requests']} requests in {traffic['duration_s']:g} s",
         f"broker    {plan['broker']}, topics {plan['topics']}",
         f"scheduler policy {plan['policy']}, at most {plan['delegation_limit']} delegation(s)",
     ]

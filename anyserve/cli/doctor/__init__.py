@@ -1,0 +1,1 @@
+"""`anyserve doctor`: small checks of this machine."""

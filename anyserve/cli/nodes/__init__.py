@@ -1,0 +1,1 @@
+"""Single processes of a cluster, started by hand."""

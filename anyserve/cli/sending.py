@@ -1,0 +1,237 @@
+"""`anyserve send`: one request to a running cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from anyserve.cli.diagnostics import ExitCode
+from anyserve.cli.finish import read_resolved
+from anyserve.cli.session import Session
+from anyserve.core.capability import Ladder
+from anyserve.core.effects import Outcome, OutcomeKind
+from anyserve.core.spec import ClusterSpec, EngineSpec
+from anyserve.errors import AnyServeError, TimeLimitError, UsageError
+from anyserve.runtime.bus.address import Role
+from anyserve.runtime.clusters import ClusterRecord, ClusterStore, state_dir
+from anyserve.runtime.engines.base import Sampling, Task
+from anyserve.runtime.models.resolve import resolve_model
+from anyserve.runtime.models.tokenizers import TextTokenizer
+from anyserve.runtime.origin import Draft, Handle, OriginClient
+from anyserve.runtime.process import boot_id
+from anyserve.telemetry.runs import RunDirectory
+
+SCHEMA: Final = "anyserve.answer/1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendOptions:
+    """What to ask, and of whom."""
+
+    text: str
+    capability: str
+    entry: str
+    max_tokens: int
+    temperature: float
+    stream: bool
+    raw: bool
+    timeout_s: float
+    cluster: str | None
+    as_json: bool
+
+
+class Codec:
+    """Text to ids and back: the model's own tokenizer, or bytes where nothing real computes."""
+
+    def __init__(self, tokenizer: TextTokenizer | None) -> None:
+        self._tokenizer = tokenizer
+        self._detokenizer = None if tokenizer is None else tokenizer.detokenizer()
+
+    def encode(self, text: str, *, chat: bool) -> list[int]:
+        """The prompt's token ids; `chat` applies the model's chat template if it has one."""
+        if self._tokenizer is None:
+            return list(text.encode())
+        if chat and self._tokenizer.has_chat_template:
+            return self._tokenizer.encode_chat([{"role": "user", "content": text}])
+        return self._tokenizer.encode(text)
+
+    def push(self, ids: Sequence[int]) -> str:
+        """The text that is certain after these tokens."""
+        if self._detokenizer is None:
+            return bytes(token & 0xFF for token in ids).decode("utf-8", "replace")
+        return self._detokenizer.push(ids)
+
+    def finish(self) -> str:
+        """The rest of the text."""
+        return "" if self._detokenizer is None else self._detokenizer.finish()
+
+
+def run_send(session: Session, options: SendOptions) -> int:
+    """Send the request and show the answer; 0 where it was completed, else 1.
+
+    Raises:
+        AnyServeError: no cluster, no such capability, no broker, or no time left.
+    """
+    name = session.setting("cluster", options.cluster)
+    store = ClusterStore(state_dir(session.environ))
+    record = store.find(None if name is None else str(name))
+    cluster = _cluster_of(record)
+    engine = _engine_for(cluster, options.capability)
+    text = sys.stdin.read() if options.text == "-" else options.text
+    sending = _Sending(session, options, record, cluster, engine)
+    return asyncio.run(sending.run(text))
+
+
+class _Sending:
+    def __init__(
+        self,
+        session: Session,
+        options: SendOptions,
+        record: ClusterRecord,
+        cluster: ClusterSpec,
+        engine: EngineSpec,
+    ) -> None:
+        self._session = session
+        self._options = options
+        self._task = Task(engine.task)
+        self._codec = Codec(load_tokenizer(engine))
+        now_ms = time.time_ns() // 1_000_000
+        self._client = OriginClient(
+            address=record.broker,
+            credential=record.role_credentials().of(Role.ORIGIN),
+            prefix=record.prefix,
+            name=f"cli-{os.getpid()}",
+            cluster=cluster,
+            incarnation=now_ms,
+            boot=boot_id(),
+        )
+
+    async def run(self, text: str) -> int:
+        options = self._options
+        begun_s = time.monotonic()
+        await self._client.start()
+        try:
+            handle = self._client.offer(self._draft(text), streamed=True)
+            async with asyncio.timeout(options.timeout_s):
+                answer = await self._read(handle)
+                outcome = await handle.outcome
+        except TimeoutError:
+            message = f"no answer within {options.timeout_s:g} s"
+            raise TimeLimitError(message, code="send_timeout", hint="--timeout S") from None
+        finally:
+            await self._client.close()
+        self._show(handle, outcome, answer, time.monotonic() - begun_s)
+        completed = outcome.kind is OutcomeKind.COMPLETED
+        return ExitCode.OK if completed else ExitCode.EXPECTATIONS_FAILED
+
+    def _draft(self, text: str) -> Draft:
+        options = self._options
+        chat = not options.raw and self._task is Task.GENERATE
+        return Draft(
+            capability=options.capability,
+            prompt_ids=self._codec.encode(text, chat=chat),
+            max_tokens=options.max_tokens,
+            task=self._task,
+            sampling=Sampling(max_tokens=options.max_tokens, temperature=options.temperature),
+            entry=options.entry,
+        )
+
+    async def _read(self, handle: Handle) -> str:
+        parts: list[str] = []
+        async for frame in handle:
+            self._take(self._codec.push(frame.tokens), parts)
+        self._take(self._codec.finish(), parts)
+        return "".join(parts)
+
+    def _take(self, text: str, parts: list[str]) -> None:
+        parts.append(text)
+        if self._options.stream and text:
+            self._session.output.text(_safe(text))
+
+    def _show(self, handle: Handle, outcome: Outcome, answer: str, took_s: float) -> None:
+        options, output = self._options, self._session.output
+        if options.as_json:
+            output.json(self._object(handle, outcome, answer, took_s))
+            return
+        if handle.data:
+            output.line(bytes(handle.data[-1]).decode())
+        elif options.stream:
+            output.line()
+        else:
+            output.line(_safe(answer))
+        if outcome.kind is not OutcomeKind.COMPLETED:
+            code = outcome.code.value if outcome.code else outcome.kind.value
+            text = outcome.message or f"the request was {outcome.kind.value}"
+            self._session.diagnostics.error(code, text, f"anyserve explain {code}")
+            return
+        self._session.diagnostics.say(
+            f"{handle.id}: {outcome.n_tokens} tokens from {outcome.served_by} in {took_s:.2f} s"
+        )
+
+    def _object(
+        self, handle: Handle, outcome: Outcome, answer: str, took_s: float
+    ) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "id": handle.id,
+            "outcome": outcome.kind.value,
+            "code": outcome.code.value if outcome.code else None,
+            "message": outcome.message or None,
+            "text": answer,
+            "data": [json.loads(bytes(one)) for one in handle.data],
+            "n_tokens": outcome.n_tokens,
+            "finish": outcome.finish,
+            "served_by": outcome.served_by,
+            "took_s": round(took_s, 4),
+        }
+
+
+def _safe(text: str) -> str:
+    """A model's text, without the control characters that could steer a terminal."""
+    return "".join(char if char.isprintable() or char in "\n\t" else " " for char in text)
+
+
+def _cluster_of(record: ClusterRecord) -> ClusterSpec:
+    cluster = read_resolved(RunDirectory(Path(record.run_dir))).cluster
+    if cluster is None:
+        raise UsageError(
+            f"{record.name} has left no readable scenario in {record.run_dir}",
+            code="no_cluster",
+            hint="was the run directory moved?",
+        )
+    return cluster
+
+
+def _engine_for(cluster: ClusterSpec, capability: str) -> EngineSpec:
+    """The engine that will compute an answer: that of the lowest rung that is offered."""
+    for rung in Ladder(cluster.ladder.upgrades).rungs(capability):
+        for replica in cluster.replicas:
+            if any(offer.capability == rung for offer in replica.offers):
+                return replica.engine
+    known = sorted({offer.capability for replica in cluster.replicas for offer in replica.offers})
+    raise UsageError(
+        f"no replica of {cluster.name} offers {capability}",
+        code="unknown_capability",
+        hint=f"it offers: {', '.join(known)}",
+    )
+
+
+def load_tokenizer(engine: EngineSpec) -> TextTokenizer | None:
+    """The tokenizer of an engine's model; None where nothing real computes and none is at hand."""
+    if engine.model is None:
+        return None
+    try:
+        model = resolve_model(engine.model)
+        if model.tokenizer_path is not None:
+            return TextTokenizer(Path(model.path))
+    except AnyServeError:
+        if engine.kind == "vllm":
+            raise
+    return None
