@@ -35,15 +35,10 @@ from anyserve.workload.facts import (
     upgrades_of,
 )
 from anyserve.workload.load import Scenario
-from anyserve.workload.plan import (
-    SCHEDULER_ENTRY,
-    PlannedPhase,
-    StreamPlan,
-    TrafficPlan,
-    make_plan,
-)
+from anyserve.workload.plan import StreamPlan, make_plan
 from anyserve.workload.problems import nearest
 from anyserve.workload.schema import Engine, Fault, Replica, ScenarioFile, Section, SloTimes
+from anyserve.workload.traffic import SCHEDULER_ENTRY, PlannedPhase, TrafficPlan
 
 ANY_ENTRY = "any"
 ANY_CAPABILITY = "*"

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from operator import itemgetter
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
@@ -24,62 +24,17 @@ from anyserve.workload.arrivals import (
 from anyserve.workload.facts import Task
 from anyserve.workload.lengths import draw_lengths
 from anyserve.workload.schema import Phase, Prefix, Stream
+from anyserve.workload.traffic import (
+    PlannedPhase,
+    PlannedRequest,
+    Segment,
+    TrafficPlan,
+)
 
 NS_PER_MS: Final = 1_000_000
-SCHEDULER_ENTRY: Final = "scheduler"
 _HASH_MASK: Final = (1 << 63) - 1
 _ODD: Final = 0x1E3779B97F4A7C15
 """Odd, so that multiples of it stay distinct modulo a power of two."""
-
-Segment = tuple[int, int]
-"""A part of a prompt: (hash, tokens). Equal hashes have equal tokens, as far as both go."""
-
-
-class PlannedPhase(msgspec.Struct, frozen=True):
-    """A phase on the clock that starts with the traffic."""
-
-    name: str
-    start_ns: int
-    end_ns: int
-
-
-class PlannedRequest(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """One request. `n` counts from 0 in order of time; `entry` is a replica's id or `scheduler`.
-
-    `sampling` holds the engine's parameters without `max_tokens`.
-    """
-
-    n: int
-    at_ns: int
-    stream: str
-    phase: str
-    capability: str
-    segments: tuple[Segment, ...]
-    max_tokens: int
-    entry: str = SCHEDULER_ENTRY
-    task: Literal["generate", "embed"] = "generate"
-    attributes: Mapping[str, str] = {}
-    priority: int = 0
-    deadline_ms: int | None = None
-    sampling: Mapping[str, Any] = {}
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Length of the prompt."""
-        return sum(length for _hash, length in self.segments)
-
-
-class TrafficPlan(msgspec.Struct, frozen=True):
-    """All requests, sorted by time. JSON both ways with msgspec."""
-
-    seed: int
-    phases: tuple[PlannedPhase, ...]
-    requests: tuple[PlannedRequest, ...]
-
-    @property
-    def duration_ns(self) -> int:
-        """From the start of traffic to the end of its last phase."""
-        return self.phases[-1].end_ns if self.phases else 0
 
 
 class StreamPlan(msgspec.Struct, frozen=True, kw_only=True):

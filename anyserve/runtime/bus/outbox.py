@@ -41,8 +41,9 @@ class _Batch:
 class Outbox:
     """Collects messages per topic and publishes each topic's list once per event-loop turn.
 
-    A lazy message waits up to `LAZY_S` for another one of its topic to travel with. Order is kept within a topic. A list is sent with the highest QoS of its messages. Lists stay
-    below half of the broker's maximum payload; a single larger message travels alone.
+    Order is kept within a topic. A list is sent with the highest QoS of its messages. Lists stay
+    below half of the broker's maximum payload; a single larger message travels alone. A lazy
+    message waits up to `LAZY_S` for another one of its topic to travel with.
     """
 
     def __init__(

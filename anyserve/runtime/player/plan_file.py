@@ -8,7 +8,7 @@ import msgspec
 
 from anyserve.errors import UsageError
 from anyserve.runtime.wire import encode
-from anyserve.workload.plan import TrafficPlan
+from anyserve.workload.traffic import TrafficPlan
 
 
 def write_plan(path: Path, plan: TrafficPlan) -> None:

@@ -19,7 +19,7 @@ from anyserve.runtime.player.prompts import Prompts
 from anyserve.runtime.process import NodeConfig, Stop
 from anyserve.runtime.wire import encode
 from anyserve.telemetry.log import EventLogWriter
-from anyserve.workload.plan import PlannedRequest, TrafficPlan
+from anyserve.workload.traffic import PlannedRequest, TrafficPlan
 
 _LOG = logging.getLogger(__name__)
 LEAD_S: Final = 0.2

@@ -17,7 +17,7 @@ from anyserve.runtime.models.prompts import PromptMaker
 from anyserve.runtime.models.resolve import resolve_model
 from anyserve.runtime.models.tokenizers import TextTokenizer
 from anyserve.runtime.origin import Draft
-from anyserve.workload.plan import PlannedRequest, Segment
+from anyserve.workload.traffic import PlannedRequest, Segment
 
 IMAGINARY_VOCABULARY: Final = 32_000
 

@@ -13,7 +13,7 @@ from anyserve.errors import UsageError
 from anyserve.workload.arrivals import RateStep, constant_arrivals, expected_count
 from anyserve.workload.compile import compile_scenario
 from anyserve.workload.load import parse_scenario
-from anyserve.workload.plan import TrafficPlan
+from anyserve.workload.traffic import TrafficPlan
 
 SECOND = 1_000_000_000
 
