@@ -37,8 +37,8 @@ Stop a running cluster. Nothing to stop is not an error.
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("status", help=_STATUS)(status)
-    app.command("down", help=_DOWN)(down)
+    app.command("status", help=_STATUS, short_help="Show the clusters that run here.")(status)
+    app.command("down", help=_DOWN, short_help="Stop a running cluster.")(down)
 
 
 def status(

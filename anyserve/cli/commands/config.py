@@ -20,7 +20,13 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(name="config", rich_markup_mode=None)
     group.command("show", help="Show the settings.")(show)
     group.command("path", help="Show which files are read, strongest first.")(path)
-    app.add_typer(group, name="config", help=_HELP, no_args_is_help=True)
+    app.add_typer(
+        group,
+        name="config",
+        help=_HELP,
+        short_help="Show settings and where they come from.",
+        no_args_is_help=True,
+    )
 
 
 def show(

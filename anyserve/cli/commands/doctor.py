@@ -7,12 +7,12 @@ import typer
 from anyserve.cli.commands.options import AsJson
 from anyserve.cli.session import session_of
 
+_HELP = "Check this machine: what is there, what is not, how to mend it."
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("doctor", help="Check this machine: what is there, what is not, how to mend it.")(
-        doctor
-    )
+    app.command("doctor", help=_HELP, short_help="Check this machine.")(doctor)
 
 
 def doctor(context: typer.Context, *, as_json: AsJson = False) -> None:

@@ -21,7 +21,7 @@ Explain a code: of an error, of a scenario's problem, or of a request's outcome.
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("explain", help=_HELP)(explain)
+    app.command("explain", help=_HELP, short_help="Explain a code.")(explain)
 
 
 def explain(

@@ -53,10 +53,10 @@ engine works on this machine.
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("broker", help=_BROKER)(broker)
-    app.command("scheduler", help=_SCHEDULER)(scheduler)
-    app.command("replica", help=_REPLICA)(replica)
-    app.command("worker", help=_WORKER)(worker)
+    app.command("broker", help=_BROKER, short_help="Run a broker alone.")(broker)
+    app.command("scheduler", help=_SCHEDULER, short_help="Run a scheduler alone.")(scheduler)
+    app.command("replica", help=_REPLICA, short_help="Run a replica alone.")(replica)
+    app.command("worker", help=_WORKER, short_help="Try a replica's engine alone.")(worker)
 
 
 def broker(

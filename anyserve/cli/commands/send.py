@@ -21,7 +21,7 @@ Send one request to a running cluster and show the answer as it comes.
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("send", help=_HELP)(send)
+    app.command("send", help=_HELP, short_help="Send one request to a running cluster.")(send)
 
 
 def send(

@@ -23,7 +23,7 @@ REQUEST is its id, or the end of one: player/1764000000000/12 or just 12.
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("trace", help=_HELP)(trace)
+    app.command("trace", help=_HELP, short_help="Show where a request's time went, and why.")(trace)
 
 
 def trace(

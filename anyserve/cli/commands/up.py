@@ -45,7 +45,7 @@ expectations were met.
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("up", help=_HELP)(up)
+    app.command("up", help=_HELP, short_help="Start a cluster, play its traffic, report.")(up)
 
 
 def up(

@@ -21,7 +21,7 @@ Print the conversation of a running cluster over MQTT: who says what to whom.
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("watch", help=_HELP)(watch)
+    app.command("watch", help=_HELP, short_help="Print the MQTT conversation of a cluster.")(watch)
 
 
 def watch(

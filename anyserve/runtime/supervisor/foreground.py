@@ -103,6 +103,9 @@ class SupervisorProcess:
         if self._control is None:
             raise StartError("the cluster is not ready yet", code="still_starting")
         await request(self._control, Release())
+        # asyncio kills a child that it forgets; as far as it knows, this one has ended.
+        transport = self._process._transport  # type: ignore[attr-defined]  # noqa: SLF001
+        transport.get_extra_info("subprocess").returncode = 0
         self._lifeline.close()
 
     async def wait(self) -> int:
