@@ -189,7 +189,6 @@ class Origin:
         key: StreamKey = (frame.replica, frame.incarnation, frame.attempt)
         if pending.stream is None:
             pending.stream = key
-            pending.state = OriginState.WAITING
         if pending.stream != key:
             return
         self._hear(pending, frame.replica, frame.attempt, now)

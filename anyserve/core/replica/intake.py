@@ -35,7 +35,7 @@ class Intake(Work):
         slot.ordinal = assign.ordinal
         if self._draining:
             self._hand_back(slot, self._return(slot), "draining", "", now)
-        elif self._state is ReplicaState.STARTING:
+        elif self._state in (ReplicaState.STARTING, ReplicaState.STOPPED):
             self._refuse(slot, RefuseReason.STALE_REGISTRATION, "its worker is not ready", now)
         elif self.offer_for(request) is None:
             self._refuse(slot, RefuseReason.STALE_REGISTRATION, "not registered here", now)

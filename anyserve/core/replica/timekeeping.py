@@ -16,6 +16,8 @@ from anyserve.core.replica.slot import AttemptKey, Slot
 from anyserve.core.replica.work import FIRST_REPEAT_MS, Work
 
 KEEP_ALIVE_MS = 1_000
+BOUNCED_MS = 30_000
+"""How long an attempt that never ran is remembered, so that repetitions are recognised."""
 MAX_REPEATS = 8
 TOMBSTONE_S = 120
 
@@ -72,7 +74,10 @@ class Timekeeping(Work):
 
     def _is_forgotten(self, slot: Slot, now: int) -> bool:
         ended = slot.ended_ns if slot.ended_ns is not None else now
-        return now - ended > slot.request.lifetime_ms * MS
+        # An origin settles only where it knows that its request was: not where a request bounced off.
+        bounced = slot.attempt != msg.ENTRY_ATTEMPT and not slot.frames
+        kept_ms = min(BOUNCED_MS, slot.request.lifetime_ms) if bounced else slot.request.lifetime_ms
+        return now - ended > kept_ms * MS
 
     def _repeat_end(self, slot: Slot, now: int) -> None:
         """The origin has not settled it: say the end again, more and more rarely."""
