@@ -68,7 +68,8 @@ class Candidate(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class RequestRouted(Event, frozen=True, tag="request.routed"):
-    """Scheduler: bound to a replica, and why. `excluded` counts replicas per reason."""
+    """Scheduler: bound to a replica, and why. `excluded` counts replicas per reason. `eligible`
+    counts those that could take it; above 64 with credit it is an upper bound."""
 
     id: str
     attempt: int

@@ -205,6 +205,8 @@ class ReplicaBase:
             self._say_lost(slot)
         elif slot.answer is not None:
             self._to_scheduler(msgspec.structs.replace(slot.answer, epoch=self._epoch))  # type: ignore[arg-type]
+        elif slot.rejection is not None:
+            self._out.append(Send(Inbox.ORIGIN, slot.request.origin, slot.rejection))
         elif slot.end is not None:
             self._say_ended(slot, slot.end.status)
         elif slot.entered:
@@ -358,5 +360,6 @@ class ReplicaBase:
             detail=detail,
             retry_after_ms=retry_after_ms,
         )
+        slot.rejection = rejected
         self._out.append(Send(Inbox.ORIGIN, slot.request.origin, rejected))
         self._say_ended(slot, AttemptStatus.FAILED)

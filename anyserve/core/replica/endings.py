@@ -78,7 +78,7 @@ class Endings(Work):
             self._out.append(Send(Inbox.ORIGIN, origin, unknown))
             return
         slot.heard_ns = now
-        if slot.answer is not None or slot.lost:
+        if slot.answer is not None or slot.lost or slot.rejection is not None:
             self._say_again(slot)
         missing = slot.frames[repair.sequence :]
         for frame in missing:

@@ -9,6 +9,7 @@ from anyserve.core.messages import (
     End,
     Frame,
     HandBack,
+    Rejected,
     Request,
     Times,
 )
@@ -24,8 +25,8 @@ class Slot:
     __slots__ = (
         "answer", "attempt", "cached_tokens", "cancelling", "counts", "end", "ended_ns", "entered",
         "finishes", "first_ns", "forget", "frames", "heard_ns", "id", "lost", "order", "ordinal",
-        "received_ns", "repeats", "request", "resumed", "scheduled_ns", "started_ns", "state",
-        "submission",
+        "received_ns", "rejection", "repeats", "request", "resumed", "scheduled_ns", "started_ns",
+        "state", "submission",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +55,8 @@ class Slot:
         self.end: End | None = None
         self.answer: HandBack | None = None
         """How it was handed back, to be said again when asked."""
+        self.rejection: Rejected | None = None
+        """That it was rejected here, likewise."""
         self.repeats = 0
         self.cancelling = False
         self.forget = False

@@ -74,7 +74,7 @@ class Timekeeping(Work):
 
     def _is_forgotten(self, slot: Slot, now: int) -> bool:
         ended = slot.ended_ns if slot.ended_ns is not None else now
-        # An origin settles only where it knows that its request was: not where a request bounced off.
+        # An origin settles where it knows that its request was: not where it bounced off.
         bounced = slot.attempt != msg.ENTRY_ATTEMPT and not slot.frames
         kept_ms = min(BOUNCED_MS, slot.request.lifetime_ms) if bounced else slot.request.lifetime_ms
         return now - ended > kept_ms * MS

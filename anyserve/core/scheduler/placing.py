@@ -44,7 +44,11 @@ class Placing(SchedulerBase):
         rungs = list(self._ladder.rungs(ticket.request.capability))
         if now - self._started_ns < patience and self._is_awaited(ticket.request, rungs):
             return True
-        return any(self._registry.may_return(ticket.request, rung, now, patience) for rung in rungs)
+        return any(
+            self._registry.has_server(ticket, rung)
+            or self._registry.may_return(ticket.request, rung, now, patience)
+            for rung in rungs
+        )
 
     def _is_awaited(self, request: msg.Request, rungs: list[str]) -> bool:
         """Whether somebody who could serve has yet to register with this young scheduler life."""

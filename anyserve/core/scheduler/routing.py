@@ -14,6 +14,8 @@ from anyserve.core.scheduler.state import ReplicaView, Ticket
 
 EXPLAINED = 8
 """Candidates that a decision's explanation names."""
+COUNTED = 64
+"""Up to so many replicas with credit the explanation looks at each, beyond at what the policy saw."""
 
 
 class Router:
@@ -90,9 +92,10 @@ class Router:
         view: RequestView,
     ) -> RequestRouted:
         pool = self._registry.pool(ticket.request.capability)
-        shown = list(view.examined.values())
-        if len(pool) <= EXPLAINED:
+        shown, n_eligible = list(view.examined.values()), len(pool)
+        if n_eligible <= COUNTED:
             shown = [replica for replica in pool if self.eligible(ticket, replica)]
+            n_eligible = len(shown)
         shown.sort(key=lambda replica: (replica.id != choice.replica, replica.fill, replica.id))
         return RequestRouted(
             id=ticket.id,
@@ -103,7 +106,7 @@ class Router:
             reason=choice.reason,
             received_ns=ticket.received_ns,
             submission=ticket.submission,
-            eligible=len(pool),
+            eligible=n_eligible,
             candidates=[_candidate(replica, choice) for replica in shown[:EXPLAINED]],
             excluded=self._registry.exclusions(ticket, ticket.request.capability),
             delegations=ticket.delegations,
