@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from anyserve.errors import AnyServeError, UsageError
+from anyserve.errors import StartError, UsageError
 
 LATEST = "latest"
 _ID = re.compile(r"\d{8}-\d{6}-[a-z0-9-]+?-\d+(\.\d+)?\Z")
@@ -102,7 +102,7 @@ def create_run(root: Path, scenario: str, seed: int, now: datetime) -> RunDirect
     `now` must know its time zone. Two runs in one second get a `.2`, `.3` ... at their ids.
 
     Raises:
-        AnyServeError: the directory cannot be made.
+        StartError: the directory cannot be made.
     """
     base = f"{now.astimezone(UTC).strftime(_STAMP)}-{safe_name(scenario)}-{abs(seed)}"
     for number in range(1, _MAX_SAME_SECOND):
@@ -112,14 +112,14 @@ def create_run(root: Path, scenario: str, seed: int, now: datetime) -> RunDirect
         except FileExistsError:
             continue
         except OSError as error:
-            raise AnyServeError(
+            raise StartError(
                 f"cannot make the run directory {path}: {error.strerror}",
                 code="runs_not_writable",
                 hint="choose another place with --runs DIR",
             ) from error
         point_latest(root, path.name)
         return RunDirectory(path)
-    raise AnyServeError(
+    raise StartError(
         f"{root} already has {_MAX_SAME_SECOND} runs named {base}",
         code="runs_not_writable",
         hint="wait a second",

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from heapq import nsmallest
 
 from anyserve.core.events import Envelope, RequestOffered, RequestOutcome
-from anyserve.errors import AnyServeError
+from anyserve.errors import UsageError
 from anyserve.telemetry.trace_model import (
     Comeback,
     Decision,
@@ -43,7 +43,7 @@ def build_trace(
     last thing known of it on that clock.
 
     Raises:
-        AnyServeError: `envelopes` do not hold the request's `request.offered`.
+        UsageError: `envelopes` do not hold the request's `request.offered`.
     """
     known = list(envelopes)
     story = read_story(known, _only_id(known) if request_id is None else request_id)
@@ -59,7 +59,7 @@ def find_request(envelopes: Iterable[Envelope], text: str) -> str:
     """The full id of the request that `text` names: its id, or an ending of it that is unique.
 
     Raises:
-        AnyServeError: no request has it, or several do.
+        UsageError: no request has it, or several do.
     """
     ids = [one.event.id for one in envelopes if isinstance(one.event, RequestOffered)]
     if text in ids:
@@ -69,7 +69,7 @@ def find_request(envelopes: Iterable[Envelope], text: str) -> str:
         return matches[0]
     if not matches:
         raise _not_found(text)
-    raise AnyServeError(
+    raise UsageError(
         f"{len(matches)} requests end in '{text}'",
         code="ambiguous_request",
         hint=f"name one of them in full: {', '.join(matches[:3])}",
@@ -83,8 +83,8 @@ def _only_id(envelopes: list[Envelope]) -> str:
     raise _not_found("")
 
 
-def _not_found(request_id: str) -> AnyServeError:
-    return AnyServeError(
+def _not_found(request_id: str) -> UsageError:
+    return UsageError(
         f"no request '{request_id}' in this log" if request_id else "no request in this log",
         code="unknown_request",
         hint="ids are origin/incarnation/number, as the report and the events show them",

@@ -1,0 +1,33 @@
+"""`anyserve --help` must answer at once: it may load nothing but typer."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = (
+    "textual", "vllm", "torch", "numpy", "pydantic", "rich", "gmqtt", "aiomqtt", "yaml", "msgspec",
+    "psutil", "asyncio", "transformers", "tokenizers",
+)  # fmt: skip
+CODE = """
+import sys
+from anyserve.cli.main import main
+code = main(sys.argv[1:])
+print(*sorted(name for name in sys.modules if "." not in name), file=sys.stderr)
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize("words", [["--help"], ["up", "--help"], ["--version"]])
+def test_help_and_version_load_no_engine_and_no_screen(words: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, *words], capture_output=True, text=True, check=True
+    )
+
+    # typer itself loads pydantic as soon as it converts an option of a command
+    allowed = {"pydantic"} if words[0] == "up" else set()
+    forbidden = set(HEAVY) - allowed if "--help" in words else {"textual", "vllm", "torch", "rich"}
+    assert set(done.stderr.split()) & forbidden == set()
+    assert done.stdout
