@@ -394,10 +394,6 @@ def test_with_nobody_above_either_it_is_refused() -> None:
     assert bench.submit(1).one(msg.Rejected).code is Code.NO_REPLICA
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="_could_return looks at lost replicas only, not at starting ones of the rungs above",
-)
 def test_it_waits_where_the_only_replica_above_is_starting() -> None:
     bench = SchedulerBench()
     h1 = bench.peer("h1", offer("decode.heavy"), state=ReplicaState.STARTING)
