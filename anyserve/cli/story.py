@@ -61,7 +61,7 @@ def essentials(message: Mapping[str, Any]) -> str:
     for key, value in message.items():
         if key not in _HIDDEN:
             parts.append(f"{key}={_brief(value)}")
-    return clean(" ".join(parts))
+    return " ".join(parts)
 
 
 def short_id(request_id: str) -> str:
@@ -74,15 +74,16 @@ def story_line(at: str, topic: str, message: Mapping[str, Any]) -> str:
     """Time, sender, receiver, type and essentials."""
     sender, receiver = who(topic, message)
     said = str(message.get("type", "?"))
-    return f"{at}  {clean(sender):>10} → {clean(receiver):<10} {said:<15} {essentials(message)}"
+    line = f"{at}  {sender:>10} → {receiver:<10} {said:<15} {essentials(message)}"
+    return clean(line)
 
 
 def event_line(at: str, envelope: Mapping[str, Any]) -> str:
     """The same for what a process reports to observers."""
     event = envelope.get("event")
     inner: Mapping[str, Any] = event if isinstance(event, dict) else {}
-    source = clean(str(envelope.get("source", "?")))
-    return f"{at}  {source:>10} · {'':<10} {inner.get('type', '?'):<15} {essentials(inner)}"
+    source, said = str(envelope.get("source", "?")), str(inner.get("type", "?"))
+    return clean(f"{at}  {source:>10} · {'':<10} {said:<15} {essentials(inner)}")
 
 
 def _brief(value: Any) -> str:
