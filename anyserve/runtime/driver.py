@@ -18,7 +18,7 @@ from anyserve.runtime.bus.base import Will
 from anyserve.runtime.bus.mqtt import MqttBus
 from anyserve.runtime.bus.outbox import BatchReader, Outbox
 from anyserve.runtime.eventsink import EventSink
-from anyserve.runtime.wire import RETAINED, Topics, encode, is_lazy, qos_of
+from anyserve.runtime.wire import RETAINED, Topics, encode, is_lazy, is_sound, qos_of
 
 _LOG = logging.getLogger(__name__)
 LAG_BYTES: Final = 32 * 2**20
@@ -75,7 +75,7 @@ class Driver:
         self._timer: asyncio.TimerHandle | None = None
         self._lagging = lagging
         self._pressed = False
-        self._malformed = 0
+        self._malformed = self._unsound = 0
         self._watch: asyncio.Task[None] | None = None
         self.bus = MqttBus(
             address,
@@ -165,7 +165,20 @@ class Driver:
     def _on_message(self, topic: str, payload: bytes, retained: bool) -> None:  # noqa: FBT001 - the bus calls it so
         del retained
         for message in self._reader.read(topic, payload):
-            self.feed(message)
+            if not is_sound(message):
+                self._count_unsound(topic, message)
+                continue
+            try:
+                self.feed(message)
+            except Exception:  # noqa: BLE001 - the boundary of one message
+                # Those that came in the same list are not to suffer.
+                _LOG.exception("a bug of ours: %s on %s", type(message).__name__, topic)
+
+    def _count_unsound(self, topic: str, message: Any) -> None:
+        self._unsound += 1
+        if self._unsound & (self._unsound - 1) == 0:  # at 1, 2, 4, 8 ...: a flood stays readable
+            kind = type(message).__name__
+            _LOG.warning("%d with impossible names, now a %s on %s", self._unsound, kind, topic)
 
     def _on_connection(self, up: bool, connection: int) -> None:  # noqa: FBT001 - the bus calls it so
         if self._machine is None:
@@ -178,11 +191,9 @@ class Driver:
     async def _watch_backlog(self) -> None:
         while True:
             await asyncio.sleep(LAG_CHECK_S)
-            if self._reader.malformed > self._malformed:
-                count, self._malformed = (
-                    self._reader.malformed - self._malformed,
-                    (self._reader.malformed),
-                )
+            malformed = self._reader.malformed + self._unsound
+            if malformed > self._malformed:
+                count, self._malformed = malformed - self._malformed, malformed
                 self.events.emit(
                     BusTrouble(kind="malformed", detail="messages were ignored", count=count)
                 )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+import re
+from collections.abc import Iterator
+from typing import Any, Final
 
 import msgspec
 
 from anyserve.core.effects import Inbox, Send
-from anyserve.core.messages import Frame, KeepAlive, Settled
+from anyserve.core.messages import Frame, Holding, KeepAlive, Settled
 
 encode: Final = msgspec.json.Encoder().encode
 """Any message or event as JSON."""
@@ -50,3 +52,35 @@ def qos_of(send: Send) -> int:
 def is_lazy(send: Send) -> bool:
     """Whether a message may wait a moment for company: nobody waits for a settlement."""
     return isinstance(send.message, Settled)
+
+
+_NAME: Final = re.compile(r"[a-z0-9-]{1,32}")
+_REQUEST_ID: Final = re.compile(r"[a-z0-9-]{1,32}/[0-9]{1,19}/[0-9]{1,19}")
+
+
+def is_sound(message: Any) -> bool:
+    """Whether the names in a message have the form that topics and state machines rely on.
+
+    An answer to a request of an origin called `+` would be published to a wildcard, for which a
+    broker hangs up.
+    """
+    names = (getattr(message, field, None) for field in ("replica", "source", "origin"))
+    return all(name is None or _NAME.fullmatch(name) for name in names) and all(
+        _REQUEST_ID.fullmatch(request_id) for request_id in _request_ids(message)
+    )
+
+
+def _request_ids(message: Any) -> Iterator[str]:
+    if isinstance(message, Settled):
+        yield from message.ids
+    elif isinstance(message, Holding):
+        yield from (held.id for held in message.held)
+    elif isinstance(message, KeepAlive):
+        yield from (request_id for request_id, _ in message.held)
+    else:
+        request = getattr(message, "request", None)
+        if request is not None:
+            yield request.id
+        request_id = getattr(message, "id", None)
+        if request_id is not None:
+            yield request_id

@@ -22,6 +22,9 @@ _HEADROOM_BYTES: Final = 1024  # topic, packet header, brackets
 LAZY_S: Final = 0.04
 """How long a lazy message waits for company; well below the first repetition of an end."""
 
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes that are no message; the last one for absurd nesting."""
+
 T = TypeVar("T")
 
 
@@ -127,7 +130,7 @@ def decode_batch(payload: bytes) -> list[msgspec.Raw]:
     """
     try:
         return msgspec.json.decode(payload, type=list[msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise ProtocolError(f"not a list of messages: {error}", code="malformed_batch") from None
 
 
@@ -148,7 +151,7 @@ class BatchReader(Generic[T]):
             return []
         try:
             return self._whole.decode(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except _UNREADABLE:
             return self._read_each(topic, payload)
 
     def _read_each(self, topic: str, payload: bytes) -> list[T]:
@@ -161,7 +164,7 @@ class BatchReader(Generic[T]):
         for element in elements:
             try:
                 messages.append(self._single.decode(element))
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except _UNREADABLE as error:
                 self._count(topic, error)
         return messages
 
