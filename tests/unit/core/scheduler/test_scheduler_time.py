@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from builders import SchedulerBench, cluster, offer
 
 from anyserve.core import effects as fx
@@ -76,6 +77,66 @@ def test_a_lost_replica_that_registers_again_serves_again() -> None:
     effects = peer.register(connection=2)
 
     assert effects.receivers(msg.Assign) == [(fx.Inbox.REPLICA, "r1")]
+
+
+def test_a_replica_that_was_only_silent_serves_again_when_it_is_heard() -> None:
+    bench = SchedulerBench()
+    peer = bench.peer("r1")
+    bench.wake(LOST_MS + 1)
+    bench.submit(1)
+
+    effects = peer.credit()
+
+    event = effects.event(ev.ReplicaChanged)
+    assert (event.state, event.detail) == ("ready", "heard again")
+    assert effects.receivers(msg.Assign) == [(fx.Inbox.REPLICA, "r1")]
+
+
+def test_a_replica_whose_will_was_published_comes_back_by_registering_only() -> None:
+    bench = SchedulerBench()
+    peer = bench.peer("r1")
+    peer.gone()
+    bench.submit(1)
+
+    assert peer.credit().sent(msg.Assign) == []
+    assert len(peer.register(connection=2).sent(msg.Assign)) == 1
+
+
+def test_attempts_that_others_have_taken_over_are_stopped_when_it_is_heard() -> None:
+    bench = SchedulerBench()
+    peer = bench.peer("r1", concurrency=3)
+    moved, settled = bench.assigned(1), bench.assigned(2)
+    bench.wake(LOST_MS + 1)
+    bench.tell(msg.Submit(request=moved.request, epoch=1, submission=2, last_attempt=moved.attempt))
+    bench.settle(2)
+
+    stops = peer.credit().sent(msg.CancelAttempt)
+
+    assert {(stop.id, stop.attempt) for stop in stops} >= {
+        ("p/1/1", moved.attempt),
+        ("p/1/2", settled.attempt),
+    }
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="an orphan is forgotten when its replica is heard before its origin submits again",
+)
+def test_an_attempt_whose_origin_goes_on_after_it_was_heard_is_stopped_then() -> None:
+    bench = SchedulerBench()
+    peer = bench.peer("r1", concurrency=3)
+    assign = bench.assigned(1)
+    peer.started(assign)
+    bench.wake(LOST_MS + 1)
+    peer.see()
+    heard = peer.credit()
+
+    again = bench.tell(
+        msg.Submit(request=assign.request, epoch=1, submission=2, last_attempt=assign.attempt)
+    )
+
+    stops = [*heard.sent(msg.CancelAttempt), *again.sent(msg.CancelAttempt)]
+    assert ("p/1/1", assign.attempt) in {(stop.id, stop.attempt) for stop in stops}
 
 
 def test_without_its_bus_no_replica_looks_lost() -> None:

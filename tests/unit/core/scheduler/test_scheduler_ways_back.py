@@ -89,6 +89,21 @@ def test_who_refused_is_avoided_only_while_another_could_serve() -> None:
     assert lost.receivers(msg.Assign) == [(fx.Inbox.REPLICA, "r1")]
 
 
+def test_where_all_have_refused_all_may_be_tried_again() -> None:
+    bench = SchedulerBench()
+    peers = {name: bench.peer(name, concurrency=4) for name in ("r1", "r2")}
+    first = bench.submit(1)
+    (_, holder), assign = first.receivers(msg.Assign)[0], first.one(msg.Assign)
+
+    second = peers[holder].refuse(assign)
+    (_, other) = second.receivers(msg.Assign)[0]
+    third = peers[other].refuse(second.one(msg.Assign))
+
+    assert {holder, other} == {"r1", "r2"}
+    assert len(third.sent(msg.Assign)) == 1
+    assert bench.scheduler.tickets["p/1/1"].refused_by == set()
+
+
 # --- return --------------------------------------------------------------------------------------
 
 
