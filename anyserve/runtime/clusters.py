@@ -220,7 +220,7 @@ def _name_taken(name: str) -> StartError:
     return StartError(
         f"a cluster named {name} runs already",
         code="cluster_runs",
-        hint=f"stop it with `anyserve down --cluster {name}`, or give this one another name",
+        hint=f"stop it with `anyserve down {name}`, or give this one another name",
     )
 
 

@@ -109,6 +109,7 @@ class Foreground:
             case Notice(text=text):
                 self._steps.notice(text)
             case TrafficEnded():
+                self._display.traffic_ended()
                 self._steps.closing()
             case _:
                 return

@@ -33,6 +33,9 @@ class Display(Protocol):
     def waiting_for(self) -> str:
         """What an orderly stop would wait for; "" where nothing is known."""
 
+    def traffic_ended(self) -> None:
+        """What follows is the tear-down: nobody needs a line for each process."""
+
 
 def display_for(session: Session, ui: str, cluster: ClusterSpec) -> Display:
     """The display of a `--ui` choice."""
@@ -65,6 +68,9 @@ class JsonDisplay:
         """See `Display`."""
         return _open_requests(self._reducer)
 
+    def traffic_ended(self) -> None:
+        """See `Display`. Programs read on."""
+
 
 class PlainDisplay:
     """A status line every five seconds and what is worth a line of its own, on standard error."""
@@ -92,6 +98,10 @@ class PlainDisplay:
     def waiting_for(self) -> str:
         """See `Display`."""
         return _open_requests(self._reducer)
+
+    def traffic_ended(self) -> None:
+        """See `Display`."""
+        self._quiet = True
 
     def _take(self, batch: Sequence[Envelope]) -> None:
         for envelope in batch:

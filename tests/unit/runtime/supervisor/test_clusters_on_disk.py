@@ -73,7 +73,7 @@ def test_two_live_clusters_cannot_share_a_name(store: ClusterStore) -> None:
     store.claim(record())
     with pytest.raises(StartError, match="demo runs already") as refused:
         store.claim(record())
-    assert "anyserve down --cluster demo" in refused.value.hint
+    assert "anyserve down demo" in refused.value.hint
 
 
 def test_dead_cluster_gives_its_name_free(store: ClusterStore) -> None:
