@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import IntEnum
 from typing import Any, TextIO
 
@@ -58,6 +58,11 @@ class Diagnostics:
     def __init__(self, terminal: Terminal, stream: TextIO | None = None) -> None:
         self.terminal = terminal
         self._stream = sys.stderr if stream is None else stream
+        self._above: Callable[[str], None] | None = None
+
+    def write_above(self, write: Callable[[str], None] | None) -> None:
+        """While something is drawn over at the bottom, lines go through whoever draws it."""
+        self._above = write
 
     @property
     def stream(self) -> TextIO:
@@ -67,6 +72,9 @@ class Diagnostics:
     def say(self, text: str = "") -> None:
         """One line, or several."""
         line = self.terminal.fit(text)
+        if self._above is not None:
+            self._above(line)
+            return
         try:
             self._stream.write(line + "\n")
             self._stream.flush()

@@ -161,3 +161,13 @@ def test_a_kept_cluster_answers_until_it_is_stopped(
     down = shell.run("down", "tiny", "--json")
     assert (down.code, json.loads(down.out)["stopped"]) == (0, "tiny")
     shell.assert_clean()
+
+
+def test_on_a_terminal_every_line_stands_alone(shell: Shell, scenario: Callable[..., Path]) -> None:
+    scenario()
+    screen = shell.run_on_terminal("up", "tiny.yaml")
+
+    lines = [line.rstrip() for line in screen]
+    assert any(line.endswith("✔ scheduler") and line.split()[1] == "s" for line in lines)
+    assert not [line for line in lines if "starting" in line and "✔" in line]
+    assert "1 of 1 expectations met" in lines

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +140,22 @@ class Shell:
     def run(self, *words: str) -> Result:
         return self.start(*words).finish()
 
+    def run_on_terminal(self, *words: str) -> list[str]:
+        """The lines that are left on a terminal's screen and above it, without escapes."""
+        ours, theirs = pty.openpty()
+        with subprocess.Popen(
+            [sys.executable, "-m", "anyserve.cli", *words],
+            cwd=self.cwd,
+            env={**os.environ, "TMPDIR": str(self.temp), MARK: self.mark, "TERM": "xterm"},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+        ):
+            os.close(theirs)
+            shown = b"".join(iter(partial(_read_terminal, ours), b""))
+        os.close(ours)
+        return _screen(shown.decode())
+
     def left_processes(self) -> list[str]:
         """Command lines of marked processes that still run."""
         found = []
@@ -157,3 +176,19 @@ class Shell:
     def assert_clean(self) -> None:
         assert self.left_processes() == []
         assert self.left_files() == []
+
+
+def _read_terminal(fd: int) -> bytes:
+    try:
+        return os.read(fd, 4096)
+    except OSError:  # the last process that had it open has left
+        return b""
+
+
+def _screen(shown: str) -> list[str]:
+    """As a terminal would: `erase line` empties it, a carriage return begins it anew."""
+    lines = []
+    for line in shown.split("\n"):
+        erased = line.rpartition("\x1b[2K")[2]
+        lines.append(re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", erased).strip("\r"))
+    return lines

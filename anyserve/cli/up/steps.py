@@ -21,11 +21,18 @@ class Steps:
         self._open: dict[str, str] = {}
         self._spinner: Status | None = None
         if not quiet and diagnostics.terminal.lively(diagnostics.stream):
-            from rich.status import Status  # noqa: PLC0415 - only where it can spin
+            self._start_spinner()
 
-            console = diagnostics.terminal.console(diagnostics.stream)
-            self._spinner = Status("starting", console=console)
-            self._spinner.start()
+    def _start_spinner(self) -> None:
+        from rich.status import Status  # noqa: PLC0415 - only where it can spin
+        from rich.text import Text  # noqa: PLC0415
+
+        console = self._diagnostics.terminal.console(self._diagnostics.stream)
+        self._spinner = Status("starting", console=console)
+        self._spinner.start()
+        self._diagnostics.write_above(
+            lambda line: console.print(Text.from_ansi(line), soft_wrap=True)
+        )
 
     def step(self, step: Step) -> None:
         """A step began, went on, or ended."""
@@ -62,6 +69,7 @@ class Steps:
         if self._spinner is not None:
             self._spinner.stop()
             self._spinner = None
+            self._diagnostics.write_above(None)
 
     def _spin(self) -> None:
         if self._spinner is None:
