@@ -166,6 +166,16 @@ def test_data_counts_as_the_first_answer() -> None:
     assert outcome(effects).kind is OutcomeKind.COMPLETED
 
 
+def test_data_that_came_over_the_wire_is_delivered_as_it_was() -> None:
+    bench = streaming()
+    written = msgspec.json.encode(frame(0, data=msgspec.Raw(b"[0.5,1.5]"), end=end(0)))
+
+    effects = bench.tell(msgspec.json.decode(written, type=msg.Frame))
+
+    (delivery,) = effects.of(fx.Deliver)
+    assert msgspec.json.decode(delivery.frame.data) == [0.5, 1.5]
+
+
 def test_tokens_that_do_not_continue_the_answer_are_never_delivered() -> None:
     bench = streaming()
 

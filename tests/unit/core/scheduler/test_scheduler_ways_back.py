@@ -209,6 +209,21 @@ def test_the_last_will_of_a_replica_tells_every_origin_what_it_lost() -> None:
     assert [bench.state_of(number) for number in (1, 2)] == ["lost", "lost"]
 
 
+def test_deaths_are_in_the_journal_in_order_before_anybody_is_told() -> None:
+    bench = SchedulerBench()
+    r1 = bench.peer("r1", concurrency=2)
+    for number in (1, 2):
+        r1.started(bench.assigned(number))
+
+    effects = r1.gone()
+
+    assert [(record.id, record.deaths) for record in effects.persisted] == [
+        ("p/1/1", 1),
+        ("p/1/2", 1),
+    ]
+    assert all(isinstance(effect, fx.Persist) for effect in effects[:2])
+
+
 def test_the_will_of_another_connection_is_ignored() -> None:
     bench = SchedulerBench()
     r1 = bench.peer("r1")
