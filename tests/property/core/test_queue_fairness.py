@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 
 import msgspec
-from builders import Peer, SchedulerBench, cluster, request
+from benches import Peer, SchedulerBench
+from builders import cluster, request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from builders import Effects, OriginBench, deadline, end
+from benches import OriginBench
+from builders import Effects, deadline, end
 
 from anyserve.core import effects as fx
 from anyserve.core import events as ev

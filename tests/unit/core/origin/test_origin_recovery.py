@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from builders import Effects, OriginBench, cluster, end
+from benches import OriginBench
+from builders import Effects, cluster, end
 
 from anyserve.core import effects as fx
 from anyserve.core import events as ev

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from builders import Effects, OriginBench, end, frame
+from benches import OriginBench
+from builders import Effects, end, frame
 
 from anyserve.core import effects as fx
 from anyserve.core import events as ev

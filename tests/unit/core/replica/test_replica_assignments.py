@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from builders import (
-    Effects,
-    ReplicaBench,
-    cluster,
-    deadline,
-    done,
-    offer,
-    replica_spec,
-)
+from benches import ReplicaBench
+from builders import Effects, cluster, deadline, done, offer, replica_spec
 
 from anyserve.core import effects as fx
 from anyserve.core import events as ev

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from builders import (
-    ReplicaBench,
-    cluster,
-    deadline,
-    entry_of,
-    offer,
-    replica_spec,
-)
+from benches import ReplicaBench
+from builders import cluster, deadline, entry_of, offer, replica_spec
 
 from anyserve.core import effects as fx
 from anyserve.core import events as ev

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from builders import Effects, ReplicaBench, cluster, done, replica_spec, tokens
+from benches import ReplicaBench
+from builders import Effects, cluster, done, replica_spec, tokens
 
 from anyserve.core import effects as fx
 from anyserve.core import events as ev

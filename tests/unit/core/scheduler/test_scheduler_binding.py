@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import msgspec
-from builders import LADDER, SchedulerBench, cluster, deadline, offer
+from benches import SchedulerBench
+from builders import LADDER, cluster, deadline, offer
 
 from anyserve.core import effects as fx
 from anyserve.core import events as ev

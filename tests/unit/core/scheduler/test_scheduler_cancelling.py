@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from builders import Effects, SchedulerBench, cluster, offer
+from benches import SchedulerBench
+from builders import Effects, cluster, offer
 
 from anyserve.core import effects as fx
 from anyserve.core import events as ev

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from builders import Peer, SchedulerBench, cluster, deadline, offer
+from benches import Peer, SchedulerBench
+from builders import cluster, deadline, offer
 
 from anyserve.core import effects as fx
 from anyserve.core import events as ev

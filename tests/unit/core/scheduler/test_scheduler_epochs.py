@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import msgspec
-from builders import Peer, SchedulerBench, cluster, offer
+from benches import Peer, SchedulerBench
+from builders import cluster, offer
 
 from anyserve.core import effects as fx
 from anyserve.core import events as ev

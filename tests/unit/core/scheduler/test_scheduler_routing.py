@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from builders import SchedulerBench, cluster, offer
+from benches import SchedulerBench
+from builders import cluster, offer
 
 from anyserve.core import events as ev
 from anyserve.core import messages as msg
