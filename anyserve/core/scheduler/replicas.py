@@ -45,6 +45,8 @@ class Replicas(Placing):
         self._registry.touch(view)
         if view.hushed is not None:
             self._welcome_back(view, now)
+        if view.orphans:
+            self._stop_orphans(view)
         self._say_again(view, now)
         self._fill(view, now)
 
@@ -59,12 +61,19 @@ class Replicas(Placing):
                 detail="heard again",
             )
         )
-        for request_id, attempt, submission in view.orphans:
-            ticket = self._tickets.get(request_id)
-            if ticket is None or ticket.submission != submission:  # its origin went on without it
-                self._cancel_attempt(view, request_id, attempt, None, Code.REPLICA_LOST)
-        view.orphans = []
         self._review(now)
+
+    def _stop_orphans(self, view: ReplicaView) -> None:
+        """Attempts that a silent replica kept, once their origins have gone on without them."""
+        kept = []
+        for orphan in view.orphans:
+            request_id, attempt, submission = orphan
+            ticket = self._tickets.get(request_id)
+            if ticket is not None and ticket.submission == submission:
+                kept.append(orphan)
+            else:
+                self._cancel_attempt(view, request_id, attempt, None, Code.REPLICA_LOST)
+        view.orphans = kept
 
     def _say_again(self, view: ReplicaView, now: int) -> None:
         """Send again what has had time to arrive and seems not to have."""
