@@ -101,6 +101,8 @@ def _read(channel: ipc.FrameSocket, inbox: Inbox) -> None:
         while (payloads := channel.receive()) is not None:
             for payload in payloads:
                 inbox.put(ipc.decode_command(payload))
+    except ConnectionError as error:
+        _log.info("the replica died: %s", error)
     except (OSError, ProtocolError):
         _log.exception("reading commands")
     os._exit(ExitCode.REPLICA_GONE)  # the replica is gone: so is the reason to run
