@@ -52,7 +52,7 @@ from anyserve.telemetry.invariants import Rules, check_invariants
 from anyserve.telemetry.log import EventLogWriter, ReadReport, merge, read_events
 
 MARK = "ANYSERVE_TEST_MARK"
-WAIT_S = 40.0
+WAIT_S = 60.0
 E = TypeVar("E")
 P = TypeVar("P", bound=AnyProgress)
 

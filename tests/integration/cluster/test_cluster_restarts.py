@@ -19,7 +19,6 @@ from live import (
 
 from anyserve.core.effects import OutcomeKind
 from anyserve.core.events import (
-    BusTrouble,
     ReplicaChanged,
     RequestDelegated,
     RequestQueued,
@@ -66,14 +65,6 @@ def counts(cluster: LiveCluster, load: list[tuple[Draft, Handle]]) -> list[int]:
     ]
 
 
-def reconnected(cluster: LiveCluster) -> set[str]:
-    return {
-        one.source
-        for one in cluster.watcher.events
-        if isinstance(one.event, BusTrouble) and one.event.kind == "reconnected"
-    }
-
-
 async def test_scheduler_killed_under_load_goes_on_from_its_journal(make: Make) -> None:
     cluster = await make(two_rungs(large={"concurrency": 1})).up()
     origin = await cluster.origin()
@@ -111,8 +102,10 @@ async def test_broker_killed_under_load_comes_back_and_nobody_counts_as_lost(mak
     origin = await cluster.origin()
     load = await under_load(cluster, origin)
     await cluster.kill("broker")
+    mark = cluster.watcher.mark()
     await cluster.watcher.until(
-        lambda: {"scheduler", "s1", "h1"} <= reconnected(cluster), "all are connected again"
+        lambda: {"scheduler", "s1", "h1"} <= {one.source for one in cluster.watcher.events[mark:]},
+        "all are connected again",
     )
     await all_complete(cluster, load)
     late = [draft("decode.heavy", entry="s1"), draft("decode")]
