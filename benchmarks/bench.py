@@ -79,7 +79,7 @@ async def cluster(spec: ClusterSpec, *, origin: str = "bench") -> AsyncIterator[
         if isinstance(line, Ready):
             break
         if isinstance(line, Exit):
-            raise RuntimeError(line)
+            raise RuntimeError(line)  # noqa: TRY004 - the cluster did not start
     ready_s = time.monotonic() - began
     record = ClusterStore(state_dir(os.environ)).find(spec.name)
     client = OriginClient(

@@ -9,7 +9,6 @@ QoS 1 traffic: messages never acknowledged, and what the library or the event lo
 Writes benchmarks/results/bus_clients.json. Decides docs/adr/0001-mqtt-client.md.
 """
 
-
 from __future__ import annotations
 
 import argparse

@@ -17,7 +17,6 @@ import asyncio
 import contextlib
 import shutil
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -105,13 +104,15 @@ async def mosquitto(*settings: str) -> AsyncIterator[str]:
         config = Path(folder) / "mosquitto.conf"
         lines = (f"listener {port} 127.0.0.1", "allow_anonymous true", *settings)
         config.write_text("\n".join(lines) + "\n")
-        process = subprocess.Popen([binary, "-c", str(config)], stderr=subprocess.DEVNULL)
+        process = await asyncio.create_subprocess_exec(
+            binary, "-c", str(config), stderr=asyncio.subprocess.DEVNULL
+        )
         try:
             await asyncio.sleep(0.5)
             yield f"mqtt://127.0.0.1:{port}"
         finally:
             process.terminate()
-            process.wait(10)
+            await asyncio.wait_for(process.wait(), 10)
 
 
 async def measure_all(requests: int) -> list[dict[str, object]]:
