@@ -1,10 +1,11 @@
 # Two commands do everything on a fresh machine: `make up` and `make test`.
 VENV ?= .venv
 SCENARIO ?= scenarios/mixed.yaml
+COVERED ?= 90
 BIN := $(VENV)/bin
 READY := $(VENV)/.anyserve-ready
 
-.PHONY: up test check quick format clean
+.PHONY: up test check quick coverage format clean
 
 up: $(READY)  ## set up, then run the main job: real engines, real traffic, a report
 	$(BIN)/anyserve up $(SCENARIO)
@@ -21,6 +22,11 @@ check: $(READY)  ## style, types, import rules, spelling
 
 quick: $(READY)  ## the tests without real engines
 	$(BIN)/python -m pytest
+
+coverage: $(READY)  ## fast tests of the pure packages; fails below 90 % of lines and branches
+	$(BIN)/coverage run -m pytest -q tests/unit/core tests/unit/workload tests/property
+	$(BIN)/coverage report --include='anyserve/core/*' --fail-under=$(COVERED)
+	$(BIN)/coverage report --include='anyserve/workload/*' --fail-under=$(COVERED)
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

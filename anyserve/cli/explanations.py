@@ -83,6 +83,8 @@ ERRORS: Final[Mapping[str, str]] = MappingProxyType(
         "password_on_command_line": "Everybody on this machine can read command lines. Use "
         "ANYSERVE_BROKER_PASSWORD or a credentials file.",
         "plugin_failed": "The class that the scenario names was found, and failed when loaded.",
+        "plugin_shape": "The class that the scenario names is not what it is used as. A routing "
+        "policy is made with (rng, options) and has choose(request, view).",
         "plugin_missing": "The class that the scenario names was not found: not installed, and "
         "not beside the scenario file.",
         "process_ended": "A process of the cluster ended while it started; its last lines follow.",

@@ -58,10 +58,11 @@ class RequestQueued(Event, frozen=True, tag="request.queued"):
 
 
 class Candidate(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One replica that a routing decision looked at, and the score (lower is better)."""
+    """One replica that could have taken the request, and its score (lower is better) where the
+    policy worked one out."""
 
     replica: str
-    score: float
+    score: float | None = None
     credit: int = 0
     running: int = 0
     waiting: int = 0

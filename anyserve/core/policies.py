@@ -2,7 +2,7 @@
 
 A policy ranks, it never declines, and it sees only replicas that are ready, have credit, match the
 request and are not excluded for it. Write your own as a class with `choose` and name it
-`pkg.mod:Class` in the scenario; it runs live and simulated unchanged.
+`pkg.mod:Class` in the scenario; it runs live and simulated unchanged (`docs/policies.md`).
 """
 
 from __future__ import annotations
@@ -82,11 +82,15 @@ class CandidateView(Protocol):
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """A decision: the replica, its score (lower is better), and the reason in a few words."""
+    """A decision: the replica, its score (lower is better), and the reason in a few words.
+
+    `scores`: what others scored that were weighed against it, by replica, for the trace.
+    """
 
     replica: str
     score: float
     reason: str
+    scores: Mapping[str, float] = {}
 
 
 class RoutingPolicy(Protocol):
@@ -132,7 +136,8 @@ class PowerOfTwo:
         """See the class."""
         drawn = view.sample(self._choices)
         best = min(drawn, key=lambda replica: (replica.fill, replica.id))
-        return Choice(best.id, best.fill, f"least fill of {len(drawn)} drawn")
+        scores = {replica.id: replica.fill for replica in drawn}
+        return Choice(best.id, best.fill, f"least fill of {len(drawn)} drawn", scores)
 
 
 class BinPacking:

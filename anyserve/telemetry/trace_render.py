@@ -28,14 +28,15 @@ class _Glyphs:
     picked: str
     first: str
     estimate: str
+    unknown: str
 
     def plain(self, text: str) -> str:
         """Text from events and labels, without control characters and with these arrows."""
         return clean(text).replace(" → ", self.arrow).replace(" · ", self.separator)
 
 
-_UNICODE = _Glyphs(" · ", "→", "✔", "▲", "≈")
-_ASCII = _Glyphs(" - ", "->", "*", "^", "~")
+_UNICODE = _Glyphs(" · ", "→", "✔", "▲", "≈", "–")  # noqa: RUF001 - "unknown" everywhere
+_ASCII = _Glyphs(" - ", "->", "*", "^", "~", "-")
 
 
 def render_trace(trace: Trace, width: int = 100, *, ascii: bool = False) -> str:  # noqa: A002 - the flag users know
@@ -164,8 +165,9 @@ def _decision(decision: Decision, glyphs: _Glyphs) -> list[str]:
     lines = [f"  at {format_ns(decision.at_ns)} {chose}: {why}"]
     for candidate in decision.candidates:
         mark = glyphs.picked if candidate.replica == decision.replica else " "
+        score = glyphs.unknown if candidate.score is None else f"{candidate.score:.3g}"
         lines.append(
-            f"    {mark} {candidate.replica:<12} score {candidate.score:<8.3g} "
+            f"    {mark} {candidate.replica:<12} score {score:<8} "
             f"credit {candidate.credit:<4} run {candidate.running:<4} wait {candidate.waiting}"
         )
     if decision.excluded:

@@ -1,6 +1,6 @@
 """Real brokers, and one way to handle them and the in-memory one alike."""
 
-# ruff: noqa: FBT001 - the signature of a bus callback
+
 from __future__ import annotations
 
 import asyncio

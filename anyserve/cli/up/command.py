@@ -22,6 +22,7 @@ from anyserve.runtime.broker.config import find_broker
 from anyserve.runtime.clusters import ClusterStore, state_dir
 from anyserve.runtime.player.plan_file import write_plan
 from anyserve.runtime.process import NodeRole
+from anyserve.runtime.scheduler.policy import try_policy
 from anyserve.runtime.supervisor.config import SupervisorConfig
 from anyserve.runtime.supervisor.memory import available_gib, check_memory
 from anyserve.telemetry.runs import RunDirectory, create_run
@@ -72,6 +73,9 @@ def _check(session: Session, prepared: Prepared) -> None:
     ClusterStore(state_dir(session.environ)).refuse_live(cluster.name)
     if prepared.options.check_memory:
         check_memory(cluster, available_gib())
+    own = try_policy(cluster.scheduler, _directory(prepared))
+    if own is not None and prepared.options.ui != "none":
+        session.diagnostics.say(f"policy {own.said}")
 
 
 def _prepare_models(session: Session, prepared: Prepared) -> None:
@@ -114,12 +118,16 @@ def _supervisor_config(prepared: Prepared, run: RunDirectory) -> SupervisorConfi
 
 def _extra(prepared: Prepared, run: RunDirectory) -> dict[str, dict[str, Any]]:
     options = prepared.options
-    directory = str(options.scenario.absolute().parent)
     return {
-        NodeRole.SCHEDULER.value: {"scenario_dir": directory},
+        NodeRole.SCHEDULER.value: {"scenario_dir": _directory(prepared)},
         NodeRole.PLAYER.value: {
             "run": run.id,
             "scenario": prepared.compiled.cluster.name,
             "record_text": options.record_text,
         },
     }
+
+
+def _directory(prepared: Prepared) -> str:
+    """Where users' classes are looked for first."""
+    return str(prepared.options.scenario.absolute().parent)

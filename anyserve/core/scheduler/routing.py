@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from anyserve.core.events import AnyEvent, Candidate, PolicyFailed, RequestRouted
 from anyserve.core.policies import Choice, LeastLoaded, RoutingPolicy
@@ -15,7 +16,7 @@ from anyserve.core.scheduler.state import ReplicaView, Ticket
 EXPLAINED = 8
 """Candidates that a decision's explanation names."""
 COUNTED = 64
-"""Up to so many replicas with credit the explanation looks at each, beyond at what the policy saw."""
+"""With up to so many replicas the explanation looks at each, else at those that the policy saw."""
 
 
 class Router:
@@ -69,12 +70,14 @@ class Router:
     ) -> tuple[Choice, str]:
         try:
             choice = self._policy.choose(ticket.request, view)
-            chosen = pool.get(choice.replica)
+        except Exception as raised:  # noqa: BLE001 - users' code; the event says what it did
+            error = f"{type(raised).__name__}: {raised} ({_where(raised)})"
+        else:
+            error = _fault(choice)
+            chosen = None if error else pool.get(choice.replica)
             if chosen is not None and self.eligible(ticket, chosen):
                 return choice, self._name
-            error = f"named {choice.replica!r}, which is no candidate"
-        except Exception as raised:  # noqa: BLE001 - users' code; the event says what it did
-            error = f"{type(raised).__name__}: {raised}"
+            error = error or f"named {choice.replica!r}, which is no candidate"
         events.append(PolicyFailed(policy=self._name, id=ticket.id, error=error))
         return self._fallback.choose(ticket.request, view), "least-loaded"
 
@@ -113,11 +116,38 @@ class Router:
         )
 
 
+def _fault(choice: object) -> str:
+    """What is wrong with a policy's answer; "" if nothing is. Events must be able to carry it."""
+    if not isinstance(choice, Choice):
+        return f"answered {type(choice).__name__}, not a Choice"
+    told: Any = choice  # users' code need not keep to the types
+    if not isinstance(told.replica, str):
+        return f"named {told.replica!r}, which is no replica's id"
+    if not isinstance(told.reason, str):
+        return f"gave {told.reason!r} as its reason, which is no text"
+    if not isinstance(told.scores, Mapping):
+        return f"gave {told.scores!r} as scores, which is no mapping"
+    for replica, score in (*told.scores.items(), (told.replica, told.score)):
+        if not isinstance(score, float | int) or not math.isfinite(score):
+            return f"scored {replica} {score!r}, which is no finite number"
+    return ""
+
+
+def _where(raised: Exception) -> str:
+    """File and line that raised it: whoever wrote the policy has no other trace of it."""
+    trace, place = raised.__traceback__, ""
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename.rpartition("/")[2]
+        place = f"{file}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return place
+
+
 def _candidate(replica: ReplicaView, choice: Choice) -> Candidate:
-    score = choice.score if replica.id == choice.replica else replica.fill
+    score = choice.score if replica.id == choice.replica else choice.scores.get(replica.id)
     return Candidate(
         replica=replica.id,
-        score=round(score, 4),
+        score=None if score is None else round(score, 4),
         credit=replica.credit,
         running=replica.in_use,
         waiting=replica.waiting,

@@ -10,16 +10,14 @@ from typing import Final
 
 from anyserve.core.effects import Effect, Persist
 from anyserve.core.messages import SchedulerInbound, SchedulerState
-from anyserve.core.policies import RoutingPolicy, shipped_policy
-from anyserve.core.randomness import Rng
 from anyserve.core.scheduler import Scheduler
-from anyserve.core.spec import SchedulerSpec
 from anyserve.runtime.bus.address import Role
 from anyserve.runtime.bus.mqtt import MqttBus
 from anyserve.runtime.bus.outbox import BatchReader
 from anyserve.runtime.driver import Driver
 from anyserve.runtime.process import NodeConfig, Stop, report_ready
 from anyserve.runtime.scheduler.journal import Journal
+from anyserve.runtime.scheduler.policy import load_policy
 from anyserve.runtime.wire import Topics
 
 RETAINED_S: Final = 0.3
@@ -30,7 +28,8 @@ async def serve(config: NodeConfig, stop: Stop) -> int:
     """Run until asked to stop.
 
     Raises:
-        StartError: no broker, no permission, or a policy that cannot be loaded.
+        StartError: no broker, or no permission.
+        AnyServeError: a policy that cannot be loaded.
     """
     rules = config.cluster.scheduler
     rng = random.Random(rules.seed)  # noqa: S311 - policies draw replicas, not secrets
@@ -74,21 +73,6 @@ async def serve(config: NodeConfig, stop: Stop) -> int:
         await driver.close()
         journal.close()
     return 0
-
-
-def load_policy(rules: SchedulerSpec, rng: Rng, scenario_dir: str | None) -> RoutingPolicy:
-    """A shipped policy by its name, or a user's by `pkg.mod:Class`.
-
-    Raises:
-        ScenarioError: there is none of this name, or it cannot be loaded.
-    """
-    if ":" not in rules.policy:
-        return shipped_policy(rules.policy, rng, rules.policy_options)
-    from anyserve.workload.plugins import resolve_class  # noqa: PLC0415 - only for users' code
-
-    found = resolve_class(rules.policy, Path(scenario_dir) if scenario_dir else None)
-    policy: RoutingPolicy = found.factory(rng, rules.policy_options)
-    return policy
 
 
 async def _retained_epoch(config: NodeConfig) -> int:

@@ -84,6 +84,6 @@ async def test_a_well_set_broker_is_not_accused() -> None:
 @pytest.mark.parametrize(
     ("round_trip_s", "expected"), [(0.001, False), (0.042, True), (0.044, True), (0.2, False)]
 )
-def test_only_the_tell_tale_delay_is_called_a_stall(round_trip_s: float, expected: bool) -> None:  # noqa: FBT001 - a table
+def test_only_the_tell_tale_delay_is_called_a_stall(round_trip_s: float, expected: bool) -> None:
     stalls = [w for w in warnings_for(round_trip_s) if "set_tcp_nodelay" in w]
     assert bool(stalls) is expected

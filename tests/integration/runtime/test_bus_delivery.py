@@ -1,6 +1,6 @@
 """What every bus promises about messages: the same over memory, nats and mosquitto."""
 
-# ruff: noqa: FBT001 - the signature of a bus callback
+
 from __future__ import annotations
 
 import asyncio

@@ -1,6 +1,6 @@
 """What a bus promises when its connection or its broker goes away."""
 
-# ruff: noqa: FBT001 - the signature of a bus callback
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

@@ -78,7 +78,8 @@ def test_least_loaded_counts_the_entry_queue_too() -> None:
 def test_power_of_two_compares_two_draws_only() -> None:
     view = View(Info("a", in_use=2), Info("b", in_use=1), Info("c"))
 
-    assert choose("power-of-two", view) == Choice("b", 0.25, "least fill of 2 drawn")
+    scores = {"a": 0.5, "b": 0.25}
+    assert choose("power-of-two", view) == Choice("b", 0.25, "least fill of 2 drawn", scores)
     assert view.asked == 2
 
 

@@ -33,7 +33,7 @@ def judge(metric: str, op: Op, value: float | str, **changes: Any) -> tuple[Verd
     ("op", "holds"),
     [("==", False), ("!=", True), ("<", True), ("<=", True), (">", False), (">=", False)],
 )
-def test_every_operator(op: Op, holds: bool) -> None:  # noqa: FBT001 - a table
+def test_every_operator(op: Op, holds: bool) -> None:
     verdict = Verdict.OK if holds else Verdict.FAILED
     assert judge("ttft.p95_ms", op, 200) == (verdict, 120.5, "")
 

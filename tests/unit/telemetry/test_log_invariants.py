@@ -189,7 +189,7 @@ def test_a_replica_runs_no_more_than_it_may() -> None:
         (Load(waiting=9), True),
     ],
 )
-def test_reported_loads_keep_the_bounds(load: Load, bad: bool) -> None:  # noqa: FBT001 - a table
+def test_reported_loads_keep_the_bounds(load: Load, bad: bool) -> None:
     teller = tell()
     teller.say("s1", 10**9, ReplicaLoad(replica="s1", load=load))
     assert broken(teller.envelopes) == [Invariant.BOUNDS_HOLD] * bad

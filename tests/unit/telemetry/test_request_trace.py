@@ -453,7 +453,7 @@ def test_the_footer_is_computed_from_the_segments() -> None:
 
 @pytest.mark.parametrize("ascii_only", [False, True])
 @pytest.mark.parametrize("width", [20, 60, 80, 120])
-def test_rendered_lines_keep_to_the_width(width: int, ascii_only: bool) -> None:  # noqa: FBT001
+def test_rendered_lines_keep_to_the_width(width: int, ascii_only: bool) -> None:
     teller = Storyteller()
     teller.request(ID, [Leg("s1", end="lost"), Leg("s2", end="delegate"), HEAVY])
     text = render_trace(build_trace(teller.envelopes, ID), width, ascii=ascii_only)

@@ -93,7 +93,7 @@ def test_a_decision_explains_itself() -> None:
     assert event.received_ns == bench.now
     assert event.candidates == [
         ev.Candidate(replica="r2", score=0.0, credit=2, running=0, waiting=0),
-        ev.Candidate(replica="r1", score=0.25, credit=4, running=0, waiting=1),
+        ev.Candidate(replica="r1", credit=4, running=0, waiting=1),
     ]
     assert event.excluded["attributes"] == 3
     assert event.excluded["no_credit"] == 1
@@ -157,7 +157,7 @@ def test_a_policy_that_raises_is_replaced_by_least_loaded_and_reported() -> None
 
     failed = effects.event(ev.PolicyFailed)
     assert (failed.policy, failed.id) == ("my.mod:Policy", "p/1/1")
-    assert failed.error == "ZeroDivisionError: p/1/1"
+    assert failed.error.startswith("ZeroDivisionError: p/1/1 (test_scheduler_routing.py:")
     assert effects.event(ev.RequestRouted).policy == "least-loaded"
     assert effects.event(ev.RequestRouted).replica == "r2"
 
@@ -173,6 +173,48 @@ def test_a_policy_that_names_no_candidate_is_overruled(name: str) -> None:
 
     assert name in effects.event(ev.PolicyFailed).error
     assert effects.event(ev.RequestRouted).replica == "r1"
+
+
+class Answers:
+    """A user's policy that answers what it was given."""
+
+    def __init__(self, answer: object) -> None:
+        self._answer = answer
+
+    def choose(self, request: msg.Request, view: CandidateView) -> Choice:
+        return self._answer  # type: ignore[return-value] # that is the point
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (None, "answered NoneType, not a Choice"),
+        ("r1", "answered str"),
+        (Choice(1, 0.0, "odd"), "named 1, "),  # type: ignore[arg-type]
+        (Choice("r1", 0.0, None), "gave None as its reason"),  # type: ignore[arg-type]
+        (Choice("r1", None, "odd"), "scored r1 None"),  # type: ignore[arg-type]
+        (Choice("r1", float("nan"), "odd"), "scored r1 nan"),
+        (Choice("r1", 0.0, "odd", None), "gave None as scores"),  # type: ignore[arg-type]
+        (Choice("r1", 0.0, "odd", {"r2": float("inf")}), "scored r2 inf"),
+    ],
+)
+def test_an_answer_that_no_event_could_carry_is_overruled(answer: object, said: str) -> None:
+    bench = SchedulerBench(policy=Answers(answer))
+    bench.peer("r1")
+
+    effects = bench.submit(1)
+
+    assert said in effects.event(ev.PolicyFailed).error
+    assert effects.event(ev.RequestRouted).policy == "least-loaded"
+
+
+def test_scores_of_others_are_in_the_explanation() -> None:
+    bench = SchedulerBench(policy=Answers(Choice("r1", 1.5, "least work", {"r2": 7.0})))
+    for name in ("r1", "r2", "r3"):
+        bench.peer(name)
+
+    shown = bench.submit(1).event(ev.RequestRouted).candidates
+    assert {one.replica: one.score for one in shown} == {"r1": 1.5, "r2": 7.0, "r3": None}
 
 
 def test_a_policy_that_asks_for_an_index_core_lacks_fails_with_the_ones_there_are() -> None:

@@ -45,7 +45,7 @@ class FakeLink:
     async def unsubscribe(self, topic_filter: str) -> None:
         self.subscribed.remove(topic_filter)
 
-    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> int:  # noqa: FBT001 - the Link protocol
+    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> int:
         self.written.append((topic, payload, qos))
         self._last_id += qos
         return self._last_id if qos else 0
@@ -74,7 +74,7 @@ class Broker:
         self.links.append(FakeLink(options, events, self.errors.pop(0) if self.errors else None))
         return self.links[-1]
 
-    def on_connection(self, up: bool, connection: int) -> None:  # noqa: FBT001 - a bus callback
+    def on_connection(self, up: bool, connection: int) -> None:
         self.changes.append((up, connection))
         self.changed.set()
 

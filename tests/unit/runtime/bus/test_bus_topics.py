@@ -28,7 +28,7 @@ from anyserve.runtime.bus.topics import covers, is_proof, matches
         ("a/+/c", "a//c", True),
     ],
 )
-def test_matches(topic_filter: str, topic: str, expected: bool) -> None:  # noqa: FBT001 - a table
+def test_matches(topic_filter: str, topic: str, expected: bool) -> None:
     assert matches(topic_filter, topic) is expected
 
 
@@ -46,7 +46,7 @@ def test_matches(topic_filter: str, topic: str, expected: bool) -> None:  # noqa
         ("a/b/c", "a/b", False),
     ],
 )
-def test_covers(outer: str, inner: str, expected: bool) -> None:  # noqa: FBT001 - a table
+def test_covers(outer: str, inner: str, expected: bool) -> None:
     assert covers(outer, inner) is expected
 
 
