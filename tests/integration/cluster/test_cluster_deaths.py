@@ -160,8 +160,13 @@ async def test_replica_killed_in_mid_stream_is_replaced_and_its_streams_go_on(
     await cluster.watcher.until(
         lambda: exits(cluster.watcher.events[mark:]) == ["replica s2"], "the exit of s2"
     )
-    back = await cluster.watcher.event(ReplicaChanged, since=mark, replica="s2", state="ready")
-    assert back.incarnation > lost.incarnation
+    await cluster.watcher.until(
+        lambda: any(
+            back.incarnation > lost.incarnation
+            for back in cluster.watcher.find(ReplicaChanged, replica="s2", state="ready")
+        ),
+        "a new life of s2 is ready",
+    )
     await serves_again(cluster, origin, "s2", mark)
 
 
