@@ -1,6 +1,5 @@
 """Real brokers, and one way to handle them and the in-memory one alike."""
 
-
 from __future__ import annotations
 
 import asyncio

@@ -1,6 +1,5 @@
 """What every bus promises about messages: the same over memory, nats and mosquitto."""
 
-
 from __future__ import annotations
 
 import asyncio

@@ -1,6 +1,5 @@
 """What a bus promises when its connection or its broker goes away."""
 
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
