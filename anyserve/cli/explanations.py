@@ -23,7 +23,6 @@ OUTCOMES: Final[Mapping[str, str]] = MappingProxyType(
         "`return.limit`.",
         "too_long": "Prompt plus requested tokens are more than any replica takes, here or further "
         "up the ladder.",
-        "no_such_entry": "The request was to enter at a replica that does not exist.",
         "overloaded": "The scheduler is behind with its messages and takes no new requests.",
         "stale": "The request outlived `request_lifetime`.",
         "invalid_request": "The engine cannot serve this request at all; the message says why.",

@@ -13,6 +13,8 @@ from enum import Enum
 import msgspec
 
 PROTOCOL_VERSION = 1
+SPOKEN_VERSIONS = (PROTOCOL_VERSION, PROTOCOL_VERSION - 1)
+"""Versions that are understood: this one and the one before."""
 ATTEMPTS_PER_EPOCH = 1000
 """`attempt = epoch * 1000 + n`: attempts of a later scheduler life sort after all earlier ones.
 An attempt that began where the request entered has epoch 0: it is number 1."""
@@ -58,7 +60,6 @@ class Code(Enum):
     REFUSE_EXHAUSTED = "refuse_exhausted"
     RETURN_EXHAUSTED = "return_exhausted"
     TOO_LONG = "too_long"
-    NO_SUCH_ENTRY = "no_such_entry"
     OVERLOADED = "overloaded"
     STALE = "stale"
     INVALID = "invalid_request"

@@ -428,6 +428,10 @@ class Origin:
         self._learn_epoch(stale.epoch, now)
 
     def _on_scheduler_state(self, state: msg.SchedulerState, now: int) -> None:
+        if state.v not in msg.SPOKEN_VERSIONS:
+            text = f"the scheduler speaks version {state.v} of the protocol"
+            self._emit(ev.BusTrouble(kind="foreign", detail=f"{text}, not {msg.PROTOCOL_VERSION}"))
+            return
         self._learn_epoch(state.epoch, now)
 
     def _learn_epoch(self, epoch: int, now: int) -> None:

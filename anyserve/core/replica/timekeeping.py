@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 
+from anyserve.core import events as ev
 from anyserve.core import messages as msg
 from anyserve.core.effects import Inbox, Send
 from anyserve.core.inputs import (
@@ -29,6 +30,10 @@ class Timekeeping(Work):
         self._learn_epoch(stale.epoch)
 
     def _on_scheduler_state(self, state: msg.SchedulerState, now: int) -> None:  # noqa: ARG002
+        if state.v not in msg.SPOKEN_VERSIONS:
+            text = f"the scheduler speaks version {state.v} of the protocol"
+            self._emit(ev.BusTrouble(kind="foreign", detail=f"{text}, not {msg.PROTOCOL_VERSION}"))
+            return
         self._learn_epoch(state.epoch)
 
     def _on_registration(self, registration: msg.Registration, now: int) -> None:  # noqa: ARG002

@@ -18,6 +18,10 @@ class Replicas(Placing):
     """Registrations, credits, attempts, losses."""
 
     def _on_registration(self, registration: msg.Registration, now: int) -> None:
+        if registration.v not in msg.SPOKEN_VERSIONS:
+            text = f"replica {registration.replica} speaks version {registration.v} of the protocol"
+            self._emit(ev.BusTrouble(kind="foreign", detail=f"{text}, not {msg.PROTOCOL_VERSION}"))
+            return
         view = self._registry.replicas.get(registration.replica)
         if view is not None and not view.is_newer(registration):
             return
