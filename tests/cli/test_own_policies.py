@@ -33,7 +33,7 @@ def test_the_example_runs_live_and_says_why_it_chose(shell: Shell) -> None:
 
     trace = shell.run("trace", "1")
     assert f"{NAME} chose d-" in trace.out
-    assert "least work, 0 tokens left (3 eligible)" in trace.out
+    assert ": least work, 0 tokens left (" in trace.out
     shell.assert_clean()
 
 
