@@ -44,6 +44,8 @@ ERRORS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "ambiguous_request": "Several requests end so; write more of the id.",
         "ambiguous_run": "Several runs begin so; write more of the id.",
+        "bad_gpus": "An engine asks for a number of GPUs that nobody can give it: write a whole "
+        "number, or a share of one GPU below 1.",
         "bad_duration": "Durations are written as 250ms, 60s, 1m30s.",
         "bad_setting": "A setting has a value that does not fit its type. "
         "`anyserve config show --origin` says where each comes from.",
@@ -64,6 +66,11 @@ ERRORS: Final[Mapping[str, str]] = MappingProxyType(
         "credentials_file": "The credentials file cannot be read. `anyserve broker "
         "--write-credentials FILE` makes one.",
         "down_timeout": "The cluster did not end in time. `anyserve down --kill` ends it at once.",
+        "gpu_memory": "The engines do not fit on the GPUs: each gets its share of the memory, and "
+        "half a GiB for CUDA. Ask for smaller shares (`gpus`), run fewer replicas, end what else "
+        "holds the memory, or do not count it with --no-memory-check.",
+        "gpu_slice": "CUDA_VISIBLE_DEVICES names a slice of a GPU (MIG). Engines are placed on "
+        "whole GPUs and shares of their memory; name the GPU.",
         "internal": "A bug in AnyServe. The crash report says where; please report it.",
         "kv_too_small": "The KV cache is too small for one request of the full context length. "
         "Raise `kv_cache_gib` or lower `max_model_len`.",
@@ -72,12 +79,18 @@ ERRORS: Final[Mapping[str, str]] = MappingProxyType(
         "model_unknown": "No built-in model, local folder or hub id of this name.",
         "no_broker": "No broker is named: give --broker, --credentials or ANYSERVE_BROKER_URL.",
         "no_cluster": "No such cluster runs on this machine. `anyserve status` lists them.",
+        "no_cuda_build": "A scenario asks for GPUs, and vLLM here is its CPU build. Install "
+        "anyserve[gpu], or set `gpus` to 0.",
         "no_events": "The run recorded nothing, most likely because it never started.",
+        "no_gpu": "GPUs are needed, and nvidia-smi finds none that this process may use. Is the "
+        "driver installed, and what does CUDA_VISIBLE_DEVICES say? On the CPU set `gpus` to 0.",
         "no_scheduler": "No scheduler was heard of at this broker.",
         "no_such_replica": "The scenario or the cluster has no replica of this id.",
         "not_confirmed": "Deleting needs a yes: answer y, or add --yes.",
         "not_enough_memory": "The engines would not fit into this machine's memory. Lower "
         "`kv_cache_gib` or the number of replicas, or start anyway with --no-memory-check.",
+        "nvidia_smi": "nvidia-smi described a GPU in a way that we do not understand. Please "
+        "report its line; CUDA_VISIBLE_DEVICES can hide all GPUs meanwhile.",
         "not_running": "The cluster or the process does not run (any more).",
         "password_on_command_line": "Everybody on this machine can read command lines. Use "
         "ANYSERVE_BROKER_PASSWORD or a credentials file.",

@@ -25,8 +25,19 @@ _SPARE_BYTES: Final = _GIB * 3 // 4
 _OUTSIDE_BYTES: Final = _GIB // 2
 """What an engine takes outside its share: mostly its CUDA context."""
 _TOLERANCE: Final = 1e-9
+_LEAST: Final = 0.01
 _STEPS: Final = 10_000
 """Shares that we choose are rounded down to this part of a GPU."""
+
+
+GPU_COUNT_HINT: Final = f"a whole number of GPUs, or a share of one, from {_LEAST:g} to below 1"
+
+
+def is_gpu_count(gpus: float) -> bool:
+    """Whether an engine can have so many: none, a share of one, or a whole number."""
+    if not math.isfinite(gpus) or gpus < 0:
+        return False
+    return gpus == 0 or _LEAST <= gpus <= 1 or float(gpus).is_integer()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +137,9 @@ class _Device:
 
 def _asked(replica: ReplicaSpec) -> float:
     gpus = replica.engine.gpus
-    if not math.isfinite(gpus) or gpus < 0 or (gpus > 1 and not float(gpus).is_integer()):
+    if not is_gpu_count(gpus):
         message = f"the engine of {replica.id} asks for {gpus:g} GPUs"
-        hint = "ask for a whole number of GPUs, or for a share of one below 1"
-        raise UsageError(message, code="bad_gpus", hint=hint)
+        raise UsageError(message, code="bad_gpus", hint=GPU_COUNT_HINT)
     return gpus
 
 
@@ -205,8 +215,8 @@ def _no_gpu(ids: Sequence[str]) -> MissingDependencyError:
     return MissingDependencyError(
         f"{', '.join(ids)} {verb}, and there is none that this process may use",
         code="no_gpu",
-        hint="run where there is an NVIDIA GPU with its driver, or let the model engine take their "
-        "place (anyserve up --engine model); CUDA_VISIBLE_DEVICES may hide GPUs",
+        hint="run where there is an NVIDIA GPU with its driver (CUDA_VISIBLE_DEVICES may hide it), "
+        "or with --engine model, or on the CPU with --set 'cluster.replicas[*].engine.gpus=0'",
     )
 
 

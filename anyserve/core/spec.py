@@ -74,8 +74,9 @@ class EngineSpec(Spec, frozen=True):
 
     `kind`: vllm, model, echo (later torch, openai), already resolved from `auto`. `task`: generate
     or embed. `step_ms` and `prefill_ms_per_token` are for `echo`; `profile` names the step-time
-    model of `model`. `gpus` is a count or, below 1, a share of one GPU's memory. `options` go to
-    the engine as they are.
+    model of `model`. `gpus` is a count or, below 1, a share of one GPU's memory; 0 is the CPU or,
+    with a CUDA build, a share of what others leave (`core.placement`). `options` go to the engine
+    as they are.
     """
 
     kind: str = "vllm"

@@ -24,6 +24,7 @@ from typing import Any, Final
 
 import msgspec
 
+from anyserve.core.placement import Devices
 from anyserve.core.spec import ClusterSpec
 from anyserve.errors import AnyServeError, UsageError
 from anyserve.runtime.bus.address import BrokerAddress, Credential, Role
@@ -65,7 +66,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `incarnation` is the wall clock in milliseconds at this start, strictly greater than that of
     any earlier life of the same `id`. `credential` is that of `role.bus_role`. `prefix` is
     `anyserve/<cluster>`. `log_path` None means stderr (a process that somebody started by hand).
-    `extra` holds what only one role reads.
+    `placed`: the supervisor has planned the GPUs, and `devices` are those of this replica (None:
+    it needs none); otherwise it plans for itself. `extra` holds what only one role reads.
     """
 
     role: NodeRole
@@ -81,6 +83,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     zygote_socket: str | None = None
     journal_path: str | None = None
     plan_path: str | None = None
+    placed: bool = False
+    devices: Devices | None = None
     extra: dict[str, Any] = {}
 
     @property

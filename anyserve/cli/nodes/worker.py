@@ -14,7 +14,7 @@ from anyserve.cli.session import Session
 from anyserve.core.spec import ReplicaSpec
 from anyserve.errors import StartError, UsageError
 from anyserve.runtime.engines.base import EngineInfo, EngineRequest, Sampling, Task
-from anyserve.runtime.replica.process import make_engine_config
+from anyserve.runtime.replica.process import make_engine_config, own_devices
 from anyserve.runtime.worker import ipc
 from anyserve.runtime.worker.client import WorkerClient, WorkerExit
 from anyserve.workload.problems import nearest
@@ -40,7 +40,7 @@ def run_worker(session: Session, scenario: Path, replica_id: str, overrides: Seq
 
 
 async def _try(session: Session, replica: ReplicaSpec) -> int:
-    config = make_engine_config(replica)
+    config = make_engine_config(replica, own_devices(replica))
     codec = Codec(load_tokenizer(replica.engine))
     listener = _Listener(session.diagnostics)
     worker = await WorkerClient.launch(config, listener)

@@ -60,8 +60,13 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     kv_cache_gib: float = 1.0
     """Size of the KV cache on CPU, and of the `model` engine's imaginary one."""
     gpus: float = 0.0
-    """GPUs per engine; a fraction is a share of one GPU's memory."""
+    """GPUs of this engine; a fraction is a share of one GPU's memory."""
     cuda_visible_devices: str | None = None
+    """The GPUs it may use, as nvidia-smi counts; None leaves that to the environment."""
+    gpu_memory_share: float | None = None
+    """Part of each GPU's whole memory that it may fill; None is vLLM's own default."""
+    gpu_turn: str | None = None
+    """A file that engines on one GPU lock while they load, so that they do it one by one."""
     threads: int = 1
     """Threads of one CPU engine."""
     seed: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from anyserve.core.engine.profiles import profile_for
+from anyserve.core.placement import Devices
 from anyserve.core.spec import EngineSpec
 from anyserve.errors import UsageError
 from anyserve.runtime.engines.base import EngineConfig, EngineKind, Task
@@ -14,9 +15,12 @@ def engine_config(
     model: ResolvedModel | None = None,
     *,
     seed: int = 0,
-    cuda_visible_devices: str | None = None,
+    devices: Devices | None = None,
+    gpu_turn: str | None = None,
 ) -> EngineConfig:
     """Make the configuration of a worker. `model` is `spec.model` made ready (vLLM needs it).
+
+    `devices`: the GPUs that it has (None on the CPU); `gpu_turn`: the file to lock while loading.
 
     Raises:
         UsageError: No such engine, or an engine that needs a model got none.
@@ -39,8 +43,10 @@ def engine_config(
         max_num_seqs=spec.max_num_seqs,
         max_num_batched_tokens=spec.max_num_batched_tokens,
         kv_cache_gib=spec.kv_cache_gib,
-        gpus=spec.gpus,
-        cuda_visible_devices=cuda_visible_devices,
+        gpus=spec.gpus if devices is None else len(devices.indices) * devices.share,
+        cuda_visible_devices=None if devices is None else devices.visible,
+        gpu_memory_share=None if devices is None else devices.memory_share,
+        gpu_turn=gpu_turn,
         threads=spec.threads,
         dtype=spec.dtype,
         seed=seed,

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from anyserve.runtime.engines.base import EngineKind
+from anyserve.runtime.gpus import visible_names
 
 _NVIDIA = Path("/proc/driver/nvidia/gpus")
 
@@ -65,12 +66,9 @@ def installed_version(distribution: str) -> str | None:
 
 def cuda_devices(driver: Path = _NVIDIA, environ: Mapping[str, str] | None = None) -> int:
     """Number of NVIDIA GPUs that this process may use, as the driver's files tell."""
-    visible = (os.environ if environ is None else environ).get("CUDA_VISIBLE_DEVICES")
+    names = visible_names(os.environ if environ is None else environ)
     present = len(list(driver.iterdir())) if driver.is_dir() else 0
-    if visible is None:
-        return present
-    named = [name for name in visible.split(",") if name.strip() not in {"", "-1"}]
-    return min(present, len(named))
+    return present if names is None else min(present, len(names))
 
 
 def _vllm(build: VllmBuild, version: str, where: str) -> Detection:

@@ -31,6 +31,7 @@ from anyserve.runtime.engines.base import (
     room_left,
     spent,
 )
+from anyserve.runtime.engines.gpu_turn import gpu_turn
 
 _log = logging.getLogger(__name__)
 _CPU_BATCHED_TOKENS: Final = 256  # a step of 2048 tokens takes seconds on a CPU core
@@ -70,9 +71,10 @@ class VllmEngine:
         engine_config = vllm.EngineArgs(
             **_engine_args(self._config, cpu=cpu)
         ).create_engine_config()
-        self._engine = LLMEngine.from_vllm_config(
-            engine_config, stat_loggers=[self._stats.factory()]
-        )
+        with gpu_turn(self._config.gpu_turn, lambda: report("waiting for the GPU", 0.2)):
+            self._engine = LLMEngine.from_vllm_config(
+                engine_config, stat_loggers=[self._stats.factory()]
+            )
         report("ready", 1.0)
         self._info = _info(engine_config, vllm.__version__, cpu=cpu)
         return self._info
@@ -147,11 +149,14 @@ class VllmEngine:
 def prepare_environment(config: EngineConfig) -> None:
     """Set what vLLM reads from the environment; call before the engine is built.
 
-    A forked worker has vLLM imported already, which is fine: vLLM reads these when used.
+    A forked worker has vLLM imported already, which is fine: vLLM reads these when used, and CUDA
+    when it starts, which no fork of ours has seen before (`worker/zygote.py`).
     """
     os.environ.update(_QUIET_ENV)
     os.environ["OMP_NUM_THREADS"] = str(config.threads)
     if config.cuda_visible_devices is not None:
+        # CUDA's own order is by speed; ours is that of nvidia-smi.
+        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
         os.environ["CUDA_VISIBLE_DEVICES"] = config.cuda_visible_devices
     if os.path.isdir(config.model):  # noqa: PTH112 - a hub id is no path
         os.environ["HF_HUB_OFFLINE"] = "1"
@@ -182,16 +187,26 @@ def _engine_args(config: EngineConfig, *, cpu: bool) -> dict[str, Any]:
         args["runner"] = "pooling"
     if cpu:
         args |= _cpu_args(config, known)
-    elif 0 < config.gpus < 1:
-        args["gpu_memory_utilization"] = config.gpus
-    elif config.gpus > 1:
-        args["tensor_parallel_size"] = int(config.gpus)
-        args["distributed_executor_backend"] = "mp"
+    else:
+        args |= gpu_args(config)
     args |= config.args
     unknown = sorted(args.keys() - known)
     if unknown:
         _log.warning("vLLM %s does not know the arguments %s", vllm.__version__, unknown)
     return {name: value for name, value in args.items() if name in known and value is not None}
+
+
+def gpu_args(config: EngineConfig) -> dict[str, Any]:
+    """What vLLM is told of its part of the GPUs."""
+    args: dict[str, Any] = {}
+    if config.gpu_memory_share is not None:
+        args["gpu_memory_utilization"] = config.gpu_memory_share
+    elif 0 < config.gpus < 1:
+        args["gpu_memory_utilization"] = config.gpus
+    if config.gpus > 1:
+        args["tensor_parallel_size"] = int(config.gpus)
+        args["distributed_executor_backend"] = "mp"
+    return args
 
 
 def _cpu_args(config: EngineConfig, known: set[str]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from anyserve.core.effects import CancelWork, Effect, StartWork
 from anyserve.core.inputs import BusUp, Delta, Drain, Stepped, Stopping
 from anyserve.core.messages import Code, Control, Gone, ReplicaInbound
+from anyserve.core.placement import Devices
 from anyserve.core.replica import Replica
 from anyserve.core.spec import ReplicaSpec
 from anyserve.errors import ProtocolError, UsageError
@@ -22,6 +23,7 @@ from anyserve.runtime.driver import Driver
 from anyserve.runtime.engines.base import EngineConfig
 from anyserve.runtime.engines.config import engine_config
 from anyserve.runtime.models.resolve import resolve_model
+from anyserve.runtime.placing import place_engines, turn_path
 from anyserve.runtime.process import NodeConfig, Stop
 from anyserve.runtime.replica.translate import attempt_key, engine_request
 from anyserve.runtime.replica.worker_keeper import WorkerKeeper
@@ -69,7 +71,7 @@ class _ReplicaNode:
         )
         self._keeper = WorkerKeeper(
             self._spec.id,
-            make_engine_config(self._spec),
+            make_engine_config(self._spec, _devices(config, self._spec)),
             feed=self._driver.feed,
             emit=self._driver.events.emit,
             zygote=Path(config.zygote_socket) if config.zygote_socket else None,
@@ -148,11 +150,27 @@ class _WithSlow:
         return self._machine.handle(now, message)
 
 
-def make_engine_config(spec: ReplicaSpec) -> EngineConfig:
+def make_engine_config(spec: ReplicaSpec, devices: Devices | None) -> EngineConfig:
     """The worker's configuration, with its model made ready."""
     engine = spec.engine
     model = resolve_model(engine.model) if engine.kind == "vllm" and engine.model else None
-    return engine_config(engine, model)
+    turn = turn_path(devices, os.environ)
+    return engine_config(
+        engine, model, devices=devices, gpu_turn=None if turn is None else str(turn)
+    )
+
+
+def own_devices(spec: ReplicaSpec) -> Devices | None:
+    """The GPUs of a replica for which no supervisor has planned; the others' memory is taken.
+
+    Raises:
+        AnyServeError: there are none for it.
+    """
+    return place_engines([spec], os.environ).of(spec.id)
+
+
+def _devices(config: NodeConfig, spec: ReplicaSpec) -> Devices | None:
+    return config.devices if config.placed else own_devices(spec)
 
 
 def _find_spec(config: NodeConfig) -> ReplicaSpec:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from anyserve.core.events import AnyEvent, ProcessExited
+from anyserve.core.placement import Placement
 from anyserve.core.spec import ReplicaSpec
 from anyserve.errors import AnyServeError, StartError
 from anyserve.runtime.clusters import ClusterStore
+from anyserve.runtime.placing import place_engines
 from anyserve.runtime.process import Incarnations, boot_id
 from anyserve.runtime.supervisor.brokers import ClusterBroker, mind_broker
 from anyserve.runtime.supervisor.children import Child, ChildSpec
@@ -24,6 +26,7 @@ from anyserve.runtime.supervisor.faults import FaultExecutor, plan_faults
 from anyserve.runtime.supervisor.hands import ClusterHands, signal_process
 from anyserve.runtime.supervisor.home import Home
 from anyserve.runtime.supervisor.link import SOURCE, ClusterLink
+from anyserve.runtime.supervisor.memory import counts_memory
 from anyserve.runtime.supervisor.nodes import Command, Nodes, node_command, replica_name
 from anyserve.runtime.supervisor.progress import AnyProgress, Notice, Step, StepState
 from anyserve.runtime.supervisor.record import RecordKeeper
@@ -41,7 +44,7 @@ class Cluster:
     """`start_broker`, `start_nodes`, `play`, and whatever happens `tear_down`.
 
     `deaths.over` tells that there is nothing left to do. `say` takes progress. `command` makes
-    the commands of our processes; tests replace it.
+    the commands of our processes, `place` plans their GPUs; tests replace them.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Cluster:
         store: ClusterStore,
         environ: Mapping[str, str],
         command: Command = node_command,
+        place: Callable[..., Placement] = place_engines,
     ) -> None:
         self.config = config
         self.created_s = time.time()
@@ -63,6 +67,9 @@ class Cluster:
         self._say = say
         self._record = RecordKeeper(store)
         self._command = command
+        self._place = place
+        self._environ = environ
+        self._placement = Placement()
         self._incarnations = Incarnations()
         self._boot_id = boot_id()
         self._home: Home | None = None
@@ -102,6 +109,12 @@ class Cluster:
         config = self.config
         self._record.refuse_live(config.cluster.name)
         plan_faults(config.faults)  # what cannot be carried out is said now, not mid-run
+        self._placement = await asyncio.to_thread(
+            self._place,
+            config.cluster.replicas,
+            self._environ,
+            check_memory=counts_memory(config, self._environ),
+        )
         self._step("broker", StepState.STARTED)
         try:
             await self._connect()
@@ -132,6 +145,7 @@ class Cluster:
             broker.credentials,
             self._boot_id,
             self._incarnations,
+            self._placement,
             self._command,
         )
 

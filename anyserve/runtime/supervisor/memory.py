@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +10,8 @@ import psutil
 
 from anyserve.core.spec import ClusterSpec
 from anyserve.errors import StartError
+from anyserve.runtime.engines.detect import VllmBuild, detect
+from anyserve.runtime.supervisor.config import SupervisorConfig
 
 OVERRIDE_ENV: Final = "ANYSERVE_MEMORY_CHECK"
 _GIB: Final = 2**30
@@ -18,12 +21,21 @@ _ENGINE_GIB: Final = 1.0
 _CGROUP: Final = Path("/sys/fs/cgroup")
 
 
-def needed_gib(cluster: ClusterSpec) -> dict[str, float]:
-    """Replica -> main memory its engine will take; replicas that need next to none are left out."""
+def counts_memory(config: SupervisorConfig, environ: Mapping[str, str]) -> bool:
+    """Whether memory is compared before the start; somebody may know better."""
+    return config.check_memory and environ.get(OVERRIDE_ENV) != "0"
+
+
+def needed_gib(cluster: ClusterSpec, build: VllmBuild | None = None) -> dict[str, float]:
+    """Replica -> main memory its engine will take; replicas that need next to none are left out.
+
+    `build`: of vLLM, if not the installed one. With a CUDA build all caches are on GPUs.
+    """
+    replicas = [one for one in cluster.replicas if one.engine.kind == "vllm"]
+    if not replicas or (build or detect().build) is VllmBuild.CUDA:
+        return {}
     return {
-        replica.id: replica.engine.kv_cache_gib + _ENGINE_GIB
-        for replica in cluster.replicas
-        if replica.engine.kind == "vllm" and replica.engine.gpus == 0
+        one.id: one.engine.kv_cache_gib + _ENGINE_GIB for one in replicas if one.engine.gpus == 0
     }
 
 

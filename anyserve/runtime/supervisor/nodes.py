@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from anyserve.core.placement import Devices, Placement
 from anyserve.core.spec import ReplicaSpec
 from anyserve.runtime.bus.address import BrokerAddress, Credentials
 from anyserve.runtime.process import Incarnations, NodeConfig, NodeRole, write_private
@@ -36,6 +37,7 @@ class Nodes:
     credentials: Credentials
     boot_id: str
     incarnations: Incarnations
+    placement: Placement
     command: Command = node_command
     last_incarnation: dict[str, int] = field(default_factory=dict)
 
@@ -74,6 +76,8 @@ class Nodes:
             replica.id,
             self.config.graces.replica_s,
             zygote_socket=str(self.home.zygote_socket),
+            placed=True,
+            devices=self.placement.of(replica.id),
         )
 
     def zygote(self) -> ChildSpec:
@@ -90,6 +94,9 @@ class Nodes:
         role: NodeRole,
         process_id: str,
         grace_s: float,
+        *,
+        placed: bool = False,
+        devices: Devices | None = None,
         **paths: str | None,
     ) -> ChildSpec:
         def prepare() -> Sequence[str]:
@@ -106,6 +113,8 @@ class Nodes:
                 incarnation=incarnation,
                 boot_id=self.boot_id,
                 log_path=str(self.home.log(name)),
+                placed=placed,
+                devices=devices,
                 extra=self.config.extra.get(role.value, {}),
                 **paths,
             )

@@ -16,7 +16,7 @@ from anyserve.runtime.supervisor.config import SupervisorConfig
 from anyserve.runtime.supervisor.control import ControlServer
 from anyserve.runtime.supervisor.deaths import Over
 from anyserve.runtime.supervisor.ending import Ending, Urgency
-from anyserve.runtime.supervisor.memory import OVERRIDE_ENV, available_gib, check_memory
+from anyserve.runtime.supervisor.memory import available_gib, check_memory, counts_memory
 from anyserve.runtime.supervisor.nodes import Command, node_command
 from anyserve.runtime.supervisor.progress import AnyProgress, Exit, Ready, TrafficEnded
 from anyserve.runtime.supervisor.steering import Operator
@@ -69,7 +69,7 @@ class Supervision:
             self._ending.request(Urgency.FAST, "the foreground process is gone", exit_code=3)
 
     async def _live(self) -> Over:
-        if self._config.check_memory and self._environ.get(OVERRIDE_ENV) != "0":
+        if counts_memory(self._config, self._environ):
             check_memory(self._config.cluster, available_gib())
         await self._do(self._start())
         over = await self._until_over()

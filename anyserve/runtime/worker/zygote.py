@@ -6,7 +6,8 @@ on GPUs, never touches CUDA: a fork must find nothing initialised. One connectio
 worker: `Fork` (with the worker's socket attached) is answered by `Forked`, later by `Exited`.
 
 A worker dies with its replica (end of its socket), and with the zygote (end of a pipe whose only
-writer is the zygote). Where fork is not safe (macOS), a worker is spawned instead.
+writer is the zygote). Where fork is not safe (macOS, or an import has started CUDA after all), a
+worker is spawned instead.
 """
 
 from __future__ import annotations
@@ -31,30 +32,15 @@ from typing import Final
 import msgspec
 
 from anyserve.errors import ProtocolError
+from anyserve.runtime.engines.detect import VllmBuild, detect
 from anyserve.runtime.lifeline import watch_lifeline
 from anyserve.runtime.worker import main as worker
 from anyserve.runtime.worker.fdpass import Exited, Fork, Forked, receive_with_fds
 from anyserve.runtime.worker.ipc import FrameBuffer, encode_frame
+from anyserve.runtime.worker.preloads import NAMES, can_still_fork, preload_modules
 
 _log = logging.getLogger(__name__)
 _BACKLOG: Final = 64
-_CAN_FORK: Final = sys.platform == "linux"
-# What an engine imports while it starts; imported here once, shared by every worker.
-PRELOADS: Final[dict[str, tuple[str, ...]]] = {
-    "vllm": (
-        "vllm",
-        "vllm.v1.engine.llm_engine",
-        "vllm.v1.worker.cpu_worker",
-        "vllm.v1.executor.uniproc_executor",
-        "vllm.model_executor.models.llama",
-        "vllm.model_executor.models.bert",
-        "vllm.v1.attention.backends.cpu_attn",
-        "vllm.model_executor.model_loader.default_loader",
-        "vllm.renderers.hf",
-        "vllm.triton_utils.dispatcher",
-        "compressed_tensors",
-    ),
-}
 
 
 @dataclass(slots=True)
@@ -82,14 +68,18 @@ class Zygote:
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
         self._selector = selectors.DefaultSelector()
+        self._forks = sys.platform == "linux"
 
-    def preload(self, names: Sequence[str]) -> None:
+    def preload(self, names: Sequence[str], build: VllmBuild) -> None:
         """Import the modules of each named engine; what is missing shows when it is used."""
-        for module in (module for name in names for module in PRELOADS[name]):
+        for module in (module for name in names for module in preload_modules(name, build)):
             try:
                 importlib.import_module(module)
             except Exception:  # noqa: BLE001 - a foreign library's import may raise anything
                 _log.exception("cannot preload %s", module)
+        if self._forks and build is VllmBuild.CUDA and not can_still_fork():
+            _log.warning("an import has started CUDA: workers are spawned, which takes longer")
+            self._forks = False
         gc.collect()
         gc.freeze()  # keep the collector from copying the shared pages
 
@@ -135,7 +125,7 @@ class Zygote:
             self._drop(client)
             return
         fd = client.fds.pop()
-        pid = self._fork(fd, request) if _CAN_FORK else _spawn(fd, request)
+        pid = self._fork(fd, request) if self._forks else _spawn(fd, request)
         os.close(fd)
         self._owners[pid] = client
         self._reply(client, Forked(pid))
@@ -216,13 +206,14 @@ def main() -> None:
     """Run the zygote until its lifeline or a signal ends it."""
     parser = argparse.ArgumentParser(prog="anyserve-zygote")
     parser.add_argument("--socket", type=Path, required=True)
-    parser.add_argument("--preload", action="append", choices=sorted(PRELOADS), default=[])
+    parser.add_argument("--preload", action="append", choices=NAMES, default=[])
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO)
     watch_lifeline()
     zygote = Zygote(arguments.socket)
-    zygote.preload(arguments.preload)
+    if arguments.preload:
+        zygote.preload(arguments.preload, detect().build)
     zygote.run()
 
 

@@ -19,6 +19,7 @@ LOCAL: Final[tuple[Check, ...]] = (
     cluster.engines_are_complete,
     cluster.slots_fit_the_engine,
     cluster.limits_fit_the_engine,
+    cluster.gpus_can_be_given,
     cluster.policy_exists,
     cluster.broker_url_is_clean,
     cluster.liveness_is_ordered,

@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from anyserve.core.capability import is_id
+from anyserve.core.placement import GPU_COUNT_HINT, is_gpu_count
 from anyserve.core.policies import SHIPPED
 from anyserve.workload.checks.names import Names
 from anyserve.workload.facts import concurrency_of, replica_ids, upgrades_of
@@ -95,6 +96,15 @@ def limits_fit_the_engine(file: ScenarioFile, _names: Names) -> Iterator[Finding
                 loc = ("cluster", "replicas", name, "capabilities", capability, "limits")
                 message = f"max_tokens {limit} is more than the engine's max_model_len {context}"
                 yield Finding((*loc, "max_tokens"), "AS-S033", message, f"at most {context}")
+
+
+def gpus_can_be_given(file: ScenarioFile, _names: Names) -> Iterator[Finding]:
+    """One and a half GPUs are none that an engine can have."""
+    for name, replica in file.cluster.replicas.items():
+        if not is_gpu_count(replica.engine.gpus):
+            loc = ("cluster", "replicas", name, "engine", "gpus")
+            message = f"an engine cannot have {replica.engine.gpus:g} GPUs"
+            yield Finding(loc, "AS-S013", message, GPU_COUNT_HINT)
 
 
 def policy_exists(file: ScenarioFile, _names: Names) -> Iterator[Finding]:

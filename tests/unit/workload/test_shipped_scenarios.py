@@ -9,6 +9,8 @@ import jsonschema
 import pytest
 import yaml
 
+from anyserve.core.placement import GpuInfo, plan_placement
+from anyserve.errors import StartError
 from anyserve.workload.compile import ANY_ENTRY, Compiled, compile_scenario
 from anyserve.workload.load import live_problems, load_scenario, parse_scenario
 from anyserve.workload.schema_file import MODELINE, SCHEMA_PATH, schema_text
@@ -30,7 +32,7 @@ def compiled(name: str, *, seed: int = 1, entry: str | None = None) -> Compiled:
 
 def test_the_ones_we_promise_are_there() -> None:
     names = {path.stem for path in SHIPPED}
-    assert names >= {"delegation", "mixed", "laptop", "faults", "burst"}
+    assert names >= {"delegation", "mixed", "laptop", "faults", "burst", "gpu"}
 
 
 @by_name
@@ -80,7 +82,7 @@ def test_delegation_expects_what_its_plan_holds(entry: str | None) -> None:
     assert (len(requests), len(stay), len(too_long)) == (24, 12, 4)
 
 
-@pytest.mark.parametrize(("name", "at_h1"), [("mixed", 15), ("laptop", 27)])
+@pytest.mark.parametrize(("name", "at_h1"), [("mixed", 15), ("laptop", 27), ("gpu", 48)])
 @pytest.mark.parametrize("seed", [0, 1, 7])
 def test_mixed_expects_what_its_plan_holds(name: str, at_h1: int, seed: int) -> None:
     run = compiled(name, seed=seed)
@@ -111,6 +113,26 @@ def test_real_engines_together_keep_their_caches_small() -> None:
     for name in ("mixed", "delegation"):
         sizes = [replica.engine.kv_cache_gib for replica in compiled(name).cluster.replicas]
         assert max(sizes) <= 1.0
+
+
+def test_gpu_needs_two_gpus_or_one_with_other_shares() -> None:
+    gib = 1 << 30
+    gpus = [GpuInfo(index, 8 * gib, 8 * gib - gib // 4) for index in range(2)]
+    path = ROOT / "scenarios" / "gpu.yaml"
+    as_shipped = compiled("gpu").cluster.replicas
+    note = next(line for line in path.read_text().splitlines() if "--set" in line)
+    override = note.partition("--set '")[2].rstrip("'")
+    smaller = compile_scenario(load_scenario(path, [override]), seed=0).cluster.replicas
+
+    placed = plan_placement(as_shipped, gpus)
+    assert {one.id: placed.devices[one.id].visible for one in as_shipped} == {
+        "s1": "1",
+        "s2": "1",
+        "h1": "0",
+    }
+    with pytest.raises(StartError, match="not enough GPU memory"):
+        plan_placement(as_shipped, gpus[:1])
+    assert len(plan_placement(smaller, gpus[:1]).devices) == 3
 
 
 def test_mixed_and_laptop_have_the_same_shape() -> None:

@@ -7,7 +7,8 @@ import pytest
 from anyserve.core.messages import Offer
 from anyserve.core.spec import ClusterSpec, EngineSpec, ReplicaSpec
 from anyserve.errors import StartError
-from anyserve.runtime.supervisor.memory import available_gib, check_memory
+from anyserve.runtime.engines.detect import VllmBuild
+from anyserve.runtime.supervisor.memory import available_gib, check_memory, needed_gib
 
 
 def cluster(**engines: EngineSpec) -> ClusterSpec:
@@ -29,6 +30,12 @@ def test_too_little_memory_is_refused_with_the_arithmetic() -> None:
 
 def test_engines_without_host_memory_need_none() -> None:
     check_memory(cluster(m=EngineSpec(kind="model"), g=EngineSpec(gpus=1.0)), 0.0)
+
+
+def test_a_cuda_build_keeps_its_caches_on_gpus() -> None:
+    wanted = cluster(s1=EngineSpec(), h1=EngineSpec(gpus=0.5))
+    assert needed_gib(wanted, VllmBuild.CPU) == {"s1": 2.0}
+    assert needed_gib(wanted, VllmBuild.CUDA) == {}
 
 
 def test_a_container_s_limit_counts(tmp_path: Path) -> None:
