@@ -2,16 +2,24 @@
 
 Hypothesis chooses the cluster, what is offered, what breaks and when; `support/world.py` carries
 it out on core's real state machines and raises `Violated` with the invariant's number and name.
-`ANYSERVE_PROPERTY=long` runs many more and longer stories.
+`ANYSERVE_PROPERTY=long` runs many more and longer stories, other ones every time.
 """
 
 from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, multiple, rule
+from hypothesis.stateful import (
+    Bundle,
+    MultipleResults,
+    RuleBasedStateMachine,
+    initialize,
+    multiple,
+    rule,
+)
 from world import Chaos, World
 
 from anyserve.core.messages import Limits, Offer
@@ -26,13 +34,7 @@ from anyserve.core.spec import (
 )
 
 LONG = os.environ.get("ANYSERVE_PROPERTY") == "long"
-RUNGS = ("decode", "decode.heavy", "decode.huge")
-LADDERS = (
-    {},
-    {"decode": "decode.heavy"},
-    {"decode": "decode.heavy", "decode.heavy": "decode.huge"},
-    {"decode": "decode.huge", "decode.heavy": "decode.huge"},
-)
+RUNGS = ("decode", "decode.heavy", "decode.huge", "embedding")
 POLICIES = ("round-robin", "least-loaded", "power-of-two", "bin-packing")
 
 offers = st.lists(
@@ -47,6 +49,18 @@ offers = st.lists(
     unique_by=lambda offer: offer.capability,
 )
 shapes = st.tuples(offers, st.integers(1, 3), st.integers(0, 1), st.integers(0, 3))
+
+
+@st.composite
+def ladders(draw: st.DrawFn) -> dict[str, str]:
+    """Acyclic maps of any shape: in a random order each name may lead to a later one."""
+    order = draw(st.permutations(RUNGS))
+    upgrades = {}
+    for place, name in enumerate(order[:-1]):
+        above = draw(st.none() | st.sampled_from(order[place + 1 :]))
+        if above is not None:
+            upgrades[name] = above
+    return upgrades
 
 
 @st.composite
@@ -77,7 +91,7 @@ def clusters(draw: st.DrawFn) -> ClusterSpec:
             for name in RUNGS
         ),
         replicas=replicas,
-        ladder=LadderSpec(upgrades=draw(st.sampled_from(LADDERS))),
+        ladder=LadderSpec(upgrades=draw(ladders())),
         delegation=DelegationSpec(limit=draw(st.integers(0, 2)), overload=draw(st.booleans())),
         scheduler=SchedulerSpec(
             policy=draw(st.sampled_from(POLICIES)),
@@ -134,7 +148,7 @@ class Protocol(RuleBasedStateMachine):
         deadline_ms: int | None,
         attributes: dict[str, str],
         times: int,
-    ) -> object:
+    ) -> MultipleResults[str]:
         return multiple(
             *(
                 self.world.offer(
@@ -187,12 +201,16 @@ class Protocol(RuleBasedStateMachine):
     def resume(self, index: int) -> None:
         self.world.resume(self._replica(index))
 
-    @rule()
-    def stop_scheduler(self) -> None:
-        self.world.stop_scheduler()
+    @rule(after_sends=st.none() | st.integers(0, 3))
+    def stop_scheduler(self, after_sends: int | None) -> None:
+        self.world.stop_scheduler(after_sends=after_sends)
+
+    @rule(down_ms=st.sampled_from([1, 50, 8_000]))
+    def restart_broker(self, down_ms: int) -> None:
+        self.world.restart_broker(down_ms=down_ms)
 
     @rule(with_journal=st.booleans())
-    def start_scheduler(self, with_journal: bool) -> None:  # noqa: FBT001 - drawn by Hypothesis
+    def start_scheduler(self, with_journal: bool) -> None:
         if not self.world.scheduler_up:
             self.world.start_scheduler(with_journal=with_journal)
 
@@ -202,10 +220,10 @@ class Protocol(RuleBasedStateMachine):
 
 
 Protocol.TestCase.settings = settings(
-    max_examples=2_000 if LONG else 150,
-    stateful_step_count=120 if LONG else 40,
+    max_examples=20_000 if LONG else 400,
+    stateful_step_count=120 if LONG else 50,
     deadline=None,
     derandomize=not LONG,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-TestProtocol = Protocol.TestCase
+TestProtocol = pytest.mark.timeout(3_600 if LONG else 120)(Protocol.TestCase)
