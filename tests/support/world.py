@@ -1,24 +1,26 @@
 """A whole cluster of core's state machines on an adversarial network, in virtual time.
 
-The world draws every delay, loss and repetition from one seeded source, keeps ghost state that the
-machines cannot see, and checks the invariants of the architecture after every step.
+The world draws every delay, loss and repetition from one seeded source and carries out what the
+machines ask for; `ghost.py` knows what the machines cannot see, and checks the invariants of the
+architecture at every step. `settle` ends a story and checks what must be true once all is calm.
 """
 
 from __future__ import annotations
 
 import heapq
-import math
 import random
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from ghost import Ghost, fits, token
+from violations import MS, Violated
+
 from anyserve.core import effects as fx
-from anyserve.core import events as ev
 from anyserve.core import messages as msg
-from anyserve.core.capability import Ladder
 from anyserve.core.inputs import (
+    BusDown,
     BusUp,
     Cancelled,
     Delta,
@@ -34,14 +36,13 @@ from anyserve.core.origin import Origin
 from anyserve.core.policies import shipped_policy
 from anyserve.core.replica import Replica
 from anyserve.core.scheduler import Scheduler
-from anyserve.core.spec import ClusterSpec
+from anyserve.core.spec import ClusterSpec, ReplicaSpec
 
-MS = 1_000_000
+__all__ = ["MS", "Chaos", "Violated", "World"]
+
 BEST_EFFORT = (msg.Frame, msg.KeepAlive)
-
-
-class Violated(AssertionError):  # noqa: N818 - reads as a sentence: invariant 4 is violated
-    """An invariant does not hold; the text begins with its number and name."""
+PATIENCE_MS = 20_000
+"""In calm weather nobody waits for longer while a replica that could serve stands idle."""
 
 
 @dataclass
@@ -86,29 +87,22 @@ class World:
         self.spec = spec
         self.rng = random.Random(seed)
         self.chaos = chaos or Chaos()
-        self.ladder = Ladder(spec.ladder.upgrades)
+        self.ghost = Ghost(spec)
         self.now = 0
         self._queue: list[tuple[int, int, Callable[[], None]]] = []
         self._n = 0
+        self._bus = 0
         self.journal: list[fx.JournalRecord] = []
         self.state_message: msg.SchedulerState | None = None
         self.registrations: dict[str, msg.Registration] = {}
-        self.events: list[tuple[str, ev.AnyEvent]] = []
-        self.sent: list[tuple[str, fx.Send]] = []
-        # Ghost state.
-        self.outcomes: dict[str, list[fx.Outcome]] = defaultdict(list)
-        self.offered: dict[str, msg.Request] = {}
-        self.delegations: dict[str, int] = defaultdict(int)
-        self._counted: set[tuple[str, int]] = set()
-        self.seen: dict[str, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
-        self.prefixes: dict[tuple[str, str, int, int], list[int]] = {}
-        self.rungs: dict[str, str] = {}
-        self.starts: dict[tuple[str, str, int, int], int] = defaultdict(int)
         self.scheduler_up = False
+        self.scheduler_dies_after: int | None = None
+        """Sends that the scheduler still gets out before its process dies amid its work."""
         self.scheduler: Scheduler = self._new_scheduler(1)
         self._scheduler_life = 0
         self.origin = Origin("p", spec, incarnation=1)
         self._origin_timer = 0
+        self._origin_connection = 1
         self.nodes: dict[str, Node] = {}
         self.start_scheduler()
         for replica in spec.replicas:
@@ -125,16 +119,24 @@ class World:
         self._n += 1
         heapq.heappush(self._queue, (self.now + delay_ns, self._n, action))
 
-    def _delay(self) -> int:
-        return self.rng.randrange(self.chaos.max_delay_ms * MS + 1)
-
-    def _transmit(self, best_effort: bool, deliver: Callable[[], None]) -> None:
+    def _transmit(self, deliver: Callable[[], None], *, best_effort: bool = False) -> None:
         if best_effort and self.rng.random() < self.chaos.drop:
             return
         copies = 2 if self.rng.random() < self.chaos.duplicate else 1
+        bus = self._bus
+
+        def arrive() -> None:
+            if bus == self._bus:
+                deliver()
+
         for _ in range(copies):
-            delay = MS if self.chaos.in_order else self._delay()
-            self.at(delay, deliver)
+            delay = (
+                MS if self.chaos.in_order else self.rng.randrange(self.chaos.max_delay_ms * MS + 1)
+            )
+            self.at(delay, arrive)
+
+    def _spec_of(self, name: str) -> ReplicaSpec:
+        return next(item for item in self.spec.replicas if item.id == name)
 
     # --- carrying out effects --------------------------------------------------------------------
 
@@ -145,8 +147,10 @@ class World:
                     self.journal.append(record)
                 case fx.Send():
                     self._send(source, effect)
-                case fx.Emit(event=event):
-                    self._note(source, event)
+                    if source == "scheduler" and self._dies_here():
+                        return
+                case fx.Emit():
+                    pass
                 case fx.SetTimer(at_ns=at_ns):
                     self._set_timer(source, at_ns)
                 case fx.StartWork():
@@ -155,74 +159,68 @@ class World:
                     job = self.nodes[source].jobs.get((request_id, attempt))
                     if job is not None:
                         job.cancelled = True
-                case fx.Deliver(id=request_id, frame=frame):
-                    self._deliver(request_id, frame)
-                case fx.Finish(id=request_id, outcome=outcome):
-                    self.outcomes[request_id].append(outcome)
-                    if len(self.outcomes[request_id]) > 1:
-                        raise Violated(f"2 one outcome: {request_id} {self.outcomes[request_id]}")
+                case fx.Deliver() | fx.Finish():
+                    self.ghost.stories.note(self.now, source, "client", effect)
                 case _:
                     raise AssertionError(effect)
 
+    def _dies_here(self) -> bool:
+        if self.scheduler_dies_after is None:
+            return False
+        self.scheduler_dies_after -= 1
+        if self.scheduler_dies_after < 0:
+            self.scheduler_up = False
+        return not self.scheduler_up
+
     def _send(self, source: str, send: fx.Send) -> None:
-        self.sent.append((source, send))
-        best_effort = isinstance(send.message, BEST_EFFORT)
-        if source in self.nodes:
-            allowed = {fx.Inbox.SCHEDULER, fx.Inbox.ORIGIN, fx.Inbox.REPLICA_REGISTRATION}
-            if send.inbox not in allowed:
-                raise Violated(f"4 no shortcut: {source} sent {send}")
-            if self.nodes[source].cut:
-                return
+        message = send.message
+        self.ghost.stories.note(self.now, source, send.to or "scheduler", message)
+        if source in self.nodes and self.nodes[source].cut:
+            return
+        best_effort = isinstance(message, BEST_EFFORT)
         match send.inbox:
             case fx.Inbox.SCHEDULER:
-                self._transmit(best_effort, lambda: self._to_scheduler(send.message))
+                self._transmit(lambda: self._to_scheduler(message))
             case fx.Inbox.SCHEDULER_STATE:
-                assert isinstance(send.message, msg.SchedulerState)
-                self.state_message = send.message
+                assert isinstance(message, msg.SchedulerState)
+                self.state_message = message
                 for name in [*self.nodes, "p"]:
-                    self._transmit(False, lambda name=name: self._to_node(name, send.message))
-            case fx.Inbox.REPLICA | fx.Inbox.REPLICA_ENTRY:
-                self._transmit(best_effort, lambda: self._to_node(send.to, send.message))
+                    self._transmit(partial(self._to_node, name, message))
             case fx.Inbox.REPLICA_REGISTRATION:
-                assert isinstance(send.message, msg.Registration)
-                self.registrations[send.to] = send.message
-                self._transmit(False, lambda: self._to_scheduler(send.message))
+                assert isinstance(message, msg.Registration)
+                self.registrations[send.to] = message
+                self._transmit(lambda: self._to_scheduler(message))
+            case fx.Inbox.REPLICA | fx.Inbox.REPLICA_ENTRY:
+                self._transmit(lambda: self._to_node(send.to, message), best_effort=best_effort)
             case fx.Inbox.ORIGIN:
-                self._transmit(best_effort, lambda: self._to_node("p", send.message))
+                self._transmit(lambda: self._to_node("p", message), best_effort=best_effort)
 
     def _to_scheduler(self, message: Any) -> None:
         if not self.scheduler_up:
             return
+        self.ghost.scheduler_gets(self.scheduler, message)
         effects = self.scheduler.handle(self.now, message)
-        self._count_delegations(message, effects)
+        self.ghost.scheduler_did(self.scheduler, self.now, message, effects)
         self._carry_out("scheduler", effects)
-        self.check_scheduler()
 
-    def _count_delegations(self, message: Any, effects: list[fx.Effect]) -> None:
-        """Ghost: a hand-back for delegation that is carried on instead of rejected."""
-        if not isinstance(message, msg.Delegate):
-            return
-        for effect in effects:
-            if isinstance(effect, fx.Emit) and isinstance(effect.event, ev.RequestDelegated):
-                key = message.id, message.attempt
-                if key not in self._counted:
-                    self._counted.add(key)
-                    self.delegations[message.id] += 1
-                if self.delegations[message.id] > self.spec.delegation.limit:
-                    raise Violated(f"1 delegation bound: {message.id} {self.delegations}")
+    def _to_origin(self, message: Any) -> None:
+        effects = self.origin.handle(self.now, message)
+        self.ghost.origin_did(self.now, effects)
+        self._carry_out("p", effects)
 
     def _to_node(self, name: str, message: Any) -> None:
         if name == "p":
-            self._carry_out("p", self.origin.handle(self.now, message))
+            self._to_origin(message)
             return
         node = self.nodes.get(name)
-        if node is None or not node.up or node.cut:
-            return
-        self._feed(name, message)
+        if node is not None and node.up and not node.cut:
+            self._feed(name, message)
 
     def _feed(self, name: str, message: Any) -> None:
         node = self.nodes[name]
-        self._carry_out(name, node.machine.handle(self.now, message))
+        effects = node.machine.handle(self.now, message)
+        self.ghost.replica_did(name, node.incarnation, self.now, message, effects)
+        self._carry_out(name, effects)
         self.check_replica(name)
 
     def _set_timer(self, source: str, at_ns: int) -> None:
@@ -231,7 +229,7 @@ class World:
             life = self._scheduler_life
 
             def wake_scheduler() -> None:
-                if self.scheduler_up and life == self._scheduler_life:
+                if life == self._scheduler_life:
                     self._to_scheduler(Wake())
 
             self.at(delay, wake_scheduler)
@@ -241,7 +239,7 @@ class World:
 
             def wake_origin() -> None:
                 if mine == self._origin_timer:
-                    self._carry_out("p", self.origin.handle(self.now, Wake()))
+                    self._to_origin(Wake())
 
             self.at(delay, wake_origin)
         else:
@@ -260,23 +258,14 @@ class World:
     def _start_work(self, name: str, work: fx.StartWork) -> None:
         node = self.nodes[name]
         request = work.request
-        offer = node.machine.offer_for(request)
-        if offer is None or node.machine.state not in (
-            ReplicaState.READY,
-            ReplicaState.SATURATED,
-            ReplicaState.DRAINING,
-        ):
-            raise Violated(f"3 right place: {name} starts {request}")
-        before = self.rungs.get(request.id, request.asked)
-        if not self.ladder.is_at_or_above(request.capability, before):
-            raise Violated(f"5 monotone upgrade: {before} then {request.capability}")
-        self.rungs[request.id] = request.capability
-        key = (name, request.id, work.attempt, node.incarnation)
-        self.starts[key] += 1
-        if self.starts[key] > 1:
-            raise Violated(f"7 bounds: {key} started twice")
-        self.prefixes[key] = list(request.resume_ids)
+        self.ghost.stories.say(self.now, request.id, name, f"starts attempt {work.attempt}")
+        if not node.worker_up:
+            text = f"starts at {name}, which has no worker"
+            raise self.ghost.stories.violated(3, text, request.id)
         node.jobs[request.id, work.attempt] = Job(request, work.attempt)
+        if len(node.jobs) > self._spec_of(name).concurrency:
+            text = f"is number {len(node.jobs)} in the engine of {name}"
+            raise self.ghost.stories.violated(7, text, request.id)
         self._ensure_steps(name)
 
     def _ensure_steps(self, name: str) -> None:
@@ -293,7 +282,8 @@ class World:
         for job in list(node.jobs.values()):
             total = len(job.request.resume_ids) + job.made
             done = job.cancelled or total + 1 >= job.request.max_tokens
-            tokens = [] if job.cancelled else [hash((name, job.attempt, total)) % 50_000]
+            tokens = [token(name, node.incarnation, job.attempt, total)]
+            tokens = [] if job.cancelled else tokens
             job.made += len(tokens)
             finish = ("cancelled" if job.cancelled else "length") if done else None
             deltas.append(
@@ -306,23 +296,6 @@ class World:
         self._feed(name, Stepped(deltas=deltas, kv_usage=0.5))
         if node.jobs:
             self._ensure_steps(name)
-
-    def _deliver(self, request_id: str, frame: msg.Frame) -> None:
-        tokens = self.seen[request_id][frame.choice]
-        if frame.start != len(tokens):
-            raise Violated(f"6 whole stream: {request_id} has {len(tokens)}, got {frame.start}")
-        key = (frame.replica, request_id, frame.attempt, frame.incarnation)
-        prefix = self.prefixes[key]
-        if tokens[: len(prefix)] != prefix or len(prefix) > len(tokens):
-            raise Violated(f"6 whole stream: {request_id} attempt {frame.attempt} spliced")
-        own = tokens[len(prefix) :]
-        expected = [
-            hash((frame.replica, frame.attempt, len(prefix) + index)) % 50_000
-            for index in range(len(own))
-        ]
-        if own != expected:
-            raise Violated(f"6 whole stream: {request_id} mixes attempts")
-        tokens.extend(frame.tokens)
 
     # --- what tests do ---------------------------------------------------------------------------
 
@@ -337,12 +310,11 @@ class World:
         deadline_ms: int | None = None,
         attributes: dict[str, str] | None = None,
     ) -> str:
-        request_id = self.origin.next_id()
         deadline = None
         if deadline_ms is not None:
             deadline = msg.Deadline("", self.now + deadline_ms * MS, deadline_ms)
         request = msg.Request(
-            id=request_id,
+            id=self.origin.next_id(),
             asked=capability,
             capability=capability,
             prompt_tokens=prompt_tokens,
@@ -353,17 +325,13 @@ class World:
             attributes=attributes or {},
             lifetime_ms=self.spec.request_lifetime_ms,
         )
-        self.offered[request_id] = request
-        self._carry_out(
-            "p",
-            self.origin.handle(
-                self.now, Offered(request=request, entry=entry, intended_ns=self.now)
-            ),
-        )
-        return request_id
+        self.ghost.offered(request, self.origin.epoch)
+        self._to_origin(Offered(request=request, entry=entry, intended_ns=self.now))
+        return request.id
 
     def cancel(self, request_id: str) -> None:
-        self._carry_out("p", self.origin.handle(self.now, Cancelled(id=request_id)))
+        self.ghost.pasts[request_id].cancelled = True
+        self._to_origin(Cancelled(id=request_id))
 
     def start_scheduler(self, *, with_journal: bool = True) -> None:
         self._scheduler_life += 1
@@ -373,27 +341,40 @@ class World:
         else:
             self.journal = []
         self.scheduler_up = True
+        self.scheduler_dies_after = None
         seen = self.state_message.epoch if self.state_message else 0
-        self._carry_out("scheduler", self.scheduler.start(self.now, seen_epoch=seen))
+        effects = self.scheduler.start(self.now, seen_epoch=seen)
+        self.ghost.scheduler_starts(with_journal=with_journal, epoch=self.scheduler.epoch)
+        self._carry_out("scheduler", effects)
         for registration in self.registrations.values():
-            self._transmit(False, lambda r=registration: self._to_scheduler(r))
+            self._transmit(partial(self._to_scheduler, registration))
 
-    def stop_scheduler(self) -> None:
-        self.scheduler_up = False
+    def stop_scheduler(self, *, after_sends: int | None = None) -> None:
+        """The scheduler's process dies: now, or amid what it next sends."""
+        if after_sends is None:
+            self.scheduler_up = False
+        else:
+            self.scheduler_dies_after = after_sends
 
     def start_replica(self, replica_id: str) -> None:
-        spec = next(item for item in self.spec.replicas if item.id == replica_id)
         before = self.nodes.get(replica_id)
         incarnation = before.incarnation + 1 if before else 1
-        machine = Replica(spec, self.spec, incarnation=incarnation)
+        machine = Replica(self._spec_of(replica_id), self.spec, incarnation=incarnation)
         node = Node(machine, incarnation)
         self.nodes[replica_id] = node
-        self._carry_out(replica_id, machine.start(self.now))
+        self.ghost.replica_starts(replica_id)
+        effects = machine.start(self.now)
+        self.ghost.replica_did(replica_id, incarnation, self.now, None, effects)
+        self._carry_out(replica_id, effects)
         self._feed(replica_id, BusUp(connection=1))
+        self._retained(replica_id)
+        self.at(self.rng.randrange(1, 50) * MS, lambda: self._worker_ready(replica_id, node))
+
+    def _retained(self, name: str) -> None:
+        """Who connects gets what the scheduler last said of itself."""
         if self.state_message is not None:
             state = self.state_message
-            self._transmit(False, lambda: self._to_node(replica_id, state))
-        self.at(self.rng.randrange(1, 50) * MS, lambda: self._worker_ready(replica_id, node))
+            self._transmit(lambda: self._to_node(name, state))
 
     def _worker_ready(self, name: str, node: Node) -> None:
         if self.nodes[name] is node and node.up:
@@ -402,11 +383,13 @@ class World:
 
     def crash_replica(self, replica_id: str) -> None:
         node = self.nodes[replica_id]
-        if not node.up:
-            return
-        node.up = False
-        gone = msg.Gone(source=replica_id, incarnation=node.incarnation, connection=node.connection)
-        self._transmit(False, lambda: self._to_scheduler(gone))
+        if node.up:
+            node.up = False
+            self._last_will(replica_id, node)
+
+    def _last_will(self, name: str, node: Node) -> None:
+        gone = msg.Gone(source=name, incarnation=node.incarnation, connection=node.connection)
+        self._transmit(lambda: self._to_scheduler(gone))
 
     def crash_worker(self, replica_id: str) -> None:
         node = self.nodes[replica_id]
@@ -422,10 +405,7 @@ class World:
         node = self.nodes[replica_id]
         if node.up and not node.cut:
             node.cut = True
-            gone = msg.Gone(
-                source=replica_id, incarnation=node.incarnation, connection=node.connection
-            )
-            self._transmit(False, lambda: self._to_scheduler(gone))
+            self._last_will(replica_id, node)
 
     def mend(self, replica_id: str) -> None:
         node = self.nodes[replica_id]
@@ -433,8 +413,30 @@ class World:
             node.cut = False
             node.connection += 1
             self._feed(replica_id, BusUp(connection=node.connection))
-            if self.state_message is not None:
-                self._feed(replica_id, self.state_message)
+            self._retained(replica_id)
+
+    def restart_broker(self, *, down_ms: int = 50) -> None:
+        """All that is under way is lost; everybody's connection breaks and comes back."""
+        self._bus += 1
+        self._to_origin(BusDown())
+        if self.scheduler_up:
+            self._to_scheduler(BusDown())
+        for name, node in self.nodes.items():
+            if node.up and not node.cut:
+                node.cut = True
+                self._feed(name, BusDown())
+        self.at(down_ms * MS, self._reconnect)
+
+    def _reconnect(self) -> None:
+        self._origin_connection += 1
+        self._to_origin(BusUp(connection=self._origin_connection))
+        self._retained("p")
+        if self.scheduler_up:
+            self._to_scheduler(BusUp(connection=2))
+            for registration in self.registrations.values():
+                self._transmit(partial(self._to_scheduler, registration))
+        for name in self.nodes:
+            self.mend(name)
 
     def drain(self, replica_id: str) -> None:
         if self.nodes[replica_id].up:
@@ -451,78 +453,89 @@ class World:
             self.now, _, action = heapq.heappop(self._queue)
             action()
         self.now = end
+        self.ghost.check_expiry(self.now)
 
     def settle(self, ms: int = 120_000) -> None:
         """Mend everything, let all requests end, and check what must then be true."""
         self.chaos = Chaos(max_delay_ms=2)
+        self.run(1_000)
         if not self.scheduler_up:
             self.start_scheduler()
+        self.scheduler_dies_after = None
         for name, node in list(self.nodes.items()):
             if not node.up:
                 self.start_replica(name)
             elif node.cut:
                 self.mend(name)
             self.resume(name)
-        end = self.now + ms * MS
+        end, idle_since = self.now + ms * MS, dict[str, int]()
         while self.origin.open_requests and self.now < end:
             self.run(500)
+            self._check_idle(idle_since)
         self.run(10_000)
         self.check_settled()
 
     # --- invariants ------------------------------------------------------------------------------
 
-    def check_scheduler(self) -> None:
-        scheduler = self.scheduler
-        waiting = [t for t in scheduler.tickets.values() if t.state.value == "queued"]
-        for ticket in waiting:
-            deadline = ticket.request.deadline
-            if deadline is not None and deadline.at_ns <= self.now:
-                continue
-            for view in scheduler.replicas.values():
-                if scheduler.eligible(ticket, view):
-                    raise Violated(f"8 work conservation: {ticket.id} waits, {view.id} is free")
-
     def check_replica(self, name: str) -> None:
-        machine = self.nodes[name].machine
-        spec = next(item for item in self.spec.replicas if item.id == name)
-        if (
-            machine.running > spec.concurrency
-            or machine.held > spec.prefetch
-            or machine.waiting > spec.entry_queue
-        ):
-            raise Violated(f"7 bounds: {name} {machine.running} {machine.held} {machine.waiting}")
+        machine, spec = self.nodes[name].machine, self._spec_of(name)
+        counts = machine.running, machine.held, machine.waiting
+        slots = [slot.state.value for slot in machine._slots.values()]
+        real = tuple(slots.count(state) for state in ("running", "held", "waiting"))
+        bounds = spec.concurrency, spec.prefetch, spec.entry_queue
+        if any(n > bound for n, bound in zip(real, bounds, strict=True)) or counts != real:
+            text = f"{name} runs, holds and queues {real}, by its own count {counts}"
+            raise Violated(7, f"{text}, within {bounds}")
 
-    def _note(self, source: str, event: ev.AnyEvent) -> None:
-        self.events.append((source, event))
-        if isinstance(event, ev.RequestQueued) and event.submission == 1:
-            limits = {item.name: item.queue_limit for item in self.spec.capabilities}
-            limit = limits.get(event.capability, math.inf)
-            # What comes back is never refused, and may fill a queue beyond its limit.
-            reentered = any(
-                isinstance(e, (ev.RequestDelegated, ev.RequestReentered))
-                or (isinstance(e, ev.RequestQueued) and e.submission > 1)
-                for _, e in self.events
-            )
-            if event.depth > limit and not reentered:
-                raise Violated(f"7 bounds: queue {event.capability} {event.depth} > {limit}")
+    def _check_idle(self, since: dict[str, int]) -> None:
+        """Nobody waits for long while somebody who could serve has nothing to do."""
+        for request_id in self.origin.pending_ids():
+            idle = self._who_could_serve(request_id)
+            if not idle:
+                since.pop(request_id, None)
+            elif self.now - since.setdefault(request_id, self.now) > PATIENCE_MS * MS:
+                text = f"waited {PATIENCE_MS} ms, while {idle} had nothing to do"
+                raise self.ghost.stories.violated(8, text, request_id)
 
-    def check_settled(self) -> None:  # noqa: C901 - one check after the other
-        for request_id in self.offered:
-            if len(self.outcomes[request_id]) != 1:
-                raise Violated(f"2 one outcome: {request_id} has {self.outcomes[request_id]}")
-        for request_id, (outcome,) in self.outcomes.items():
-            if outcome.kind is fx.OutcomeKind.COMPLETED:
-                tokens = self.seen[request_id][0]
-                if len(tokens) != self.offered[request_id].max_tokens:
-                    raise Violated(f"6 whole stream: {request_id} completed with {len(tokens)}")
-        if self.scheduler.tickets:
-            raise Violated(f"2 one outcome: left at the scheduler {list(self.scheduler.tickets)}")
+    def _who_could_serve(self, request_id: str) -> str | None:
+        past = self.ghost.pasts[request_id]
+        request = msg.Request(
+            id=request_id,
+            asked=past.request.asked,
+            capability=past.rung,
+            prompt_tokens=past.request.prompt_tokens,
+            max_tokens=past.request.max_tokens,
+            attributes=past.request.attributes,
+            offered_ns=0,
+        )
+        if any(request_id == job for node in self.nodes.values() for job, _ in node.jobs):
+            return None
         for name, node in self.nodes.items():
-            machine, view = node.machine, self.scheduler.replicas[name]
-            spec = next(item for item in self.spec.replicas if item.id == name)
-            if not machine.idle:
-                raise Violated(f"7 bounds: {name} is not idle")
-            if machine.credit_outstanding != spec.concurrency + spec.prefetch:
-                raise Violated(f"7 bounds: {name} leaks credit {machine.credit_outstanding}")
+            registration = self.registrations[name]
+            if (
+                not node.jobs
+                and registration.state is ReplicaState.READY
+                and name not in past.refused_entry
+                and fits(registration.offers, request)
+            ):
+                return name
+        return None
+
+    def check_settled(self) -> None:
+        stories = self.ghost.stories
+        for request_id, past in self.ghost.pasts.items():
+            if len(past.outcomes) != 1:
+                raise stories.violated(2, f"has {len(past.outcomes)} outcomes", request_id)
+        for request_id in self.scheduler.tickets:
+            raise stories.violated(2, "is over, and the scheduler still keeps it", request_id)
+        for name, node in self.nodes.items():
+            machine, view, spec = node.machine, self.scheduler.replicas[name], self._spec_of(name)
+            if not machine.idle or node.jobs:
+                raise Violated(7, f"all requests are over, and {name} is not idle")
+            window = spec.concurrency + spec.prefetch
+            if machine.credit_outstanding != window:
+                text = f"{name} has granted {machine.credit_outstanding} of its {window} credits"
+                raise Violated(7, f"{text}, and nothing runs")
             if view.credit != machine.credit_outstanding:
-                raise Violated(f"7 bounds: {name} credit {view.credit} in the scheduler's view")
+                text = f"{name} has granted {machine.credit_outstanding} credits"
+                raise Violated(7, f"{text}, the scheduler knows {view.credit}")

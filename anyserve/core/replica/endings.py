@@ -19,11 +19,9 @@ class Endings(Work):
     """Messages that end, free or repeat."""
 
     def _on_cancel(self, cancel: msg.Cancel, now: int) -> None:
-        slots = self._by_request.get(cancel.id)
-        if slots is None:
-            self._cancelled.put(cancel.id, now)
-            return
-        for slot in list(slots.values()):
+        # Also where an attempt is here: another one may still be on its way.
+        self._cancelled.put(cancel.id, now)
+        for slot in list(self._by_request.get(cancel.id, {}).values()):
             self._stop(slot, now)
         self._start_waiting(now)
 

@@ -153,4 +153,4 @@ class Intake(Work):
         )
 
     def _is_stopped(self, request_id: str, attempt: int) -> bool:
-        return request_id in self._cancelled or self._stopped_attempts.pop((request_id, attempt))
+        return request_id in self._cancelled or (request_id, attempt) in self._stopped_attempts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import msgspec
 
 from anyserve.core import events as ev
@@ -154,6 +156,47 @@ class SchedulerBase:
             submission=ticket.submission,
         )
         self._out.append(Send(Inbox.ORIGIN, ticket.request.origin, accepted))
+
+    def _answer_again(self, ticket: Ticket) -> None:
+        """The origin asks what became of its request: whatever told it before may be lost."""
+        if ticket.state is TicketState.QUEUED:
+            self._accept(ticket)
+        elif ticket.state is TicketState.LOST:
+            self._say_lost(ticket, Code.REPLICA_LOST, started=True)
+        elif ticket.state is TicketState.ENDED and ticket.end_code is not None:
+            code, detail, retry_after_ms = ticket.end_code
+            self._send_rejected(
+                ticket, cast("Code", code), cast("str", detail), cast("int | None", retry_after_ms)
+            )
+        elif (place := self._known_place(ticket)) is not None:
+            replica, incarnation = place
+            held = [(ticket.id, ticket.attempt)]
+            alive = msg.KeepAlive(replica=replica, incarnation=incarnation, held=held)
+            self._out.append(Send(Inbox.ORIGIN, ticket.request.origin, alive))
+
+    def _known_place(self, ticket: Ticket) -> tuple[str, int] | None:
+        """Replica and life where the attempt surely arrived: its origin can ask there."""
+        if ticket.state is TicketState.ENDED:
+            return ticket.served_by
+        view = self._registry.replicas.get(ticket.replica or "")
+        if view is None:
+            return None
+        delivery = ticket.delivery
+        if isinstance(delivery, msg.Entry):
+            return None
+        if delivery is not None and delivery.ordinal in view.unacked:
+            return None
+        return view.id, view.incarnation
+
+    def _say_lost(self, ticket: Ticket, code: Code, *, started: bool) -> None:
+        lost = msg.AttemptLost(
+            id=ticket.id,
+            attempt=ticket.attempt,
+            submission=ticket.submission,
+            code=code,
+            started=started,
+        )
+        self._out.append(Send(Inbox.ORIGIN, ticket.request.origin, lost))
 
     def _reject(self, ticket: Ticket, code: Code, detail: str, now: int) -> None:
         self._release(ticket, cancel=False)

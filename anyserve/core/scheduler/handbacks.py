@@ -86,6 +86,8 @@ class HandBacks(Placing):
         if ticket is None:
             return self._adopt(back, now)
         if not _is_current(ticket, back):
+            if ticket.submission == back.submission:
+                self._answer_again(ticket)  # its origin asked the replica, where it is no more
             return None
         self._release(ticket, cancel=False)
         return ticket
@@ -97,7 +99,7 @@ class HandBacks(Placing):
         """
         if back.attempt != msg.ENTRY_ATTEMPT:
             return None
-        if self._cancelled.pop(back.id, None) is not None:
+        if back.id in self._cancelled:
             self._reject_unknown(back.request, back.submission, Code.CLIENT_CANCELLED, "", now)
             return None
         return self._new_ticket(back.request, back.submission, now)

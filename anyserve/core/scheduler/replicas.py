@@ -128,6 +128,7 @@ class Replicas(Placing):
         else:
             self._rate.completed(ticket.request.capability, now)
             ticket.go(TicketState.ENDED)
+            ticket.served_by = (ended.replica, ended.incarnation)
         ticket.replica = None
         ticket.delivery = None
 
@@ -167,14 +168,7 @@ class Replicas(Placing):
         for ticket in list(view.bound.values()):
             started = ticket.state is not TicketState.ASSIGNED
             self._count_death(ticket, started=started)
-            lost = msg.AttemptLost(
-                id=ticket.id,
-                attempt=ticket.attempt,
-                submission=ticket.submission,
-                code=code,
-                started=started,
-            )
-            self._out.append(Send(Inbox.ORIGIN, ticket.request.origin, lost))
+            self._say_lost(ticket, code, started=started)
             ticket.go(TicketState.LOST)
             ticket.replica = None
             ticket.delivery = None
@@ -197,6 +191,7 @@ class Replicas(Placing):
                 view.bound.pop(ticket.id)
                 ticket.replica = None
                 ticket.go(TicketState.ENDED)
+                ticket.served_by = (view.id, view.incarnation)
 
     def _reconcile(self, view: ReplicaView, held: msg.Held) -> None:
         """A replica says what it holds: keep what is ours or new to us, stop the rest."""

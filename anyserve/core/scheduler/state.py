@@ -34,6 +34,7 @@ class Ticket:
         "request",
         "returns",
         "sent_ns",
+        "served_by",
         "state",
         "submission",
         "unservable_since_ns",
@@ -58,6 +59,8 @@ class Ticket:
         self.delivery: Assign | Entry | None = None
         """What was sent to the replica, kept until it is known to have arrived."""
         self.sent_ns = 0
+        self.served_by: tuple[str, int] | None = None
+        """Replica and life where its attempt ended, which keep the frames until it is settled."""
         self.unservable_since_ns: int | None = None
         self.end_code: tuple[object, ...] | None = None
 

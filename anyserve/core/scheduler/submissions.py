@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from anyserve.core import messages as msg
 from anyserve.core.effects import Inbox, JournalRecord, Send
 from anyserve.core.lifecycle import TicketState
@@ -26,7 +24,6 @@ class Submissions(Placing):
             return
         self._hear_origin(request.id)
         if request.id in self._cancelled:
-            self._cancelled.pop(request.id)
             self._reject_unknown(request, submit.submission, Code.CLIENT_CANCELLED, "", now)
             return
         ticket = self._tickets.get(request.id)
@@ -60,6 +57,8 @@ class Submissions(Placing):
         if self._pressure:
             return Code.OVERLOADED, "the scheduler's incoming backlog is above its limit"
         limit = self._queue_limit(capability)
+        if ticket.id in self._counters:
+            return None  # an earlier life had it, and it came back: no longer new
         if self._queues.depth(capability) >= limit:
             return Code.QUEUE_FULL, f"{limit} requests wait for {capability} already"
         return None
@@ -91,15 +90,6 @@ class Submissions(Placing):
 
     def _loss_code(self, ticket: Ticket) -> Code:
         return Code.POISONED if ticket.deaths > 1 else Code.REPLICA_LOST
-
-    def _answer_again(self, ticket: Ticket) -> None:
-        if ticket.state is TicketState.QUEUED:
-            self._accept(ticket)
-        elif ticket.state is TicketState.ENDED and ticket.end_code is not None:
-            code, detail, retry_after_ms = ticket.end_code
-            self._send_rejected(
-                ticket, cast("Code", code), cast("str", detail), cast("int | None", retry_after_ms)
-            )
 
     def _on_cancel(self, cancel: msg.Cancel, now: int) -> None:
         if cancel.id in self._settled:

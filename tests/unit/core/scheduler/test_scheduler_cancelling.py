@@ -95,13 +95,16 @@ def test_tombstones_are_bounded_the_oldest_goes_first() -> None:
     assert bench.submit(2).one(msg.Rejected).code is Code.CLIENT_CANCELLED
 
 
-def test_a_hand_back_after_a_cancel_changes_nothing() -> None:
+def test_a_hand_back_after_a_cancel_is_answered_as_cancelled() -> None:
     bench = SchedulerBench()
     r1 = bench.peer("r1", concurrency=3)
     assign = bench.assigned(1)
     cancel(bench, 1)
 
-    assert len(r1.refuse(assign)) == 0
+    effects = r1.refuse(assign)
+
+    assert effects.one(msg.Rejected).code is Code.CLIENT_CANCELLED
+    assert len(effects) == 1
 
 
 def test_a_submission_after_a_cancel_is_rejected_as_cancelled() -> None:

@@ -229,7 +229,7 @@ def test_a_delegation_that_is_said_twice_counts_once() -> None:
     assert bench.scheduler.tickets["p/1/1"].delegations == 1
 
 
-def test_a_delegation_that_is_said_again_after_the_next_attempt_ended_changes_nothing() -> None:
+def test_a_delegation_that_is_said_again_after_the_next_attempt_ended_points_to_that() -> None:
     bench = SchedulerBench()
     s1 = bench.peer("s1", offer("decode", max_tokens=6))
     h1 = bench.peer("h1", offer("decode.heavy"), concurrency=2)
@@ -237,7 +237,11 @@ def test_a_delegation_that_is_said_again_after_the_next_attempt_ended_changes_no
     assign = bench.tell(back).one(msg.Assign)
     h1.ended(assign)
 
-    assert len(bench.tell(back)) == 0
+    effects = bench.tell(back)
+
+    alive = effects.one(msg.KeepAlive)
+    assert (alive.replica, alive.held) == ("h1", [("p/1/1", assign.attempt)])
+    assert len(effects) == 1
     bench.settle(1)
     assert len(bench.tell(back)) == 0
 
