@@ -71,7 +71,7 @@ class _ReplicaNode:
         )
         self._keeper = WorkerKeeper(
             self._spec.id,
-            make_engine_config(self._spec, _devices(config, self._spec)),
+            make_engine_config(self._spec, devices_of(config, self._spec)),
             feed=self._driver.feed,
             emit=self._driver.events.emit,
             zygote=Path(config.zygote_socket) if config.zygote_socket else None,
@@ -169,7 +169,8 @@ def own_devices(spec: ReplicaSpec) -> Devices | None:
     return place_engines([spec], os.environ).of(spec.id)
 
 
-def _devices(config: NodeConfig, spec: ReplicaSpec) -> Devices | None:
+def devices_of(config: NodeConfig, spec: ReplicaSpec) -> Devices | None:
+    """The GPUs of a replica: what its supervisor has planned, or else what it finds itself."""
     return config.devices if config.placed else own_devices(spec)
 
 
