@@ -135,7 +135,8 @@ class Cluster:
             incarnation=self._incarnations.next(SOURCE),
             boot=self._boot_id,
         )
-        await self._link.start()
+        for warning in await self._link.start(external=broker.embedded is None):
+            self._notice(warning)
         if broker.embedded is not None:
             self._spawn(self._mind_broker(), "mind the broker")
         self._nodes = Nodes(

@@ -12,6 +12,7 @@ import msgspec
 from anyserve.core.events import AnyEvent, Envelope
 from anyserve.core.messages import Operate
 from anyserve.runtime.broker.acl import AccessRules
+from anyserve.runtime.broker.external import check_external_broker
 from anyserve.runtime.broker.proof import prove_permissions
 from anyserve.runtime.bus.address import BrokerAddress, Credentials, Role
 from anyserve.runtime.bus.base import Bus
@@ -94,8 +95,10 @@ class ClusterLink:
         )
         self.speaker = Speaker(self._said, self._rules.prefix, incarnation=incarnation, boot=boot)
 
-    async def start(self) -> None:
+    async def start(self, *, external: bool = False) -> tuple[str, ...]:
         """Connect both, listen, and prove that what we say is passed on.
+
+        Returns warnings for people, about a broker that somebody else runs (`external`).
 
         Raises:
             StartError: the broker is not there, or denies us something.
@@ -104,7 +107,11 @@ class ClusterLink:
         for topic_filter, qos in self._view.filters:
             await self._heard.subscribe(topic_filter, qos)
         await self._said.start()
+        if external:
+            check = await check_external_broker(self._said, self._rules, Role.ORIGIN)
+            return check.warnings
         await prove_permissions(self._said, self._rules, Role.ORIGIN)
+        return ()
 
     async def until_reconnected(self) -> None:
         """After a broker's end: return once what is said goes out again."""
