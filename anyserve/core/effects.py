@@ -121,4 +121,7 @@ class JournalRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     recoveries: int = 0
     deaths: int = 0
     last_attempt: int = 0
+    delegated_at: int = 0
+    """The highest attempt whose delegation is counted; the same said again is not."""
+    returned_at: int = 0
     submission: int = 1

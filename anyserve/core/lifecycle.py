@@ -54,13 +54,14 @@ TICKET: Mapping[TicketState, frozenset[TicketState]] = {
     _T.NEW: frozenset({_T.QUEUED, _T.ENTERED, _T.STARTED, _T.ENDED}),
     _T.QUEUED: frozenset({_T.QUEUED, _T.ASSIGNED, _T.ENTERED, _T.STARTED, _T.ENDED}),
     _T.ASSIGNED: frozenset({_T.QUEUED, _T.STARTED, _T.LOST, _T.ENDED, _T.ENTERED}),
-    _T.STARTED: frozenset({_T.QUEUED, _T.LOST, _T.ENDED, _T.ENTERED}),
+    _T.STARTED: frozenset({_T.QUEUED, _T.STARTED, _T.LOST, _T.ENDED, _T.ENTERED}),
     _T.ENTERED: frozenset({_T.QUEUED, _T.LOST, _T.ENDED, _T.ENTERED}),
     _T.LOST: frozenset({_T.QUEUED, _T.ENTERED, _T.ENDED}),
     _T.ENDED: frozenset({_T.QUEUED, _T.ENTERED, _T.ENDED}),
 }
-"""ENDED leads back only by a re-submission: an attempt that its replica ended may still be lost to
-the origin, which then asks again."""
+"""ENDED leads back by a re-submission: an attempt that its replica ended may still be lost to the
+origin, which then asks again; or by a hand-back that tells how an attempt ended unheard. STARTED
+leads to itself where an earlier scheduler life's attempt turns out to run."""
 
 SLOT: Mapping[SlotState, frozenset[SlotState]] = {
     _S.NEW: frozenset({_S.WAITING, _S.HELD, _S.RUNNING, _S.ENDED}),

@@ -73,6 +73,10 @@ class Code(Enum):
     SHUTDOWN = "shutdown"
 
 
+CANCEL_CODES = frozenset({Code.CLIENT_CANCELLED, Code.ORIGIN_LOST, Code.SHUTDOWN})
+"""With which somebody cancelled a request, rather than one attempt of it."""
+
+
 class DelegateReason(Enum):
     """Why a replica cannot serve a request that entered at it."""
 
@@ -360,14 +364,15 @@ class Entry(Message, frozen=True, tag="entry"):
 
 class CancelAttempt(Message, frozen=True, tag="cancel_attempt"):
     """Stop this attempt, or never start it. Key: `(id, attempt)`. `ordinal` frees its credit even
-    where the assignment never arrived."""
+    where the assignment never arrived. `code` is one of `CANCEL_CODES` where somebody cancelled the
+    request; otherwise only this attempt is not wanted, and an origin that reads it recovers."""
 
     id: str
     attempt: int
     incarnation: int
     epoch: int
     ordinal: int | None = None
-    code: Code = Code.CLIENT_CANCELLED
+    code: Code = Code.REPLICA_LOST
 
 
 class Yield(Message, frozen=True, tag="yield"):

@@ -20,6 +20,7 @@ from anyserve.core.messages import Code, ReplicaState
 from anyserve.core.scheduler import Scheduler
 from anyserve.core.spec import ClusterSpec
 
+EPOCHAL = (msg.SchedulerState, msg.StaleEpoch, msg.Assign, msg.CancelAttempt)
 SERVING = (ReplicaState.READY, ReplicaState.SATURATED)
 
 
@@ -56,7 +57,7 @@ class Told:
             self.settled.update(message.ids)
         elif isinstance(message, msg.CancelAttempt):
             self.stopped.add((message.id, message.attempt))
-        elif isinstance(message, msg.SchedulerState | msg.StaleEpoch | msg.Assign):
+        if isinstance(message, EPOCHAL):
             self.epoch = max(self.epoch, message.epoch)
 
     def is_over(self, request: str, attempt: int) -> bool:
@@ -107,15 +108,23 @@ class Past:
 
     request: msg.Request
     rung: str
+    """The capability it has reached, by its newest attempt."""
     epoch: int
     """The scheduler life that its origin knew of when it was offered."""
     delegations: set[int] = field(default_factory=set)
     """Attempts whose hand-back for delegation was carried on."""
     refusals: set[int] = field(default_factory=set)
     returns: set[int] = field(default_factory=set)
+    bound: dict[int, str] = field(default_factory=dict)
+    """As what each attempt was given to a replica by the scheduler."""
     attempts: dict[int, str] = field(default_factory=dict)
     refused_entry: set[str] = field(default_factory=set)
     """Replicas that gave it up themselves, in any life."""
+    carried_on: set[tuple[str, int]] = field(default_factory=set)
+    is_back: bool = False
+    """Some hand-back of it was carried on; what comes back is never refused for fullness."""
+    was_full: bool = False
+    """It was told so already: an overload that nobody above could take."""
     forgotten: bool = False
     """A journal that knew of it, or may have, is gone."""
     cancelled: bool = False
@@ -206,8 +215,10 @@ class Ghost:
         self, scheduler: Scheduler, now: int, message: object, effects: list[fx.Effect]
     ) -> None:
         """After it handled a message, before anything of it is carried out."""
-        self._journal(effects)
         sent = [effect.message for effect in effects if isinstance(effect, fx.Send)]
+        if isinstance(message, msg.HandBack):
+            self._came_back(message)
+        self._journal(effects)
         if isinstance(message, msg.HandBack):
             self._handed_back(message, sent)
         for one in sent:
@@ -234,6 +245,23 @@ class Ghost:
                 raise self.stories.violated(1, text, record.id or None)
             if record.kind == "counters":
                 self.journalled[record.id] = record.delegations
+                self._check_counters(record)
+
+    def _check_counters(self, record: fx.JournalRecord) -> None:
+        past = self.pasts[record.id]
+        made = len(past.refusals), len(past.returns)
+        if not past.forgotten and (record.refusals > made[0] or record.returns > made[1]):
+            text = f"counts {record.refusals} refusals and {record.returns} returns"
+            raise self.stories.violated(7, f"{text}, {made[0]} and {made[1]} were made", past.id)
+
+    def _came_back(self, back: msg.HandBack) -> None:
+        past = self.pasts[back.id]
+        if isinstance(back, msg.Delegate):
+            past.refused_entry.add(back.replica)
+        elif isinstance(back, msg.Refuse):
+            past.refusals.add(back.attempt)
+        else:
+            past.returns.add(back.attempt)
 
     def _handed_back(self, back: msg.HandBack, sent: list[msg.AnyMessage]) -> None:
         past = self.pasts[back.id]
@@ -242,18 +270,22 @@ class Ghost:
             or (isinstance(one, msg.Assign | msg.Entry) and one.request.id == back.id)
             for one in sent
         )
+        past.is_back = past.is_back or carried_on
+        rejected = any(isinstance(one, msg.Rejected) and one.id == back.id for one in sent)
+        if isinstance(back, msg.Delegate) and (carried_on or rejected):
+            self._given_up(back)
+        if not carried_on:
+            return
         if isinstance(back, msg.Delegate):
-            past.refused_entry.add(back.replica)
-            if carried_on:
-                self._delegated(past, back)
-        elif isinstance(back, msg.Refuse):
-            past.refusals.add(back.attempt)
-            if carried_on and len(past.refusals) > self.rules.refuse_limit and not past.forgotten:
-                raise self.stories.violated(7, f"was refused {len(past.refusals)} times", back.id)
-        else:
-            past.returns.add(back.attempt)
-            if carried_on and len(past.returns) > self.rules.return_limit and not past.forgotten:
-                raise self.stories.violated(7, f"was returned {len(past.returns)} times", back.id)
+            self._delegated(past, back)
+            return
+        kind = type(back).__name__.lower()
+        past.carried_on.add((kind, back.attempt))
+        times = sum(other == kind for other, _ in past.carried_on)
+        refused = isinstance(back, msg.Refuse)
+        limit = self.rules.refuse_limit if refused else self.rules.return_limit
+        if times > limit and not past.forgotten:
+            raise self.stories.violated(7, f"came back {times} times by {kind}", back.id)
 
     def _delegated(self, past: Past, back: msg.Delegate) -> None:
         limit = self.spec.delegation.limit
@@ -264,6 +296,8 @@ class Ghost:
         if self.journalled.get(back.id, 0) < len(past.delegations):
             text = "goes on, and the journal does not know of its delegation"
             raise self.stories.violated(1, text, back.id)
+
+    def _given_up(self, back: msg.Delegate) -> None:
         overload = back.reason is msg.DelegateReason.OVERLOAD
         self.life.overload[back.id] = overload
         ear = self.life.ears.get(back.replica)
@@ -279,6 +313,7 @@ class Ghost:
             text = f"goes to {replica} with {bound.delegations} delegations counted"
             raise story.violated(1, f"{text}, {len(past.delegations)} were made", past.id)
         self._check_rung(request.id, request.capability)
+        past.bound[bound.attempt] = request.capability
         if past.attempts.setdefault(bound.attempt, replica) != replica:
             raise story.violated(7, f"has attempt {bound.attempt} at two replicas", request.id)
         if replica in self.life.excluded[request.id]:
@@ -317,11 +352,13 @@ class Ghost:
     def _kept_back(self, request: msg.Request, ear: Ear) -> int:
         if not self.life.overload.get(request.id):
             return 0
-        share = self._reserves.get(request.capability, 0.0)
-        return math.ceil(share * ear.registration.concurrency)
+        slots = ear.registration.concurrency
+        return min(math.ceil(self._reserves.get(request.capability, 0.0) * slots), slots - 1)
 
     def _check_rung(self, request_id: str, rung: str) -> None:
         past = self.pasts[request_id]
+        if past.outcomes:
+            return  # somebody has not heard so yet
         if not self.reaches(past.rung, rung):
             raise self.stories.violated(5, f"goes down from {past.rung} to {rung}", request_id)
         past.rung = rung
@@ -329,6 +366,7 @@ class Ghost:
     def check_rejection(self, message: object, rejected: msg.Rejected) -> None:
         """A rejection names a bound: the bound must have been reached."""
         past, code = self.pasts[rejected.id], rejected.code
+        was_full, past.was_full = past.was_full, past.was_full or code is Code.QUEUE_FULL
         if past.forgotten:
             return
         used = {
@@ -341,16 +379,20 @@ class Ghost:
             if n < limit:
                 text = f"is rejected ({code.value}) at {n} of {limit}"
                 raise self.stories.violated(invariant, text, past.id)
-        came_back = past.delegations or past.refusals or past.returns
-        if code is Code.QUEUE_FULL and isinstance(message, msg.Submit) and came_back:
+        if (
+            code is Code.QUEUE_FULL
+            and isinstance(message, msg.Submit)
+            and past.is_back
+            and not was_full
+        ):
             raise self.stories.violated(7, "came back and is refused for fullness", past.id)
 
     def _check_queue(self, scheduler: Scheduler, request_id: str) -> None:
         ticket, past = scheduler.tickets.get(request_id), self.pasts[request_id]
         if ticket is None or ticket.state.value != "queued" or request_id in self._waited:
             return
-        if past.delegations or past.refusals or past.returns or ticket.submission > 1:
-            return  # what comes back may fill a queue beyond its limit
+        if past.is_back or ticket.submission > 1:
+            return  # it may fill a queue beyond its limit
         rung = ticket.request.capability
         depth = sum(
             other.state.value == "queued" and other.request.capability == rung
@@ -424,16 +466,14 @@ class Ghost:
         if registration.state not in (*SERVING, ReplicaState.DRAINING):
             raise story.violated(3, f"starts at {name}, {registration.state.value}", request.id)
         if isinstance(message, msg.Assign):
-            if message.incarnation != incarnation:
-                text = f"is meant for life {message.incarnation} of {name}, starts in {incarnation}"
-                raise story.violated(3, text, request.id)
-            if message.epoch < told.epoch:
-                text = f"is assigned by epoch {message.epoch}, {name} knows {told.epoch}"
-                raise story.violated(3, text, request.id)
+            self._check_lives(name, incarnation, message)
         if told.is_over(request.id, work.attempt):
             raise story.violated(2, f"starts at {name}, which was told of its end", request.id)
         past = self.pasts[request.id]
-        self._check_rung(request.id, request.capability)
+        bound = past.bound.get(work.attempt, request.asked)
+        if request.capability != bound:
+            text = f"starts as {request.capability}, it was bound as {bound}"
+            raise story.violated(5, text, request.id)
         due = request.deadline.at_ns if request.deadline is not None else math.inf
         if now >= due and not isinstance(message, msg.Assign | msg.Entry):
             raise story.violated(7, f"waited at {name} and starts after its deadline", past.id)
@@ -443,6 +483,15 @@ class Ghost:
         if key in self.prefixes:
             raise story.violated(7, f"attempt {work.attempt} starts twice at {name}", request.id)
         self.prefixes[key] = list(request.resume_ids)
+
+    def _check_lives(self, name: str, incarnation: int, assign: msg.Assign) -> None:
+        request, known = assign.request, self.told[name].epoch
+        if assign.incarnation != incarnation:
+            text = f"is meant for life {assign.incarnation} of {name}, starts in {incarnation}"
+            raise self.stories.violated(3, text, request.id)
+        if assign.epoch < known:
+            text = f"is assigned by epoch {assign.epoch}, {name} knows {known}"
+            raise self.stories.violated(3, text, request.id)
 
     # --- the origin ------------------------------------------------------------------------------
 

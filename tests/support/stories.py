@@ -1,14 +1,17 @@
-"""Random days of random clusters, all of it drawn from one seed: what planted faults must survive.
+"""Random days of random clusters, each drawn from one seed: what planted faults must not survive.
 
 Hypothesis shrinks what it finds and remembers what it tried; these stories do neither, and so run
-many times faster and give the same story for the same seed for ever.
+many times faster. `bad` days have any cluster and any mishap; the other kinds of days lean towards
+one sort of trouble, so that what needs several mishaps at once happens within a few seeds.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
+import msgspec
 from world import Chaos, World
 
 from anyserve.core.messages import Limits, Offer
@@ -24,6 +27,13 @@ from anyserve.core.spec import (
 
 NAMES = ("decode", "decode.heavy", "decode.huge", "embedding")
 STEPS = 40
+
+Weights = Mapping[str, int]
+MISHAPS: Weights = {
+    "offer": 10, "time": 8, "cancel": 2, "crash": 1, "start": 2, "worker": 1, "cut": 1, "mend": 2,
+    "drain": 1, "resume": 2, "stop": 1, "begin": 2, "broker": 1, "bounce": 0, "again": 0,
+}  # fmt: skip
+"""What may happen next, and how often beside the rest."""
 
 
 def ladder(rng: random.Random) -> dict[str, str]:
@@ -81,57 +91,121 @@ def _replica(rng: random.Random, number: int) -> ReplicaSpec:
     )
 
 
-def bad_day(seed: int) -> None:
-    """A cluster of any shape, a network of any badness, and everything that can go wrong.
+@dataclass(frozen=True)
+class Day:
+    """A kind of day: what its clusters are like, and what happens in them.
 
-    Raises:
-        Violated: an invariant does not hold.
+    `alike`: every replica offers `decode`, without limits, and the rung above it `decode.heavy`
+    but for the first, which has only a short context. `waits` are the times that pass.
     """
-    rng = random.Random(seed)
-    chaos = Chaos(
-        drop=rng.choice([0.0, 0.2]),
-        duplicate=rng.choice([0.0, 0.3]),
-        max_delay_ms=rng.choice([1, 20, 400]),
-    )
-    world = World(cluster(rng), seed, chaos)
-    world.run(100)
-    for _ in range(rng.randint(5, STEPS)):
-        _mishap(world, rng)
-    world.settle()
 
+    weights: Weights = field(default_factory=dict)
+    alike: bool = False
+    max_tokens: int = 8
+    delays_ms: tuple[int, ...] = (1, 20, 400)
+    waits_ms: tuple[int, ...] = (1, 5, 50, 500, 3_000, 7_000)
 
-def _mishap(world: World, rng: random.Random) -> None:
-    replica = rng.choice(sorted(world.nodes))
-    some: list[tuple[int, Callable[[], object]]] = [
-        (10, lambda: _offer(world, rng)),
-        (8, lambda: world.run(rng.choice([1, 5, 50, 500, 3_000, 7_000]))),
-        (2, lambda: _cancel(world, rng)),
-        (1, lambda: world.crash_replica(replica)),
-        (2, lambda: None if world.nodes[replica].up else world.start_replica(replica)),
-        (1, lambda: world.crash_worker(replica)),
-        (1, lambda: world.cut(replica)),
-        (2, lambda: world.mend(replica)),
-        (1, lambda: world.drain(replica)),
-        (2, lambda: world.resume(replica)),
-        (1, lambda: world.stop_scheduler(after_sends=rng.choice([None, 0, 1, 2]))),
-        (2, lambda: _start_scheduler(world, rng)),
-        (1, world.restart_broker),
-    ]
-    weights = [weight for weight, _ in some]
-    rng.choices(some, weights)[0][1]()
+    def live(self, seed: int) -> None:
+        """Live the day that this seed draws.
 
-
-def _offer(world: World, rng: random.Random) -> None:
-    for _ in range(rng.randint(1, 4)):
-        world.offer(
-            rng.choice((*NAMES, "nobody.offers")),
-            rng.choice(("scheduler", *sorted(world.nodes))),
-            prompt_tokens=rng.choice([1, 6, 40]),
-            max_tokens=rng.randint(1, 8),
-            priority=rng.randint(0, 2),
-            deadline_ms=rng.choice([None, None, 300, 5_000]),
-            attributes=rng.choice([{}, {}, {"model": "a"}, {"model": "b"}]),
+        Raises:
+            Violated: an invariant does not hold.
+        """
+        rng = random.Random(seed)
+        chaos = Chaos(
+            drop=rng.choice([0.0, 0.2]),
+            duplicate=rng.choice([0.0, 0.3]),
+            max_delay_ms=rng.choice(self.delays_ms),
         )
+        world = World(similar(rng) if self.alike else cluster(rng), seed, chaos)
+        world.run(100)
+        weights = {**MISHAPS, **self.weights}
+        for _ in range(rng.randint(5, STEPS)):
+            (mishap,) = rng.choices(list(weights), list(weights.values()))
+            self._happens(mishap, world, rng)
+        world.settle()
+
+    def _happens(self, mishap: str, world: World, rng: random.Random) -> None:
+        replica = rng.choice(sorted(world.nodes))
+        happenings: dict[str, Callable[[], object]] = {
+            "offer": lambda: self._offer(world, rng),
+            "time": lambda: world.run(rng.choice(self.waits_ms)),
+            "cancel": lambda: _cancel(world, rng),
+            "crash": lambda: world.crash_replica(replica),
+            "start": lambda: _start_replica(world, replica),
+            "bounce": lambda: _bounce_replica(world, replica),
+            "worker": lambda: world.crash_worker(replica),
+            "cut": lambda: world.cut(replica),
+            "mend": lambda: world.mend(replica),
+            "drain": lambda: world.drain(replica),
+            "resume": lambda: world.resume(replica),
+            "stop": lambda: world.stop_scheduler(after_sends=rng.choice([None, 0, 1, 2])),
+            "begin": lambda: _start_scheduler(world, with_journal=rng.random() < 0.7),
+            "again": lambda: _bounce_scheduler(world),
+            "broker": world.restart_broker,
+        }
+        happenings[mishap]()
+
+    def _offer(self, world: World, rng: random.Random) -> None:
+        names = ("decode", "decode.heavy") if self.alike else (*NAMES, "nobody.offers")
+        for _ in range(rng.randint(1, 4)):
+            world.offer(
+                rng.choice(names),
+                rng.choice(("scheduler", *sorted(world.nodes))),
+                prompt_tokens=rng.choice([1, 6] if self.alike else [1, 6, 40]),
+                max_tokens=rng.randint(1, self.max_tokens),
+                priority=rng.randint(0, 2),
+                deadline_ms=rng.choice([None, None, 300, 5_000]),
+                attributes={} if self.alike else rng.choice([{}, {}, {"model": "a"}]),
+            )
+
+
+DAYS = {
+    "bad": Day(),
+    "crashing": Day({"bounce": 4, "worker": 3, "offer": 6}, True, 16, (5, 60), (1, 5, 20, 50)),
+    "restarting": Day({"again": 4, "drain": 2, "resume": 3}, True, 8, (20, 400), (1, 20, 100, 500)),
+    "crowded": Day({"offer": 16, "cancel": 6}, True, 6, (1, 20), (1, 5, 20, 50)),
+    "broken": Day({"broker": 4, "cut": 3, "mend": 5, "bounce": 2}, True, 8, (5, 60), (1, 5, 50)),
+}
+
+
+def similar(rng: random.Random) -> ClusterSpec:
+    """Two or three replicas that could nearly all serve everything, and little room."""
+    room = [
+        ReplicaSpec(
+            id=f"r{number}",
+            offers=_similar_offers(rng, number),
+            engine=EngineSpec(kind="echo"),
+            concurrency=rng.randint(1, 2),
+            prefetch=rng.randint(0, 1),
+            entry_queue=rng.randint(0, 2),
+        )
+        for number in range(rng.randint(2, 3))
+    ]
+    rules = SchedulerSpec(recovery_limit=rng.randint(0, 3), wait_for_replica_ms=5_000)
+    names = ("decode", "decode.heavy")
+    shared = CapabilitySpec(
+        name="",
+        queue_limit=rng.choice([2, 20]),
+        reserve=rng.choice([0.0, 0.5]),
+        mid_stream=rng.choice(["fail", "resume", "resume"]),
+    )
+    return ClusterSpec(
+        name="test",
+        capabilities=tuple(msgspec.structs.replace(shared, name=name) for name in names),
+        replicas=tuple(room),
+        ladder=LadderSpec(upgrades={"decode": "decode.heavy"}),
+        delegation=DelegationSpec(limit=rng.randint(1, 2), overload=rng.random() < 0.5),
+        scheduler=rules,
+        request_lifetime_ms=60_000,
+    )
+
+
+def _similar_offers(rng: random.Random, number: int) -> tuple[Offer, ...]:
+    decode, heavy = Offer(capability="decode"), Offer(capability="decode.heavy")
+    if number == 0:
+        return (Offer(capability="decode", limits=Limits(max_tokens=8)),)
+    return (heavy,) if rng.random() < 0.3 else (decode, heavy)
 
 
 def _cancel(world: World, rng: random.Random) -> None:
@@ -140,6 +214,21 @@ def _cancel(world: World, rng: random.Random) -> None:
         world.cancel(rng.choice(requests))
 
 
-def _start_scheduler(world: World, rng: random.Random) -> None:
+def _start_replica(world: World, name: str) -> None:
+    if not world.nodes[name].up:
+        world.start_replica(name)
+
+
+def _bounce_replica(world: World, name: str) -> None:
+    world.crash_replica(name)
+    world.start_replica(name)
+
+
+def _bounce_scheduler(world: World) -> None:
+    world.stop_scheduler()
+    world.start_scheduler()
+
+
+def _start_scheduler(world: World, *, with_journal: bool) -> None:
     if not world.scheduler_up:
-        world.start_scheduler(with_journal=rng.random() < 0.7)
+        world.start_scheduler(with_journal=with_journal)

@@ -39,7 +39,6 @@ MAX_REPAIRS = 3
 MAX_RESEND_MS = 30_000
 
 EXPIRED = frozenset({Code.DEADLINE_EXCEEDED, Code.STALE})
-CANCELLED = frozenset({Code.CLIENT_CANCELLED, Code.ORIGIN_LOST, Code.SHUTDOWN})
 FAILED = frozenset({Code.REPLICA_LOST, Code.WORKER_DIED, Code.POISONED, Code.RESUME_REFUSED})
 
 OriginInput = msg.OriginInbound | Offered | Cancelled | Wake | BusUp | BusDown
@@ -232,13 +231,17 @@ class Origin:
         self._out.append(Deliver(pending.id, frame))
 
     def _conclude(self, pending: Pending, frame: msg.Frame, end: msg.End, now: int) -> None:
-        kinds = {
-            AttemptStatus.COMPLETED: OutcomeKind.COMPLETED,
-            AttemptStatus.CANCELLED: OutcomeKind.CANCELLED,
-        }
+        cancelled = end.status is AttemptStatus.CANCELLED
+        if cancelled and end.code not in msg.CANCEL_CODES:
+            # Nobody cancelled the request: the scheduler had two attempts and stopped this one.
+            self._recover(pending, Code.REPLICA_LOST, f"attempt {frame.attempt} was stopped", now)
+            return
+        kind = OutcomeKind.CANCELLED if cancelled else OutcomeKind.FAILED
+        if end.status is AttemptStatus.COMPLETED:
+            kind = OutcomeKind.COMPLETED
         finish = ",".join(sorted({reason for reason in end.finish if reason})) or None
         outcome = Outcome(
-            kind=kinds.get(end.status, OutcomeKind.FAILED),
+            kind=kind,
             code=end.code,
             message=end.message,
             finish=finish,
@@ -289,7 +292,7 @@ class Origin:
         kind = OutcomeKind.REJECTED
         if code in EXPIRED:
             kind = OutcomeKind.EXPIRED
-        elif code in CANCELLED:
+        elif code in msg.CANCEL_CODES:
             kind = OutcomeKind.CANCELLED
         elif code in FAILED or pending.n_tokens():
             kind = OutcomeKind.FAILED

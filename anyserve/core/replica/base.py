@@ -174,6 +174,10 @@ class ReplicaBase:
     def _say_all(self) -> None:
         if not self._epoch:
             return
+        # Before what is held: what is not named there has ended, and this is how.
+        for slot in self._slots.values():
+            if slot.answer is not None and slot.entered:
+                self._say_again(slot)
         held = [
             msg.Held(
                 id=slot.id,
@@ -193,9 +197,6 @@ class ReplicaBase:
                 held=held,
             )
         )
-        for slot in self._slots.values():
-            if slot.answer is not None and slot.attempt == msg.ENTRY_ATTEMPT:
-                self._say_again(slot)
         self._report()
 
     def _say_again(self, slot: Slot) -> None:

@@ -22,25 +22,28 @@ class Endings(Work):
         # Also where an attempt is here: another one may still be on its way.
         self._cancelled.put(cancel.id, now)
         for slot in list(self._by_request.get(cancel.id, {}).values()):
-            self._stop(slot, now)
+            self._stop(slot, cancel.code, now)
         self._start_waiting(now)
 
     def _on_cancel_attempt(self, cancel: msg.CancelAttempt, now: int) -> None:
         if cancel.incarnation != self._incarnation:
             return
+        self._learn_epoch(cancel.epoch)
         slot = self._slots.get((cancel.id, cancel.attempt))
         if slot is not None:
-            self._stop(slot, now)
+            self._stop(slot, cancel.code, now)
         else:
             self._stopped_attempts.put((cancel.id, cancel.attempt), now)
-            if cancel.ordinal is not None and self._credits.see_assignment(cancel.ordinal):
+            # Each scheduler life counts from 1: an earlier one's ordinal is another assignment's.
+            fresh = cancel.ordinal is not None and cancel.epoch == self._epoch
+            if fresh and self._credits.see_assignment(cancel.ordinal or 0):
                 self._credits.grant()
         self._start_waiting(now)
 
-    def _stop(self, slot: Slot, now: int) -> None:
+    def _stop(self, slot: Slot, code: Code, now: int) -> None:
         if slot.state is SlotState.RUNNING:
-            if not slot.cancelling:
-                slot.cancelling = True
+            if slot.stop_code is None:
+                slot.stop_code = code
                 self._out.append(CancelWork(slot.id, slot.attempt))
         elif slot.live:
             self._leave_queue(slot)
@@ -48,7 +51,7 @@ class Endings(Work):
             slot.ended_ns = now
             if slot.ordinal is not None:
                 self._credits.grant()
-            end = slot.make_end(AttemptStatus.CANCELLED, now, Code.CLIENT_CANCELLED)
+            end = slot.make_end(AttemptStatus.CANCELLED, now, code)
             slot.end = end
             self._emit_ended(slot, end.status, end.times, end.code, "")
             self._say_ended(slot, AttemptStatus.CANCELLED)
@@ -60,7 +63,7 @@ class Endings(Work):
             for slot in list(self._by_request.get(request_id, {}).values()):
                 if slot.live:
                     slot.forget = True
-                    self._stop(slot, now)
+                    self._stop(slot, Code.CLIENT_CANCELLED, now)
                 if not slot.live:
                     self._drop(slot)
         self._settled.raise_watermark(settled.origin, settled.incarnation, settled.settled_below)

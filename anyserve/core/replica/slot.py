@@ -23,10 +23,10 @@ class Slot:
     """One attempt, from its arrival until the origin settles it."""
 
     __slots__ = (
-        "answer", "attempt", "cached_tokens", "cancelling", "counts", "end", "ended_ns", "entered",
-        "finishes", "first_ns", "forget", "frames", "heard_ns", "id", "lost", "order", "ordinal",
+        "answer", "attempt", "cached_tokens", "counts", "end", "ended_ns", "entered", "finishes",
+        "first_ns", "forget", "frames", "heard_ns", "id", "lost", "order", "ordinal",
         "received_ns", "rejection", "repeats", "request", "resumed", "scheduled_ns", "started_ns",
-        "state", "submission",
+        "state", "stop_code", "submission",
     )  # fmt: skip
 
     def __init__(
@@ -58,7 +58,8 @@ class Slot:
         self.rejection: Rejected | None = None
         """That it was rejected here, likewise."""
         self.repeats = 0
-        self.cancelling = False
+        self.stop_code: Code | None = None
+        """Why the engine was told to stop it."""
         self.forget = False
         self.lost = False
         """Its worker died under it."""

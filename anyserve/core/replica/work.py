@@ -79,8 +79,8 @@ class Work(ReplicaBase):
     def _end_of(self, slot: Slot, delta: Delta, now: int) -> msg.End:
         if delta.error is not None:
             return slot.make_end(AttemptStatus.FAILED, now, delta.error_code, delta.error)
-        if slot.cancelling:
-            return slot.make_end(AttemptStatus.CANCELLED, now, Code.CLIENT_CANCELLED)
+        if slot.stop_code is not None:
+            return slot.make_end(AttemptStatus.CANCELLED, now, slot.stop_code)
         return slot.make_end(AttemptStatus.COMPLETED, now)
 
     def _send_frame(

@@ -106,7 +106,7 @@ class SchedulerBase:
         view.heard_ns = now
         return True
 
-    def _release(self, ticket: Ticket, *, cancel: bool, code: Code = Code.CLIENT_CANCELLED) -> None:
+    def _release(self, ticket: Ticket, *, cancel: bool, code: Code = Code.REPLICA_LOST) -> None:
         """Take a ticket out of queue or replica; `cancel` tells the replica to stop."""
         self._queues.remove(ticket)
         self._unservable.pop(ticket.id, None)
@@ -125,7 +125,7 @@ class SchedulerBase:
         request_id: str,
         attempt: int,
         ordinal: int | None,
-        code: Code = Code.CLIENT_CANCELLED,
+        code: Code = Code.REPLICA_LOST,
     ) -> None:
         stop = msg.CancelAttempt(
             id=request_id,
@@ -136,6 +136,13 @@ class SchedulerBase:
             code=code,
         )
         self._out.append(Send(Inbox.REPLICA, view.id, stop))
+
+    def _why_stopped(self, request_id: str) -> Code:
+        """Why an attempt of this request is not wanted, for its replica and its origin to read."""
+        ticket = self._tickets.get(request_id)
+        if ticket is not None and ticket.cancelled_by is not None:
+            return ticket.cancelled_by
+        return Code.CLIENT_CANCELLED if request_id in self._cancelled else Code.REPLICA_LOST
 
     def _announce(self) -> None:
         state = msg.SchedulerState(

@@ -25,8 +25,8 @@ class HandBacks(Placing):
         ticket = self._hand_back(back, now)
         if ticket is None:
             return
-        counted = self._is_counted(back)
         self._take_back(ticket, back, now)
+        counted = ticket.delegated_at >= back.attempt
         ticket.overload = back.reason is msg.DelegateReason.OVERLOAD
         if ticket.overload or self._contradicts_registry(back):
             ticket.excluded.add(back.replica)
@@ -40,6 +40,7 @@ class HandBacks(Placing):
             return
         if not counted:
             ticket.delegations += 1
+            ticket.delegated_at = back.attempt
         self._emit_delegated(ticket, back, rung)
         ticket.request = msgspec.structs.replace(ticket.request, capability=rung)
         self._persist_counters(ticket)
@@ -68,8 +69,10 @@ class HandBacks(Placing):
         if ticket is None:
             return
         self._take_back(ticket, back, now)
-        ticket.returns += 1
-        self._persist_counters(ticket)
+        if ticket.returned_at < back.attempt:
+            ticket.returns += 1
+            ticket.returned_at = back.attempt
+            self._persist_counters(ticket)
         self._emit_reentry(ticket, "return", ticket.returns, "draining", back)
         if ticket.returns > self._rules.return_limit:
             self._reject(ticket, Code.RETURN_EXHAUSTED, f"last by {back.replica}", now)
@@ -117,11 +120,6 @@ class HandBacks(Placing):
         view = self._registry.replicas.get(back.replica)
         return view is None or view_serves(view, back.request, back.request.capability)
 
-    def _is_counted(self, back: msg.HandBack) -> bool:
-        """Whether an earlier life of the scheduler counted this very hand-back."""
-        record = self._counters.get(back.id)
-        return record is not None and record.last_attempt >= back.attempt
-
     def _emit_delegated(self, ticket: Ticket, back: msg.Delegate, rung: str) -> None:
         self._emit(
             ev.RequestDelegated(
@@ -163,10 +161,12 @@ class HandBacks(Placing):
 
 
 def _is_current(ticket: Ticket, back: msg.HandBack) -> bool:
-    """Whether the ticket is bound to the very attempt that is handed back."""
-    return (
-        ticket.state in (TicketState.ASSIGNED, TicketState.STARTED, TicketState.ENTERED)
-        and ticket.submission == back.submission
-        and ticket.attempt == back.attempt
-        and ticket.replica == back.replica
-    )
+    """Whether the ticket is bound to the very attempt that is handed back, or was to one that ended
+    unheard: how it ended is said only now."""
+    if (ticket.submission, ticket.attempt) != (back.submission, back.attempt):
+        return False
+    if ticket.state is TicketState.ENDED:
+        place = (back.replica, back.incarnation)
+        return ticket.end_code is None and ticket.served_by == place
+    bound = (TicketState.ASSIGNED, TicketState.STARTED, TicketState.ENTERED)
+    return ticket.state in bound and ticket.replica == back.replica

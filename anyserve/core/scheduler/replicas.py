@@ -76,7 +76,7 @@ class Replicas(Placing):
             if ticket is not None and ticket.submission == submission:
                 kept.append(orphan)
             else:
-                self._cancel_attempt(view, request_id, attempt, None, Code.REPLICA_LOST)
+                self._cancel_attempt(view, request_id, attempt, None)
         view.orphans = kept
 
     def _say_again(self, view: ReplicaView, now: int) -> None:
@@ -89,7 +89,8 @@ class Replicas(Placing):
             if ticket is not None and ticket.attempt == unacked.attempt and ticket.delivery:
                 self._out.append(Send(Inbox.REPLICA, view.id, ticket.delivery))
             else:
-                self._cancel_attempt(view, unacked.id, unacked.attempt, ordinal)
+                code = self._why_stopped(unacked.id)
+                self._cancel_attempt(view, unacked.id, unacked.attempt, ordinal, code)
 
     def _on_admitted(self, admitted: msg.Admitted, now: int) -> None:
         if admitted.id in self._settled:
@@ -196,6 +197,10 @@ class Replicas(Placing):
     def _reconcile(self, view: ReplicaView, held: msg.Held) -> None:
         """A replica says what it holds: keep what is ours or new to us, stop the rest."""
         ticket = self._tickets.get(held.id)
+        if ticket is not None and self._was_first(ticket, held):
+            self._release(ticket, cancel=True)
+            self._hold(ticket, view, held.attempt, entered=held.entered)
+            return
         if held.id in self._settled or held.id in self._cancelled:
             keep = False
         elif ticket is None:
@@ -205,12 +210,24 @@ class Replicas(Placing):
             keep = ticket.attempt == held.attempt or ticket.state is TicketState.QUEUED
             keep = keep and ticket.submission == held.submission
         if not keep:
-            self._cancel_attempt(view, held.id, held.attempt, None)
+            self._cancel_attempt(view, held.id, held.attempt, None, self._why_stopped(held.id))
         elif ticket is not None and ticket.state is TicketState.QUEUED:
             self._release(ticket, cancel=False)
             self._hold(ticket, view, held.attempt, entered=held.entered)
         elif ticket is None:
             self._track(view, held.id, held.attempt, held.submission, entered=held.entered)
+
+    def _was_first(self, ticket: Ticket, held: msg.Held) -> bool:
+        """Whether an earlier life's attempt runs, and ours began for want of knowing of it.
+
+        The older one goes on: its tokens are more likely with the client already.
+        """
+        return (
+            ticket.state in (TicketState.ASSIGNED, TicketState.STARTED)
+            and ticket.submission == held.submission
+            and held.started
+            and held.attempt < ticket.attempt
+        )
 
     def _track(
         self, view: ReplicaView, request_id: str, attempt: int, submission: int, *, entered: bool

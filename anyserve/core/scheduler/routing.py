@@ -84,7 +84,9 @@ class Router:
     def _kept_back(self, ticket: Ticket, view: ReplicaView) -> int:
         if not ticket.overload:
             return 0
-        return math.ceil(self._reserves.get(ticket.request.capability, 0.0) * view.concurrency)
+        kept = math.ceil(self._reserves.get(ticket.request.capability, 0.0) * view.concurrency)
+        # An idle replica keeps nothing back: with one slot, all would wait for ever.
+        return min(kept, view.concurrency - 1)
 
     def _explain(
         self,

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from anyserve.core.effects import JournalRecord
 from anyserve.core.lifecycle import TICKET, TicketState, step
-from anyserve.core.messages import Assign, Credit, Entry, Load, Offer, Registration, ReplicaState
+from anyserve.core.messages import (
+    Assign,
+    Code,
+    Credit,
+    Entry,
+    Load,
+    Offer,
+    Registration,
+    ReplicaState,
+)
 from anyserve.core.messages import Request as WireRequest
 
 Lane = tuple[str, tuple[tuple[str, str], ...]]
@@ -16,7 +25,9 @@ class Ticket:
 
     __slots__ = (
         "attempt",
+        "cancelled_by",
         "deaths",
+        "delegated_at",
         "delegations",
         "delivery",
         "end_code",
@@ -32,6 +43,7 @@ class Ticket:
         "refused_by",
         "replica",
         "request",
+        "returned_at",
         "returns",
         "sent_ns",
         "served_by",
@@ -55,6 +67,8 @@ class Ticket:
         self.overload = False
         self.delegations = self.refusals = self.returns = self.recoveries = self.deaths = 0
         self.attempt = self.last_attempt = 0
+        self.delegated_at = self.returned_at = 0
+        """The highest attempts whose hand-backs are counted."""
         self.replica: str | None = None
         self.delivery: Assign | Entry | None = None
         """What was sent to the replica, kept until it is known to have arrived."""
@@ -63,6 +77,7 @@ class Ticket:
         """Replica and life where its attempt ended, which keep the frames until it is settled."""
         self.unservable_since_ns: int | None = None
         self.end_code: tuple[object, ...] | None = None
+        self.cancelled_by: Code | None = None
 
     def go(self, state: TicketState) -> None:
         """Change state, as the table allows."""
@@ -80,6 +95,8 @@ class Ticket:
             recoveries=self.recoveries,
             deaths=self.deaths,
             last_attempt=self.last_attempt,
+            delegated_at=self.delegated_at,
+            returned_at=self.returned_at,
             submission=self.submission,
         )
 
@@ -91,6 +108,8 @@ class Ticket:
         self.recoveries = record.recoveries
         self.deaths = record.deaths
         self.last_attempt = record.last_attempt
+        self.delegated_at = record.delegated_at
+        self.returned_at = record.returned_at
 
 
 class Unacked:

@@ -29,6 +29,9 @@ class Submissions(Placing):
         ticket = self._tickets.get(request.id)
         if ticket is None:
             self._take_new(submit, now)
+        elif submit.submission > ticket.submission and ticket.cancelled_by is not None:
+            ticket.submission = submit.submission
+            self._answer_again(ticket)
         elif submit.submission > ticket.submission:
             self._resubmit(ticket, submit, now)
         elif submit.submission == ticket.submission:
@@ -78,7 +81,7 @@ class Submissions(Placing):
         ticket.received_ns = now
         ticket.last_attempt = max(ticket.last_attempt, submit.last_attempt)
         ticket.recoveries = max(ticket.recoveries + 1, submit.submission - 1)
-        ticket.end_code = None
+        ticket.end_code = ticket.served_by = None
         self._persist_counters(ticket)
         self._emit_reentry(ticket, "lost", ticket.recoveries, "")
         if ticket.recoveries > self._rules.recovery_limit:
@@ -102,6 +105,7 @@ class Submissions(Placing):
             return
         self._release(ticket, cancel=True, code=cancel.code)
         ticket.end_code = (cancel.code, "", None)
+        ticket.cancelled_by = cancel.code
         ticket.go(TicketState.ENDED)
 
     def _on_settled(self, settled: msg.Settled, now: int) -> None:  # noqa: ARG002

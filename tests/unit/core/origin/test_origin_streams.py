@@ -74,7 +74,6 @@ def test_the_outcome_settles_the_request_with_everyone_who_heard_of_it() -> None
     ("status", "kind"),
     [
         (AttemptStatus.COMPLETED, OutcomeKind.COMPLETED),
-        (AttemptStatus.CANCELLED, OutcomeKind.CANCELLED),
         (AttemptStatus.FAILED, OutcomeKind.FAILED),
     ],
 )
@@ -88,6 +87,26 @@ def test_the_attempt_s_end_decides_the_outcome(status: AttemptStatus, kind: Outc
     done = outcome(effects)
     assert (done.kind, done.code, done.message) == (kind, Code.ENGINE_ERROR, "because")
     assert done.finish is None
+
+
+def test_an_attempt_that_was_stopped_but_not_by_its_origin_is_a_loss() -> None:
+    """A restarted scheduler had two attempts and stopped the one that the client was reading."""
+    bench = streaming()
+
+    stopped = end(0, status=AttemptStatus.CANCELLED, finish=[""], code=Code.REPLICA_LOST)
+
+    effects = bench.frame(0, end=stopped)
+
+    assert effects.one(msg.Submit).submission == 2
+
+
+def test_an_operator_s_cancel_reaches_the_outcome() -> None:
+    bench = streaming()
+    stopped = end(0, status=AttemptStatus.CANCELLED, finish=[""], code=Code.CLIENT_CANCELLED)
+
+    done = outcome(bench.frame(0, end=stopped))
+
+    assert (done.kind, done.code) == (OutcomeKind.CANCELLED, Code.CLIENT_CANCELLED)
 
 
 def test_frames_out_of_order_wait_for_the_gap_to_close() -> None:

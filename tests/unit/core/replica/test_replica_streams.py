@@ -342,6 +342,27 @@ def test_a_cancel_that_overtakes_its_assignment_leaves_a_tombstone() -> None:
     assert (credit.granted_total, credit.assigned_seen) == (3, 1)
 
 
+def test_an_ordinal_of_an_earlier_epoch_is_not_mistaken_for_one_of_this() -> None:
+    bench = ReplicaBench()
+    bench.learn(2)
+    bench.tell(msg.CancelAttempt(id="p/1/9", attempt=1009, incarnation=1, epoch=1, ordinal=1))
+
+    effects = bench.tell(bench.assignment(1, attempt=2001))
+
+    assert [work.attempt for work in effects.of(fx.StartWork)] == [2001]
+
+
+def test_a_cancel_of_a_new_epoch_is_counted_in_that() -> None:
+    bench = ReplicaBench()
+    stop = msg.CancelAttempt(id="p/1/9", attempt=2001, incarnation=1, epoch=2, ordinal=1)
+
+    effects = bench.tell(stop)
+
+    credit = effects.sent(msg.Credit)[-1]
+    assert (credit.epoch, credit.granted_total, credit.assigned_seen) == (2, 3, 1)
+    assert bench.learn(2).sent(msg.Credit) == []
+
+
 def test_a_cancel_that_overtakes_its_entry_leaves_a_tombstone() -> None:
     bench = ReplicaBench()
     bench.tell(msg.Cancel(id="p/1/1"))

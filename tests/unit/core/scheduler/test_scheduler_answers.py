@@ -96,3 +96,56 @@ def test_what_came_back_before_a_restart_is_not_refused_for_fullness_after_it() 
 
     assert after.submit(1).one(msg.Accepted).id == "p/1/1"
     assert after.submit(3).one(msg.Rejected).code is Code.QUEUE_FULL
+
+
+def test_a_return_that_is_said_again_to_a_new_scheduler_life_is_counted_once() -> None:
+    before = SchedulerBench()
+    r1 = before.peer("r1")
+    back = msg.Return(**r1.back(msg.Entry(request=before.request(1))))
+    before.tell(back)
+
+    after = SchedulerBench(journal=before.journal)
+    after.peer("r1")
+    after.tell(back)
+
+    assert after.scheduler.tickets["p/1/1"].returns == 1
+
+
+def test_a_delegation_is_counted_though_a_return_of_that_attempt_was() -> None:
+    """A request can enter twice as attempt 1: its replica died before the origin heard of it."""
+    before = SchedulerBench()
+    r1 = before.peer("r1")
+    entry = msg.Entry(request=before.request(1))
+    before.tell(msg.Return(**r1.back(entry)))
+
+    after = SchedulerBench(journal=before.journal)
+    peer = after.peer("r1", offer("decode.heavy"))
+    peer.delegate(entry)
+
+    assert after.scheduler.tickets["p/1/1"].delegations == 1
+
+
+def test_a_hand_back_tells_how_an_attempt_ended_unheard() -> None:
+    """It was said while the connection was down, and `holding` came first."""
+    bench = SchedulerBench()
+    r1 = bench.peer("r1", credit=False)
+    entry = msg.Entry(request=bench.request(1))
+    r1.admitted(entry)
+    r1.holding()
+
+    effects = r1.give_back(entry)
+
+    assert effects.one(msg.Accepted).id == "p/1/1"
+    assert bench.scheduler.depth("decode") == 1
+
+
+def test_a_hand_back_does_not_revive_what_was_cancelled() -> None:
+    bench = SchedulerBench()
+    r1 = bench.peer("r1", credit=False)
+    entry = msg.Entry(request=bench.request(1))
+    r1.admitted(entry)
+    r1.holding()
+    bench.tell(msg.Cancel(id="p/1/1"))
+
+    assert r1.give_back(entry).one(msg.Rejected).code is Code.CLIENT_CANCELLED
+    assert bench.scheduler.depth("decode") == 0

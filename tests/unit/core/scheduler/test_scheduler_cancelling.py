@@ -241,3 +241,28 @@ def test_what_ended_unsettled_is_forgotten_in_silence() -> None:
 
     assert effects.emitted(ev.RequestRejected) == []
     assert [(record.kind, record.id) for record in effects.persisted] == [("settled", "p/1/1")]
+
+
+def test_a_cancelled_request_does_not_come_back_by_a_recovery() -> None:
+    """An operator cancelled it; its replica died before it could say so to the origin."""
+    bench = SchedulerBench()
+    bench.peer("r1")
+    bench.assigned(1)
+    bench.tell(msg.Cancel(id="p/1/1"))
+
+    again = msg.Submit(request=bench.request(1), epoch=bench.scheduler.epoch, submission=2)
+    rejected = bench.tell(again).one(msg.Rejected)
+
+    assert (rejected.submission, rejected.code) == (2, Code.CLIENT_CANCELLED)
+
+
+def test_a_stop_that_is_said_again_says_that_the_request_was_cancelled() -> None:
+    bench = SchedulerBench()
+    peer = bench.peer("r1")
+    bench.assigned(1)
+    bench.tell(msg.Cancel(id="p/1/1", code=Code.SHUTDOWN))
+    bench.later(2_100)
+
+    stop = peer.credit().one(msg.CancelAttempt)
+
+    assert stop.code is Code.SHUTDOWN

@@ -168,8 +168,9 @@ def test_overload_with_nothing_above_is_a_full_queue() -> None:
     assert rejected.retry_after_ms == 1_000
 
 
-@pytest.mark.parametrize(("reserve", "taken"), [(0.0, 2), (0.5, 1), (1.0, 0)])
+@pytest.mark.parametrize(("reserve", "taken"), [(0.0, 2), (0.5, 1), (1.0, 1)])
 def test_the_reserve_keeps_slots_from_overload_traffic(reserve: float, taken: int) -> None:
+    """All but one at most: an idle replica takes whoever waits."""
     bench = SchedulerBench(cluster(overload=True, capability={"reserve": reserve}))
     s1 = full(bench, "s1", "decode")
     bench.peer("h1", offer("decode.heavy"), concurrency=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 from benches import Peer, SchedulerBench
 from builders import cluster, offer
 
@@ -232,11 +233,32 @@ def test_held_attempts_that_are_no_longer_wanted_are_stopped() -> None:
     elsewhere = bench.assigned(3, first_epoch=1)
     del other
 
-    effects = peer.holding(held(1, 1001), held(2, 1002), held(3, 1003))
+    effects = peer.holding(held(1, 1001), held(2, 1002), held(3, 1003, started=False))
 
     stopped = [(stop.id, stop.attempt) for stop in effects.sent(msg.CancelAttempt)]
     assert stopped == [("p/1/1", 1001), ("p/1/2", 1002), ("p/1/3", 1003)]
     assert elsewhere.attempt == 2001
+
+
+@pytest.mark.parametrize("began", [False, True])
+def test_an_attempt_that_ran_before_the_restart_goes_on_and_the_new_one_is_stopped(
+    began: bool,
+) -> None:
+    """The client may have its tokens already; a queue behind the restart knew nothing of it."""
+    bench = SchedulerBench(seen_epoch=1)
+    peer = bench.peer("r1", concurrency=8, credit=False)
+    other = bench.peer("r2", concurrency=8)
+    second = bench.assigned(1, first_epoch=1)
+    if began:
+        other.started(second)
+
+    effects = peer.holding(held(1, 1001))
+
+    stop = effects.one(msg.CancelAttempt)
+    assert effects.receivers(msg.CancelAttempt) == [(fx.Inbox.REPLICA, "r2")]
+    assert (stop.id, stop.attempt, stop.ordinal) == ("p/1/1", 2001, None if began else 1)
+    ticket = bench.scheduler.tickets["p/1/1"]
+    assert (ticket.state.value, ticket.attempt, ticket.replica) == ("started", 1001, "r1")
 
 
 def test_a_held_attempt_of_an_older_submission_is_stopped() -> None:

@@ -1,0 +1,447 @@
+"""Faults planted in the real machines, each small, each with the invariant that it must break.
+
+A fault replaces one method while it is `planted`; everything else is the code that is shipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+import msgspec
+
+from anyserve.core import messages as msg
+from anyserve.core.effects import Finish, Inbox, JournalRecord, Outcome, OutcomeKind, Persist, Send
+from anyserve.core.inputs import Offered
+from anyserve.core.lifecycle import TicketState
+from anyserve.core.origin import Origin
+from anyserve.core.origin.pending import Pending
+from anyserve.core.replica import Replica
+from anyserve.core.replica.credits import CreditBook
+from anyserve.core.replica.slot import Slot
+from anyserve.core.replica.tombstones import Tombstones
+from anyserve.core.scheduler import Scheduler
+from anyserve.core.scheduler import handbacks as handbacks_module
+from anyserve.core.scheduler import registry as registry_module
+from anyserve.core.scheduler import routing as routing_module
+from anyserve.core.scheduler.routing import Router
+from anyserve.core.scheduler.state import ReplicaView, Ticket
+from anyserve.core.seen import SettledIds
+
+replace = msgspec.structs.replace
+Mutation = Callable[..., Any]
+"""Takes the method's original first, then the method's own arguments."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`name` says what is wrong; `invariant` is the number of what it breaks."""
+
+    name: str
+    invariant: int
+    places: tuple[tuple[Any, str, Mutation], ...]
+
+    @contextmanager
+    def planted(self) -> Iterator[None]:
+        """Within this context machines have the fault."""
+        with ExitStack() as stack:
+            for owner, attribute, mutation in self.places:
+                stack.enter_context(
+                    patch.object(owner, attribute, _bent(owner, attribute, mutation))
+                )
+            yield
+
+
+FAULTS: list[Fault] = []
+
+
+def _bent(owner: Any, attribute: str, mutation: Mutation) -> Any:
+    original = getattr(owner, attribute)
+
+    def method(*args: Any, **kwargs: Any) -> Any:
+        return mutation(original, *args, **kwargs)
+
+    return method
+
+
+class _Forgetful(set[str]):
+    """A set in which nothing stays."""
+
+    def add(self, _element: str) -> None:
+        """Forget it at once."""
+
+
+def fault(invariant: int, *places: tuple[Any, str]) -> Callable[[Mutation], Mutation]:
+    """Add a fault, named after its function: the same mutation at each of the places."""
+
+    def add(mutation: Mutation) -> Mutation:
+        name = mutation.__name__.replace("_", " ")
+        FAULTS.append(Fault(name, invariant, tuple((*place, mutation) for place in places)))
+        return mutation
+
+    return add
+
+
+# --- 1 delegation bound --------------------------------------------------------------------------
+
+
+@fault(1, (Scheduler, "_take_back"))
+def hop_count_trusted_from_the_message(
+    original: Any, self: Scheduler, ticket: Ticket, back: msg.HandBack, now: int
+) -> None:
+    """What the request looks like decides: still as it was asked, so never delegated."""
+    original(self, ticket, back, now)
+    ticket.delegations = int(back.request.capability != back.request.asked)
+
+
+@fault(1, (Scheduler, "_emit_delegated"))
+def delegation_not_counted(original: Any, self: Scheduler, ticket: Ticket, *args: Any) -> None:
+    ticket.delegations -= 1
+    original(self, ticket, *args)
+
+
+@fault(1, (Scheduler, "_on_return"))
+def drain_counted_as_delegation(original: Any, self: Scheduler, back: msg.Return, now: int) -> None:
+    ticket = self.tickets.get(back.id)
+    if ticket is not None:
+        ticket.delegations += 1
+    original(self, back, now)
+
+
+@fault(1, (Scheduler, "_resubmit"))
+def crash_counted_as_delegation(original: Any, self: Scheduler, ticket: Ticket, *args: Any) -> None:
+    ticket.delegations += 1
+    original(self, ticket, *args)
+
+
+@fault(1, (Scheduler, "_persist"))
+def journal_written_after_the_messages(
+    _original: Any, self: Scheduler, record: JournalRecord
+) -> None:
+    self._out.append(Persist(record))
+
+
+@fault(1, (Scheduler, "_persist_counters"))
+def counters_not_journalled(_original: Any, self: Scheduler, ticket: Ticket) -> None:
+    self._counters[ticket.id] = ticket.counters()
+
+
+@fault(1, (Scheduler, "replay"))
+def journal_not_read(_original: Any, self: Scheduler, records: list[JournalRecord]) -> None:
+    for record in records:
+        if record.kind == "epoch":
+            self._epoch = max(self._epoch, record.epoch)
+            self._journal_base = self._journal_base or record.epoch
+
+
+# --- 2 one outcome -------------------------------------------------------------------------------
+
+
+@fault(2, (Origin, "_settle_again"))
+def second_outcome_after_a_repeated_end(original: Any, self: Origin, frame: msg.Frame) -> None:
+    original(self, frame)
+    if frame.end is not None:
+        self._out.append(Finish(frame.id, Outcome(kind=OutcomeKind.COMPLETED)))
+
+
+@fault(2, (SettledIds, "__contains__"))
+def settled_request_run_again(_original: Any, _self: SettledIds, _request: str) -> bool:
+    return False
+
+
+@fault(2, (Tombstones, "put"))
+def tombstone_forgotten_by_a_replica(
+    _original: Any, _self: Tombstones[Any], _key: Any, _now: int
+) -> None:
+    pass
+
+
+@fault(2, (Scheduler, "_on_cancel"))
+def tombstone_forgotten_by_the_scheduler(
+    original: Any, self: Scheduler, cancel: msg.Cancel, now: int
+) -> None:
+    if cancel.id in self.tickets:
+        original(self, cancel, now)
+
+
+@fault(2, (Origin, "_on_offered"))
+def deadline_ignored_by_the_origin(original: Any, self: Origin, offered: Offered, now: int) -> None:
+    original(self, offered, now)
+    self._pending[offered.request.id].deadline_ns = None
+
+
+@fault(8, (Scheduler, "_reject"))
+def overflow_dropped_without_a_word(
+    original: Any, self: Scheduler, ticket: Ticket, *args: Any
+) -> None:
+    """A queue's overflow is dropped without a word, and stays so when the origin asks."""
+    original(self, ticket, *args)
+    self._out = [
+        effect
+        for effect in self._out
+        if not (isinstance(effect, Send) and isinstance(effect.message, msg.Rejected))
+    ]
+    ticket.end_code = None
+
+
+# --- 3 right place -------------------------------------------------------------------------------
+
+
+@fault(3, (Replica, "offer_for"))
+def any_capability_started(_original: Any, self: Replica, _request: msg.Request) -> msg.Offer:
+    return self._spec.offers[0]
+
+
+@fault(3, (routing_module, "view_serves"), (registry_module, "view_serves"), (Replica, "offer_for"))
+def context_limit_ignored(original: Any, *args: Any) -> Any:
+    one = args[1]
+    bent = replace(one, prompt_tokens=0, max_tokens=0)
+    return original(args[0], bent, *args[2:])
+
+
+@fault(3, (Ticket, "__init__"))
+def delegated_back_to_the_same_replica(original: Any, self: Ticket, *args: Any, **kw: Any) -> None:
+    original(self, *args, **kw)
+    self.excluded = _Forgetful()
+
+
+@fault(3, (Replica, "_on_assign"))
+def stale_incarnation_accepted_by_a_replica(
+    original: Any, self: Replica, assign: msg.Assign, now: int
+) -> None:
+    original(self, replace(assign, incarnation=self._incarnation), now)
+
+
+@fault(3, (ReplicaView, "is_newer"))
+def stale_registration_accepted(
+    _original: Any, _self: ReplicaView, _registration: msg.Registration
+) -> bool:
+    return True
+
+
+@fault(3, (Replica, "_on_assign"))
+def epoch_ignored_by_a_replica(original: Any, self: Replica, assign: msg.Assign, now: int) -> None:
+    original(self, replace(assign, epoch=max(assign.epoch, self._epoch)), now)
+
+
+# --- 4 no shortcut -------------------------------------------------------------------------------
+
+
+@fault(4, (Replica, "_hand_back"))
+def replica_hands_over_to_a_replica(
+    original: Any, self: Replica, slot: Slot, back: msg.HandBack, *args: Any
+) -> None:
+    original(self, slot, back, *args)
+    self._out.append(Send(Inbox.REPLICA_ENTRY, "r0", msg.Entry(request=slot.request)))
+
+
+# --- 5 monotone upgrade --------------------------------------------------------------------------
+
+
+@fault(5, (Scheduler, "_nearest_rung"))
+def upgrade_downwards(original: Any, self: Scheduler, ticket: Ticket, *args: Any) -> str | None:
+    current = ticket.request.capability
+    below = [name for name in self._capabilities if self._ladder.above(name) == current]
+    return below[0] if below else original(self, ticket, *args)
+
+
+@fault(5, (Scheduler, "_climb"))
+def rung_forgotten_on_recovery(
+    _original: Any, _self: Scheduler, _ticket: Ticket, _capability: str
+) -> None:
+    pass
+
+
+# --- 6 whole stream ------------------------------------------------------------------------------
+
+
+@fault(6, (Origin, "_accept"), (Replica, "_on_assign"))
+def text_spliced_after_recovery(original: Any, self: Origin | Replica, *args: Any) -> Any:
+    """Attempts begin anew, and whatever comes is put behind what the client has."""
+    if isinstance(self, Replica):
+        assign, now = args
+        return original(self, replace(assign, request=replace(assign.request, resume_ids=[])), now)
+    pending, frame, now = args
+    start = len(pending.tokens.get(frame.choice, []))
+    return original(self, pending, replace(frame, start=start), now)
+
+
+@fault(6, (Origin, "_recover"))
+def resumed_from_the_wrong_place(original: Any, self: Origin, pending: Pending, *args: Any) -> None:
+    """The last token that the client has is not given to the attempt that resumes."""
+    tokens = pending.tokens.get(0, [])
+    original(self, pending, *args)
+    for at, effect in enumerate(self._out):
+        if isinstance(effect, Send) and isinstance(effect.message, msg.Submit) and tokens:
+            request = replace(effect.message.request, resume_ids=[*tokens[:-1], 0])
+            self._out[at] = replace(effect, message=replace(effect.message, request=request))
+
+
+@fault(6, (Origin, "_on_frame"))
+def two_attempts_mixed(original: Any, self: Origin, frame: msg.Frame, now: int) -> None:
+    """Frames are taken from whichever attempt they come."""
+    pending = self._pending.get(frame.id)
+    if pending is None:
+        return
+    pending.stream = (frame.replica, frame.incarnation, frame.attempt)
+    original(self, replace(frame, submission=pending.submission), now)
+
+
+@fault(6, (Origin, "_on_frame"))
+def frames_delivered_as_they_come(original: Any, self: Origin, frame: msg.Frame, now: int) -> None:
+    pending = self._pending.get(frame.id)
+    if pending is not None and pending.stream is not None and frame.tokens:
+        self._deliver(pending, frame, now)
+        pending.next_sequence = frame.sequence + 1
+        return
+    original(self, frame, now)
+
+
+@fault(6, (Origin, "_on_frame"))
+def gap_taken_for_the_end(original: Any, self: Origin, frame: msg.Frame, now: int) -> None:
+    """The end ends the request, though tokens before it are missing."""
+    pending = self._pending.get(frame.id)
+    if pending is not None and frame.end is not None:
+        self._conclude(pending, frame, frame.end, now)
+        return
+    original(self, frame, now)
+
+
+# --- 7 bounds hold -------------------------------------------------------------------------------
+
+
+@fault(7, (Replica, "_stop"))
+def credit_not_returned_on_cancel(original: Any, self: Replica, slot: Slot, *args: Any) -> None:
+    slot.ordinal = None
+    original(self, slot, *args)
+
+
+@fault(7, (CreditBook, "take"))
+def entry_costs_no_credit(_original: Any, _self: CreditBook) -> None:
+    pass
+
+
+@fault(7, (ReplicaView, "take_credit"))
+def stale_credit_accepted(original: Any, self: ReplicaView, credit: msg.Credit, now: int) -> bool:
+    """Counters are added where they should be folded: repeated and old ones count again."""
+    before = self.granted_total if self.synced else 0
+    sequence = max(credit.sequence, self.credit_sequence + 1)
+    fresh = credit.sequence > self.credit_sequence
+    granted = credit.granted_total if fresh else before + 1
+    return bool(original(self, replace(credit, sequence=sequence, granted_total=granted), now))
+
+
+@fault(7, (Scheduler, "_on_credit"))
+def credit_of_an_earlier_epoch_accepted(
+    original: Any, self: Scheduler, credit: msg.Credit, now: int
+) -> None:
+    original(self, replace(credit, epoch=self.epoch), now)
+
+
+@fault(7, (Scheduler, "_on_credit"))
+def credit_of_an_earlier_life_accepted(
+    original: Any, self: Scheduler, credit: msg.Credit, now: int
+) -> None:
+    view = self.replicas.get(credit.replica)
+    if view is not None:
+        original(self, replace(credit, incarnation=view.incarnation), now)
+
+
+@fault(7, (Replica, "__init__"))
+def entry_queue_unbounded(original: Any, self: Replica, spec: Any, *args: Any, **kw: Any) -> None:
+    original(self, replace(spec, entry_queue=10_000), *args, **kw)
+
+
+@fault(7, (Replica, "_lose"))
+def slot_freed_twice_when_the_worker_dies(
+    original: Any, self: Replica, slot: Slot, *args: Any
+) -> None:
+    original(self, slot, *args)
+    self._running -= 1
+
+
+@fault(7, (Replica, "_on_worker_died"))
+def worker_death_frees_no_slot(original: Any, self: Replica, died: Any, now: int) -> None:
+    running = self._running
+    original(self, died, now)
+    self._running = running
+
+
+@fault(7, (Replica, "_on_assign"))
+def repeated_assignment_starts_twice(
+    original: Any, self: Replica, assign: msg.Assign, now: int
+) -> None:
+    slot = self._slots.pop((assign.request.id, assign.attempt), None)
+    if slot is not None:
+        self._credits._assigned = type(self._credits._assigned)()
+    original(self, assign, now)
+
+
+@fault(7, (Scheduler, "__init__"))
+def recovery_unbounded(original: Any, self: Scheduler, *args: Any, **kw: Any) -> None:
+    original(self, *args, **kw)
+    self._rules = replace(self._rules, recovery_limit=10_000)
+
+
+@fault(7, (Router, "_kept_back"))
+def reserve_ignored(_original: Any, _self: Router, _ticket: Ticket, _view: ReplicaView) -> int:
+    return 0
+
+
+@fault(7, (Scheduler, "_deadline_ns"))
+def deadline_ignored_by_the_scheduler(_original: Any, _self: Scheduler, _ticket: Ticket) -> None:
+    pass
+
+
+@fault(7, (Scheduler, "_queue_limit"))
+def capability_queue_unbounded(_original: Any, _self: Scheduler, _capability: str) -> int:
+    return 10_000
+
+
+@fault(7, (handbacks_module, "_is_current"))
+def hand_back_counted_twice(_original: Any, ticket: Ticket, _back: msg.HandBack) -> bool:
+    return ticket.state is not TicketState.ENDED
+
+
+@fault(7, (ReplicaView, "assign"))
+def ordinal_given_twice(
+    original: Any, self: ReplicaView, request: str, attempt: int, now: int
+) -> int:
+    ordinal: int = original(self, request, attempt, now)
+    self.ordinal -= ordinal % 2
+    return ordinal
+
+
+# --- 8 work conservation -------------------------------------------------------------------------
+
+
+@fault(8, (Scheduler, "_fill"))
+def lost_wake_up_of_a_queue(
+    _original: Any, _self: Scheduler, _view: ReplicaView, _now: int
+) -> None:
+    pass
+
+
+@fault(8, (Scheduler, "_say_again"))
+def assignment_not_sent_again(
+    _original: Any, _self: Scheduler, _view: ReplicaView, _now: int
+) -> None:
+    pass
+
+
+@fault(8, (CreditBook, "begin_epoch"))
+def ordinals_of_an_earlier_epoch_kept(_original: Any, _self: CreditBook) -> None:
+    pass
+
+
+@fault(8, (Replica, "_start_waiting"))
+def lost_wake_up_of_an_entry_queue(_original: Any, _self: Replica, _now: int) -> None:
+    pass
+
+
+@fault(8, (Scheduler, "_answer_again"))
+def question_of_an_origin_not_answered(_original: Any, _self: Scheduler, _ticket: Ticket) -> None:
+    pass
