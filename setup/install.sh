@@ -15,7 +15,8 @@ sys.exit(sys.version_info < (3, 11))
 PY
 
 engine=none
-if [ "${ANYSERVE_ENGINE:-}" != none ] && [ "$(uname -s)" = Linux ] && ldd --version 2>&1 | grep -qi -e glibc -e 'gnu libc'; then
+libc=$(ldd --version 2>&1 || true) # read whole: behind a pipe, ldd may die of it and look absent
+if [ "${ANYSERVE_ENGINE:-}" != none ] && [ "$(uname -s)" = Linux ] && [[ $libc == *[Gg][Ll][Ii][Bb][Cc]* || $libc == *"GNU libc"* ]]; then
   if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1; then engine=gpu
   elif [ "$(uname -m)" = x86_64 ]; then engine=cpu
   fi
