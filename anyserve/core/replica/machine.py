@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable
 from typing import Any
 
@@ -126,6 +127,8 @@ class Replica(Intake, Endings, Timekeeping):
     def _take(self, now: int) -> list[Effect]:
         if self._credits.dirty and self._epoch:
             self._report()
+        while self._due and (key := self._due[0][2]) is not None and key not in self._slots:
+            heapq.heappop(self._due)  # its attempt is settled
         if self._due and (self._timer_ns is None or self._due[0][0] < self._timer_ns):
             self._timer_ns = max(now, self._due[0][0])
             self._out.append(SetTimer(self._timer_ns))

@@ -14,6 +14,9 @@ from anyserve.core.scheduler.placing import Placing
 from anyserve.core.scheduler.state import ReplicaView, Ticket
 
 
+NO_BODY = msgspec.Raw(b"{}")
+
+
 class Replicas(Placing):
     """Registrations, credits, attempts, losses."""
 
@@ -112,7 +115,8 @@ class Replicas(Placing):
         if ticket.state is TicketState.ASSIGNED:
             ticket.go(TicketState.STARTED)
             ticket.delivery = None
-            ticket.request = msgspec.structs.replace(ticket.request, body=msgspec.Raw(b"{}"))
+            if ticket.request.body != NO_BODY:
+                ticket.request = msgspec.structs.replace(ticket.request, body=NO_BODY)
 
     def _on_ended(self, ended: msg.Ended, now: int) -> None:
         if not self._speaks_for(ended.replica, ended.incarnation, now):
