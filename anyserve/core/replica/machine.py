@@ -20,8 +20,6 @@ from anyserve.core.inputs import (
 )
 from anyserve.core.messages import ReplicaState
 from anyserve.core.order import MS
-from anyserve.core.replica.endings import Endings
-from anyserve.core.replica.intake import Intake
 from anyserve.core.replica.timekeeping import Timekeeping
 from anyserve.core.spec import ClusterSpec, ReplicaSpec
 
@@ -38,7 +36,7 @@ ReplicaInput = (
 )
 
 
-class Replica(Intake, Endings, Timekeeping):
+class Replica(Timekeeping):
     """One life of a replica. `start` it, then `handle`.
 
     Args:

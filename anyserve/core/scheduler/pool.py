@@ -70,6 +70,13 @@ class Pool:
         """The member at this place of the array; places change as members come and go."""
         return self._members[position]
 
+    def has_any(self, eligible: Callable[[ReplicaView], bool]) -> bool:
+        """Whether one of the members is eligible."""
+        for view in self._members:  # noqa: SIM110 - the loop costs half of what `any` does
+            if eligible(view):
+                return True
+        return False
+
     def first(self, key: str, eligible: Callable[[ReplicaView], bool]) -> ReplicaView | None:
         """The eligible member with the smallest `key`: O(log N) where few of the best are not."""
         heap = self._heaps.get(key)

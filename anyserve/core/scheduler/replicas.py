@@ -10,14 +10,13 @@ from anyserve.core.effects import Inbox, Send
 from anyserve.core.lifecycle import TicketState
 from anyserve.core.messages import Code, ReplicaState
 from anyserve.core.order import MS
-from anyserve.core.scheduler.placing import Placing
+from anyserve.core.scheduler.handbacks import HandBacks
 from anyserve.core.scheduler.state import ReplicaView, Ticket
-
 
 NO_BODY = msgspec.Raw(b"{}")
 
 
-class Replicas(Placing):
+class Replicas(HandBacks):
     """Registrations, credits, attempts, losses."""
 
     def _on_registration(self, registration: msg.Registration, now: int) -> None:

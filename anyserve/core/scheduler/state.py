@@ -127,10 +127,33 @@ class ReplicaView:
     """One replica as the scheduler sees it. Implements `policies.ReplicaInfo`."""
 
     __slots__ = (
-        "assigned_total", "bound", "capabilities", "concurrency", "connection", "credit",
-        "credit_sequence", "fill", "granted_total", "heard_ns", "hushed", "id", "in_use",
-        "incarnation", "load", "lost_ns", "offers", "ordinal", "orphans", "revision", "state",
-        "synced", "takes_work", "taken_total", "turn", "unacked", "version",
+        "assigned_total",
+        "bound",
+        "capabilities",
+        "concurrency",
+        "connection",
+        "credit",
+        "credit_sequence",
+        "fill",
+        "granted_total",
+        "heard_ns",
+        "hushed",
+        "id",
+        "in_use",
+        "incarnation",
+        "load",
+        "lost_ns",
+        "offers",
+        "ordinal",
+        "orphans",
+        "revision",
+        "state",
+        "synced",
+        "taken_total",
+        "takes_work",
+        "turn",
+        "unacked",
+        "version",
     )  # fmt: skip
 
     def __init__(self, registration: Registration, now: int) -> None:
@@ -230,7 +253,7 @@ class ReplicaView:
         return self.ordinal
 
     def _recount(self) -> None:
-        """Bring what policies read in line with the counters: it is read more often than changed."""
+        """Bring what policies read in line with the counters; it is read more than changed."""
         credit = 0
         if self.synced:
             credit = self.granted_total - self.taken_total - self.assigned_total
