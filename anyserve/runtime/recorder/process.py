@@ -1,4 +1,7 @@
-"""Listens as an observer and appends what it hears to `events.jsonl` of the run directory."""
+"""Listens as an observer and appends what it hears to `events.jsonl` of the run directory.
+
+After a broker's restart processes say their last events again; each is written once.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from anyserve.runtime.bus.mqtt import MqttBus
 from anyserve.runtime.bus.outbox import BatchReader
 from anyserve.runtime.process import NodeConfig, Stop, report_ready
 from anyserve.runtime.wire import Topics
+from anyserve.telemetry.gaps import GapCounter
 from anyserve.telemetry.log import EventLogWriter
 
 _LOG = logging.getLogger(__name__)
@@ -30,6 +34,7 @@ async def serve(config: NodeConfig, stop: Stop) -> int:
         StartError: no broker, or it denies the subscription.
     """
     reader: BatchReader[Envelope] = BatchReader(Envelope)
+    known = GapCounter()
     heard = 0
     with EventLogWriter(Path(config.run_dir) / LOG_NAME) as log:
 
@@ -38,7 +43,9 @@ async def serve(config: NodeConfig, stop: Stop) -> int:
             del retained
             envelopes = reader.read(topic, payload)
             heard += len(envelopes)
-            log.write_all(envelopes)
+            log.write_all(
+                one for one in envelopes if known.add(one.source, one.incarnation, one.seq)
+            )
 
         bus = MqttBus(
             config.broker,
