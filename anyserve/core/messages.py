@@ -453,7 +453,7 @@ NO_DATA = msgspec.Raw(b"null")
 
 
 class Frame(Message, frozen=True, tag="frame"):
-    """Tokens of one choice from one engine step. Key: `(id, attempt, sequence)`; QoS 0.
+    """Tokens of one choice from one engine step or several. Key: `(id, attempt, sequence)`; QoS 0.
 
     `start` is the index of the first token within the choice, counted from the whole answer's
     beginning (an attempt that resumes k tokens starts at k). `data` is for origin and worker only
@@ -471,6 +471,9 @@ class Frame(Message, frozen=True, tag="frame"):
     tokens: list[int] = []
     choice: int = 0
     data: msgspec.Raw = NO_DATA
+    gaps: Mapping[int, int] = {}
+    """Where these tokens are of several steps: how far each came after the one before it, as
+    {upper bound of a bucket in ns: tokens}. Empty: one step made them all."""
     end: End | None = None
 
     @property

@@ -126,6 +126,34 @@ class ClusterSpec(Spec, frozen=True):
     request_lifetime_ms: int = 600_000
 
 
+class NetworkSpec(Spec, frozen=True):
+    """What the simulator takes for the way between two processes, broker included.
+
+    A message takes `latency_ns` and an exponential draw of mean `jitter_ns`; `drop` and `duplicate`
+    are shares, 0..1. Messages from one sender to one receiver keep their order unless `reorder`.
+    """
+
+    latency_ns: int = 500_000
+    jitter_ns: int = 0
+    drop: float = 0.0
+    duplicate: float = 0.0
+    reorder: bool = False
+
+
+class SimSpec(Spec, frozen=True):
+    """What only a simulation needs to be told; live, these things are as they are.
+
+    `scheduler_ns`: the scheduler's processor time per message, in which it hears no other one.
+    `boot_ns`: from the start of a process until it is connected. `load_ns`: from the start of a
+    worker until its engine is ready, where its profile does not say.
+    """
+
+    network: NetworkSpec = NetworkSpec()
+    scheduler_ns: int = 0
+    boot_ns: int = 1_000_000_000
+    load_ns: int = 0
+
+
 class Expectation(Spec, frozen=True):
     """One assertion on a run's summary: `metric` is a dotted path in `summary.json`."""
 

@@ -57,6 +57,18 @@ class Stretch:
     `generated == 1` after `finish` got its first one."""
     finished: list[Sequence] = field(default_factory=list)
     """Complete at `end_ps`, in the order of the batch; those of `prefilled` may be among them."""
+    first_ps: int
+    """How long the first step takes."""
+    growth_ps: int = 0
+    """How much longer each step takes than the one before it."""
+
+    def step_end_ps(self, number: int) -> int:
+        """When step `number` (from 1) ends. The last one's end is `end_ps`, even where it was
+        delayed."""
+        if number == self.steps:
+            return self.end_ps
+        triangle = number * (number - 1) // 2
+        return self.start_ps + number * self.first_ps + triangle * self.growth_ps
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -103,6 +115,11 @@ class EngineModel:
         return self._stretch.end_ps
 
     @property
+    def stretch(self) -> Stretch | None:
+        """The stretch under way."""
+        return self._stretch
+
+    @property
     def decoding(self) -> list[Sequence]:
         """The sequences that are given a token in every step of the stretch under way, `prefilled`
         ones aside; in the order of the batch."""
@@ -119,6 +136,16 @@ class EngineModel:
         """Forget a sequence. It is in no `prefilled` or `finished` list of stretches that start at
         or after now; a stretch under way is cut as `add` does."""
         self._inbox.append((now_ps, sequence, False))
+
+    def cut(self, now_ps: int) -> None:
+        """Let the stretch under way end with the step under way, at its first step end at or after
+        now: something about the steps that follow will change."""
+
+    def delay(self, late_ps: int) -> None:
+        """The step under way, the last one of its stretch, ends so much later: the engine stood
+        still. Call `cut` when it stops, and this when it goes on."""
+        assert self._stretch is not None, "no stretch is under way"
+        self._stretch.end_ps += late_ps
 
     def start(self, now_ps: int, max_steps: int | None = None) -> Stretch | None:
         """Begin the next stretch; None if there is nothing to compute.
@@ -139,6 +166,7 @@ class EngineModel:
             start_ps=now_ps,
             steps=1,
             end_ps=now_ps + duration,
+            first_ps=duration,
             admitted=plan.admitted,
             preempted=plan.preempted,
             prefilled=[

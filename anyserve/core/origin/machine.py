@@ -223,7 +223,7 @@ class Origin:
     def _deliver(self, pending: Pending, frame: msg.Frame, now: int) -> None:
         first = pending.first_ns is None
         pending.tokens[frame.choice].extend(frame.tokens)
-        pending.note_tokens(max(1, len(frame.tokens)), now)
+        pending.note_tokens(max(1, len(frame.tokens)), now, frame.gaps)
         if pending.state is OriginState.WAITING:
             pending.go(OriginState.STREAMING)
         if first:

@@ -97,6 +97,7 @@ class Work(ReplicaBase):
             tokens=delta.tokens,
             choice=delta.choice,
             data=msg.NO_DATA if delta.data is None else delta.data,
+            gaps=delta.gaps,
             end=end,
         )
         slot.frames.append(frame)
