@@ -12,6 +12,8 @@ from enum import Enum
 
 import msgspec
 
+from anyserve.core.objects import ObjRef
+
 PROTOCOL_VERSION = 1
 SPOKEN_VERSIONS = (PROTOCOL_VERSION, PROTOCOL_VERSION - 1)
 """Versions that are understood: this one and the one before."""
@@ -64,6 +66,7 @@ class Code(Enum):
     STALE = "stale"
     INVALID = "invalid_request"
     ENGINE_ERROR = "engine_error"
+    HANDLER_ERROR = "handler_error"
     REPLICA_LOST = "replica_lost"
     WORKER_DIED = "worker_died"
     POISONED = "poisoned"
@@ -127,6 +130,10 @@ class Request(Record, frozen=True):
     first_epoch: int = 0
     affinity: str | None = None
     resume_ids: list[int] = []
+    parent: str = ""
+    """The request whose handler asked for this one; empty for a client's own."""
+    depth: int = 0
+    """How many handlers stand between the client and this request."""
     body: msgspec.Raw = msgspec.Raw(b"{}")
 
     @property
@@ -135,12 +142,22 @@ class Request(Record, frozen=True):
         return self.id.partition("/")[0]
 
 
+NO_DATA = msgspec.Raw(b"null")
+"""`Raw | None` would decode as None only."""
+
+
 class Body(Record, frozen=True):
-    """What the engine reads of a request. `sampling` is the engine's own parameter struct."""
+    """What the worker reads of a request.
+
+    For an engine: `prompt_ids` and `sampling`, the engine's own parameter struct. For a handler
+    (task `handle`): `payload`, any JSON, or `payload_ref`, the object that holds it.
+    """
 
     prompt_ids: list[int] = []
     task: str = "generate"
     sampling: msgspec.Raw = msgspec.Raw(b"{}")
+    payload: msgspec.Raw = NO_DATA
+    payload_ref: ObjRef | None = None
 
 
 class Limits(Record, frozen=True):
@@ -446,10 +463,6 @@ class End(Record, frozen=True):
     code: Code | None = None
     message: str = ""
     cached_tokens: int | None = None
-
-
-NO_DATA = msgspec.Raw(b"null")
-"""`Raw | None` would decode as None only."""
 
 
 class Frame(Message, frozen=True, tag="frame"):

@@ -72,7 +72,7 @@ class SchedulerSpec(Spec, frozen=True):
 class EngineSpec(Spec, frozen=True):
     """What a replica's worker runs.
 
-    `kind`: vllm, model, echo (later torch, openai), already resolved from `auto`. `task`: generate
+    `kind`: vllm, model, echo, none (an app alone), already resolved from `auto`. `task`: generate
     or embed. `step_ms` and `prefill_ms_per_token` are for `echo`; `profile` names the step-time
     model of `model`. `gpus` is a count or, below 1, a share of one GPU's memory; 0 is the CPU or,
     with a CUDA build, a share of what others leave (`core.placement`). `options` go to the engine
@@ -94,6 +94,26 @@ class EngineSpec(Spec, frozen=True):
     options: Mapping[str, Any] = {}
 
 
+class AppSpec(Spec, frozen=True):
+    """User code that a replica's worker runs: `name` is `module:attribute`, `serves` are the
+    offered capabilities that its handlers serve; the engine serves the others."""
+
+    name: str
+    serves: tuple[str, ...] = ()
+
+
+class ObjectsSpec(Spec, frozen=True):
+    """The object plane of each host.
+
+    `limit_bytes` bounds all objects on it. `ttl_ms`: how long an object is kept where its maker says
+    nothing. Payloads above `threshold_bytes` travel as references by themselves.
+    """
+
+    limit_bytes: int = 1 << 30
+    ttl_ms: int = 600_000
+    threshold_bytes: int = 256 << 10
+
+
 class ReplicaSpec(Spec, frozen=True):
     """One replica. `concurrency` slots, `prefetch` assignments held beyond them, and
     `entry_queue` requests that entered here may wait."""
@@ -105,6 +125,7 @@ class ReplicaSpec(Spec, frozen=True):
     prefetch: int = 0
     entry_queue: int = 64
     group: str = ""
+    app: AppSpec | None = None
 
 
 class BrokerSpec(Spec, frozen=True):
@@ -175,6 +196,10 @@ class ClusterSpec(Spec, frozen=True):
     delegation: DelegationSpec = DelegationSpec()
     scheduler: SchedulerSpec = SchedulerSpec()
     broker: BrokerSpec = BrokerSpec()
+    objects: ObjectsSpec = ObjectsSpec()
+    call_depth: int = 4
+    """How deep calls of handlers may nest: 4 means that a client's request may lead to a call of a
+    call of a call of a call."""
     request_lifetime_ms: int = 600_000
     ingress: IngressSpec | None = None
 

@@ -134,6 +134,7 @@ class Origin:
                 deadline_ns=pending.deadline_ns,
                 stream=offered.stream,
                 phase=offered.phase,
+                parent=request.parent,
             )
         )
         pending.go(OriginState.WAITING)
@@ -301,7 +302,7 @@ class Origin:
             kind = OutcomeKind.EXPIRED
         elif code in msg.CANCEL_CODES:
             kind = OutcomeKind.CANCELLED
-        elif code in FAILED or pending.n_tokens():
+        elif code in FAILED or pending.has_answer:
             kind = OutcomeKind.FAILED
         outcome = Outcome(
             kind=kind,
@@ -339,13 +340,13 @@ class Origin:
     def _recover(self, pending: Pending, code: Code, why: str, now: int) -> None:
         """The attempt is gone: ask the scheduler for another, or end where that is not allowed."""
         tokens = pending.tokens.get(0, [])
-        if pending.n_tokens():
+        if pending.has_answer:
             allowed = self._mid_stream.get(pending.request.capability, "fail") == "resume"
             if len(tokens) >= pending.request.max_tokens > 0 and pending.resumable:
                 self._finish(pending, self._completed(pending, "length"), now)
                 return
             if not allowed or not pending.resumable:
-                text = f"{why} after {pending.n_tokens()} tokens had reached the client"
+                text = f"{why} after {pending.said_answer()} had reached the client"
                 code = code if not allowed else Code.RESUME_REFUSED
                 self._finish(pending, self._failure(pending, code, text), now)
                 return

@@ -74,6 +74,16 @@ class Pending:
         """Change state, as the table allows."""
         self.state = step(ORIGIN, self.state, state)
 
+    @property
+    def has_answer(self) -> bool:
+        """Whether a part of the answer has left for the client: tokens, or a handler's items."""
+        return self.first_ns is not None
+
+    def said_answer(self) -> str:
+        """That part in words."""
+        tokens = self.n_tokens()
+        return f"{tokens} tokens" if tokens else "a part of the answer"
+
     def n_tokens(self) -> int:
         """Tokens the client has, over all choices."""
         return sum(len(tokens) for tokens in self.tokens.values())
