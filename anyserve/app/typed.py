@@ -79,9 +79,7 @@ def _is_model(wanted: Any) -> bool:
     # A pydantic model can only be here if pydantic was imported to define it.
     pydantic = sys.modules.get("pydantic")
     return (
-        pydantic is not None
-        and isinstance(wanted, type)
-        and issubclass(wanted, pydantic.BaseModel)
+        pydantic is not None and isinstance(wanted, type) and issubclass(wanted, pydantic.BaseModel)
     )
 
 
