@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 _DRAWS: Final = 4096
 UNIT: Final = 1 << 16
@@ -28,9 +28,9 @@ class Jitter:
         self._sums = _running_sums(tuple(quantiles))
         self._offset = seed % _DRAWS
 
-    def unit_ps(self, fixed_ps: int) -> int:
-        """The time that one unit stands for in steps of this fixed time."""
-        return fixed_ps // UNIT
+    def noise(self, first: int, fixed_ps: int) -> Noise:
+        """What steps from number `first` on, of this fixed time, differ by."""
+        return Noise(self, first, fixed_ps // UNIT)
 
     def units(self, first: int, steps: int) -> int:
         """The sum of the draws for `steps` steps from number `first` on."""
@@ -40,6 +40,18 @@ class Jitter:
     def _sum(self, draws: int) -> int:
         rounds, rest = divmod(draws, _DRAWS)
         return rounds * self._sums[-1] + self._sums[rest]
+
+
+class Noise(NamedTuple):
+    """What the steps of one stretch differ by."""
+
+    jitter: Jitter
+    first: int
+    unit_ps: int
+
+    def sum_ps(self, steps: int) -> int:
+        """Of the first `steps` of them together."""
+        return self.unit_ps * self.jitter.units(self.first, steps)
 
 
 @lru_cache(maxsize=64)

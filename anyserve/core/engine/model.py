@@ -26,7 +26,8 @@ from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
 from anyserve.core.engine.batch import Batch, StepPlan
-from anyserve.core.engine.jitter import Jitter
+from anyserve.core.engine.jitter import Jitter, Noise
+from anyserve.core.engine.keys import SegmentKeys
 from anyserve.core.engine.limits import EngineLimits
 from anyserve.core.engine.sequence import Sequence
 from anyserve.core.engine.step_time import StepTime, StepTimeModel, StepWork
@@ -53,6 +54,13 @@ class Stretch:
     """At least 1; fewer once the stretch was cut."""
     end_ps: int
     """When the last step ends."""
+    wait_ps: int
+    """Before the first step: the engine takes new sequences in."""
+    first_ps: int
+    """How long the first step takes after that."""
+    growth_ps: int = 0
+    """How much longer each step takes than the one before it."""
+    noise: Noise | None = None
     admitted: list[Sequence] = field(default_factory=list)
     """Taken out of the queue at `start_ps` (for the first time, or again after a preemption)."""
     preempted: list[Sequence] = field(default_factory=list)
@@ -63,6 +71,23 @@ class Stretch:
     finished: list[Sequence] = field(default_factory=list)
     """Filled in by `finish`. Complete at `end_ps`, in the order of the batch; those of `prefilled`
     may be among them."""
+
+    def step_end_ps(self, number: int) -> int:
+        """When step `number` (from 1) ends. The last one's end is `end_ps`, even where it was
+        delayed."""
+        if number == self.steps:
+            return self.end_ps
+        return self.start_ps + self.after(number)
+
+    def after(self, steps: int) -> int:
+        """Time from the start to the end of step number `steps`, undisturbed; 0 for none."""
+        if not steps:
+            return 0
+        time_ps = self.wait_ps + steps * self.first_ps
+        time_ps += self.growth_ps * (steps * (steps - 1) // 2)
+        if self.noise is not None:
+            time_ps += self.noise.sum_ps(steps)
+        return time_ps
 
 
 class EngineLoad(NamedTuple):
@@ -124,17 +149,12 @@ class EngineModel:
         self._pace = FULL_PACE
         self._inbox: deque[tuple[int, _Do, Any]] = deque()
         self._seen = self._look()
+        self._keys = SegmentKeys(limits.block_size) if limits.prefix_caching else None
         self._stretch: Stretch | None = None
         self._plan: StepPlan | None = None
         """Of a stretch that is not a run of the pack alone."""
-        self._first_ps = 0
-        """A run's first step."""
-        self._growth_ps = 0
-        """What each step of a run takes longer than the one before."""
         self._wait_ps = 0
-        """Before the first step of the stretch, for intake."""
-        self._noise_ps = 0
-        """Size of one unit of jitter."""
+        """For what was taken in since the last step."""
         self._steps = 0
 
     @property
@@ -154,6 +174,11 @@ class EngineModel:
         return self._stretch.end_ps
 
     @property
+    def stretch(self) -> Stretch | None:
+        """The stretch under way."""
+        return self._stretch
+
+    @property
     def decoding(self) -> list[Sequence]:
         """The sequences that are given a token in every step of the stretch under way, those whose
         prompt ends in it aside; in the order of the batch."""
@@ -163,8 +188,10 @@ class EngineModel:
 
     def add(self, sequence: Sequence, now_ps: int) -> None:
         """Queue a sequence. A stretch under way is cut at its first step end at or after now."""
+        if sequence.shared and self._keys is not None:
+            sequence.keys = self._keys.of(sequence.shared)
         self._inbox.append((now_ps, _Do.ADD, sequence))
-        self._cut(now_ps)
+        self.cut(now_ps)
 
     def abort(self, sequence: Sequence, now_ps: int) -> None:
         """Forget a sequence, before the first step that starts at or after now. A stretch under way
@@ -173,13 +200,28 @@ class EngineModel:
         if self._stretch is None:
             self._take_in(now_ps)
         else:
-            self._cut(now_ps)
+            self.cut(now_ps)
 
     def set_pace(self, permille: int, now_ps: int) -> None:
         """Let steps that start at or after now take so many thousandths of their time: 2000 is half
         as fast. For neighbours on the host, and for faults."""
         self._inbox.append((now_ps, _Do.PACE, permille))
-        self._cut(now_ps)
+        self.cut(now_ps)
+
+    def cut(self, now_ps: int) -> None:
+        """Let the stretch under way end with its first step that ends at or after now: something
+        about the steps that follow will change."""
+        stretch = self._stretch
+        if stretch is None or stretch.steps == 1 or now_ps >= stretch.end_ps:
+            return
+        stretch.steps = _steps_before(stretch, now_ps) + 1
+        stretch.end_ps = stretch.start_ps + stretch.after(stretch.steps)
+
+    def delay(self, late_ps: int) -> None:
+        """The step under way, the last one of its stretch, ends so much later: the engine stood
+        still. Call `cut` when it stops, and this when it goes on."""
+        assert self._stretch is not None, "no stretch is under way"
+        self._stretch.end_ps += late_ps
 
     def start(self, now_ps: int, max_steps: int | None = None) -> Stretch | None:
         """Begin the next stretch; None if there is nothing to compute.
@@ -193,29 +235,22 @@ class EngineModel:
         self._seen = self._look()
         if self._inbox:
             self._take_in(now_ps)
-        if self._formula is None:
-            max_steps = 1
         batch = self._batch
-        steps = batch.run_length(max_steps)
+        steps = batch.run_length(max_steps if self._formula is not None else 1)
         if steps:
             self._plan = None
             pack = batch.pack
-            self._measure(StepWork(decodes=pack.size, context=pack.context))
-            stretch = Stretch(start_ps=now_ps, steps=steps, end_ps=now_ps + self._after(steps))
+            work = StepWork(decodes=pack.size, context=pack.context)
+            stretch = self._measure(now_ps, steps, work)
         else:
-            plan = batch.schedule()
+            self._plan = plan = batch.schedule()
             work = _work(plan, batch)
             if not (work.prefill_tokens or work.decodes):
                 return None
-            self._plan = plan
-            self._measure(work)
-            stretch = Stretch(
-                start_ps=now_ps,
-                steps=1,
-                end_ps=now_ps + self._after(1),
-                admitted=plan.admitted,
-                preempted=plan.preempted,
-            )
+            stretch = self._measure(now_ps, 1, work)
+            stretch.admitted = plan.admitted
+            stretch.preempted = plan.preempted
+        stretch.end_ps += stretch.after(steps or 1)
         self._stretch = stretch
         return stretch
 
@@ -238,7 +273,7 @@ class EngineModel:
         stretch = self._stretch
         done = 0
         if stretch is not None:
-            done = stretch.steps if now_ps >= stretch.end_ps else self._steps_by(now_ps)
+            done = _steps_before(stretch, now_ps + 1)
         if sequence.base is not None:
             return self._batch.pack.generated(sequence, done)
         if done and self._plan is not None and not sequence.gone:
@@ -249,9 +284,10 @@ class EngineModel:
     def load(self, now_ps: int) -> EngineLoad:
         """What the engine last reported, at the end of the last step that ended by now."""
         seen = self._seen
-        if self._stretch is None:
+        stretch = self._stretch
+        if stretch is None:
             seen = self._look()
-        elif self._plan is None and (done := self._steps_by(now_ps)):
+        elif self._plan is None and (done := _steps_before(stretch, now_ps + 1)):
             seen = self._look()._replace(
                 free=self._batch.cache.free - self._batch.pack.blocks_for(done)
             )
@@ -284,14 +320,13 @@ class EngineModel:
             else:
                 self._pace = what
 
-    def _measure(self, work: StepWork) -> None:
-        """Find out how long the step takes, and those after it in a run."""
+    def _measure(self, now_ps: int, steps: int, work: StepWork) -> Stretch:
+        """A stretch of so many steps of which the first does `work`; `end_ps` is still open."""
         pace = self._pace
         formula = self._formula
         if formula is None:
-            first, growth, noise = self._step_time.step_ps(work), 0, 0
-            if pace != FULL_PACE:
-                first = first * pace // FULL_PACE
+            fixed = self._step_time.step_ps(work) * pace // FULL_PACE
+            context = rest = 0
         else:
             fixed = formula.fixed_ps(work.prefill_tokens, work.prefills, work.decodes)
             context = formula.context_ps
@@ -300,49 +335,30 @@ class EngineModel:
                 fixed = fixed * pace // FULL_PACE
                 context = context * pace // FULL_PACE
                 rest = rest * pace // FULL_PACE
-            first = fixed + context * work.context + rest
-            growth = context * work.decodes
-            noise = fixed
-        self._first_ps = first
-        self._growth_ps = growth
-        if self._jitter is not None:
-            self._noise_ps = self._jitter.unit_ps(noise)
-
-    def _after(self, steps: int) -> int:
-        """Time from the start of the stretch to the end of its step number `steps`."""
-        time_ps = (
-            self._wait_ps + steps * self._first_ps + self._growth_ps * (steps * (steps - 1) // 2)
+        return Stretch(
+            start_ps=now_ps,
+            steps=steps,
+            end_ps=now_ps,
+            wait_ps=self._wait_ps,
+            first_ps=fixed + context * work.context + rest,
+            growth_ps=context * work.decodes,
+            noise=None if self._jitter is None else self._jitter.noise(self._steps, fixed),
         )
-        if self._jitter is not None:
-            time_ps += self._noise_ps * self._jitter.units(self._steps, steps)
-        return time_ps
 
-    def _cut(self, now_ps: int) -> None:
-        """Let the stretch under way end with its first step that ends at or after now."""
-        stretch = self._stretch
-        if stretch is None or stretch.steps == 1 or now_ps >= stretch.end_ps:
-            return
-        stretch.steps = self._steps_before(now_ps) + 1
-        stretch.end_ps = stretch.start_ps + self._after(stretch.steps)
 
-    def _steps_by(self, now_ps: int) -> int:
-        """Steps of the stretch under way that end at or before now."""
-        return self._steps_before(now_ps + 1)
-
-    def _steps_before(self, now_ps: int) -> int:
-        """Steps of the stretch under way that end before now."""
-        assert self._stretch is not None
-        left = now_ps - self._stretch.start_ps
-        most = self._stretch.steps
-        if left > self._stretch.end_ps - self._stretch.start_ps:
-            return most
-        guess = (left - self._wait_ps) // max(1, self._first_ps)  # rarely off by more than one
-        guess = min(max(guess, 0), most)
-        while guess < most and self._after(guess + 1) < left:
-            guess += 1
-        while guess > 0 and self._after(guess) >= left:
-            guess -= 1
-        return guess
+def _steps_before(stretch: Stretch, now_ps: int) -> int:
+    """Steps of a stretch that end before now."""
+    most = stretch.steps
+    if now_ps > stretch.end_ps:
+        return most
+    left = now_ps - stretch.start_ps
+    guess = (left - stretch.wait_ps) // max(1, stretch.first_ps)  # rarely off by more than one
+    guess = min(max(guess, 0), most - 1)
+    while guess < most - 1 and stretch.after(guess + 1) < left:
+        guess += 1
+    while guess > 0 and stretch.after(guess) >= left:
+        guess -= 1
+    return guess
 
 
 def _work(plan: StepPlan, batch: Batch) -> StepWork:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from anyserve.core.engine.cache import Block, Run
+    from anyserve.core.engine.keys import Segment
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -27,10 +28,13 @@ class Sequence:
     """When it came, on any clock that all sequences share; decides among equal priorities."""
     number: int = 0
     """Decides among equal arrivals, as request ids do in vLLM."""
+    shared: tuple[Segment, ...] = ()
+    """The texts at its beginning that other sequences may have too. What follows is taken to be
+    nobody else's, and is never looked up. May reach into what is generated, where the driver knows
+    that. Empty: nothing is shared."""
     keys: Items[int] = ()
-    """Names of its first blocks, where other sequences may have the same ones (`keys.py`). Equal
-    keys are equal tokens from the beginning on. Blocks without a key are nobody else's. May reach
-    into what is generated, where the driver knows that."""
+    """Names of its first blocks (`keys.py`), where others may have the same ones: made of `shared`
+    by the engine, unless the driver gives them. Equal keys are equal tokens from the beginning."""
 
     # State. It belongs to the engine.
     generated: int = 0
@@ -61,6 +65,11 @@ class Sequence:
     def rank(self) -> tuple[int, int, int]:
         """Lower goes first."""
         return (self.priority, self.arrival, self.number)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to compute."""
+        return self.generated >= self.room and self.computed >= self.prompt
 
     @property
     def total(self) -> int:

@@ -218,7 +218,7 @@ def _spec(config: EngineConfig) -> EngineSpec:
     return EngineSpec(
         kind=config.kind,
         model=config.name,
-        task=config.task.value,
+        task="embed" if config.task is Task.EMBED else "generate",
         max_model_len=config.max_model_len,
         max_num_seqs=config.max_num_seqs,
         max_num_batched_tokens=config.max_num_batched_tokens,
