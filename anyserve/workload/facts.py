@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from anyserve.core.capability import attributes_match
-from anyserve.core.engine.profiles import PROFILES
+from anyserve.workload.profiles import shipped_profiles
 from anyserve.workload.schema import (
     Engine,
     Length,
@@ -47,8 +47,8 @@ def task_of(engine: Engine) -> Task:
     """What the engine does: as said, else what its model is known for."""
     if engine.task is not None:
         return engine.task
-    profile = PROFILES.get(engine.model or "")
-    return "embed" if profile is not None and profile.kv_bytes_per_token == 0 else "generate"
+    profile = shipped_profiles().get(engine.model or "")
+    return "embed" if profile is not None and profile.embeds else "generate"
 
 
 def token_limit(offering: Offering, engine: Engine) -> int | None:

@@ -120,6 +120,7 @@ def _extra(prepared: Prepared, run: RunDirectory) -> dict[str, dict[str, Any]]:
     options = prepared.options
     return {
         NodeRole.SCHEDULER.value: {"scenario_dir": _directory(prepared)},
+        NodeRole.REPLICA.value: {"scenario_dir": _directory(prepared)},
         NodeRole.PLAYER.value: {
             "run": run.id,
             "scenario": prepared.compiled.cluster.name,

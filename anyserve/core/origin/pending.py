@@ -34,9 +34,10 @@ class Pending:
     """One request, from the offer to its outcome."""
 
     __slots__ = (
-        "asked_again", "buffer", "deadline_ns", "entry", "first_ns", "gap_since_ns", "heard_ns",
+        "asked_again", "buffer", "deadline_ns", "delegations", "entry", "first_ns", "gap_since_ns",
+        "heard_ns",
         "holder", "id", "intended_ns", "itl_ns", "last_attempt", "last_ns", "next_sequence",
-        "repairs", "replicas", "request", "resumable", "sent_epoch", "state", "stream",
+        "repairs", "replicas", "request", "resumable", "sent_epoch", "served_as", "state", "stream",
         "submission", "tokens",
     )  # fmt: skip
 
@@ -66,10 +67,22 @@ class Pending:
         self.itl_ns: dict[int, int] = {}
         self.deadline_ns: int | None = None
         self.resumable = True
+        self.served_as = ""
+        self.delegations = 0
 
     def go(self, state: OriginState) -> None:
         """Change state, as the table allows."""
         self.state = step(ORIGIN, self.state, state)
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether a part of the answer has left for the client: tokens, or a handler's items."""
+        return self.first_ns is not None
+
+    def said_answer(self) -> str:
+        """That part in words."""
+        tokens = self.n_tokens()
+        return f"{tokens} tokens" if tokens else "a part of the answer"
 
     def n_tokens(self) -> int:
         """Tokens the client has, over all choices."""

@@ -71,7 +71,11 @@ class _ReplicaNode:
         )
         self._keeper = WorkerKeeper(
             self._spec.id,
-            make_engine_config(self._spec, devices_of(config, self._spec)),
+            make_engine_config(
+                self._spec,
+                devices_of(config, self._spec),
+                scenario_dir=config.extra.get("scenario_dir"),
+            ),
             feed=self._driver.feed,
             emit=self._driver.events.emit,
             zygote=Path(config.zygote_socket) if config.zygote_socket else None,
@@ -150,13 +154,19 @@ class _WithSlow:
         return self._machine.handle(now, message)
 
 
-def make_engine_config(spec: ReplicaSpec, devices: Devices | None) -> EngineConfig:
+def make_engine_config(
+    spec: ReplicaSpec, devices: Devices | None, scenario_dir: str | None = None
+) -> EngineConfig:
     """The worker's configuration, with its model made ready."""
     engine = spec.engine
     model = resolve_model(engine.model) if engine.kind == "vllm" and engine.model else None
     turn = turn_path(devices, os.environ)
     return engine_config(
-        engine, model, devices=devices, gpu_turn=None if turn is None else str(turn)
+        engine,
+        model,
+        devices=devices,
+        gpu_turn=None if turn is None else str(turn),
+        scenario_dir=scenario_dir,
     )
 
 
