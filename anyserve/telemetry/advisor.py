@@ -64,8 +64,10 @@ def _unserved(snapshot: Snapshot) -> _Found:
             yield (
                 Level.ERROR,
                 queue.capability,
-                (f"{queue.queued} requests wait for {queue.capability}, and no ready replica "
-                "offers it"),
+                (
+                    f"{queue.queued} requests wait for {queue.capability}, and no ready replica "
+                    "offers it"
+                ),
                 "add it to a replica's capabilities, or resume one that offers it",
             )
 
@@ -85,15 +87,15 @@ def _lost(snapshot: Snapshot) -> _Found:
 def _full(snapshot: Snapshot) -> _Found:
     for replica in snapshot.replicas:
         full_s = _seconds_full(replica)
-        waits = sum(
-            queue.queued for queue in snapshot.queues if queue.capability in replica.offers
-        )
+        waits = sum(queue.queued for queue in snapshot.queues if queue.capability in replica.offers)
         if full_s >= _FULL_S and (waits or replica.waiting):
             yield (
                 Level.WARN,
                 replica.id,
-                (f"{replica.id} has all {replica.concurrency} slots busy for {full_s:.0f} s, "
-                f"{waits + (replica.waiting or 0)} wait"),
+                (
+                    f"{replica.id} has all {replica.concurrency} slots busy for {full_s:.0f} s, "
+                    f"{waits + (replica.waiting or 0)} wait"
+                ),
                 f"raise its concurrency, or let another replica offer {_names(replica)}",
             )
 
@@ -130,8 +132,10 @@ def _kv(snapshot: Snapshot) -> _Found:
             yield (
                 Level.WARN,
                 replica.id,
-                (f"the KV cache of {replica.id} is {replica.kv_usage:.0%} full: requests will be "
-                "preempted"),
+                (
+                    f"the KV cache of {replica.id} is {replica.kv_usage:.0%} full: requests will be "
+                    "preempted"
+                ),
                 "raise engine.kv_cache_gib, or lower its concurrency",
             )
 
@@ -157,8 +161,10 @@ def _engine_waits(snapshot: Snapshot) -> _Found:
             yield (
                 Level.WARN,
                 replica.id,
-                (f"requests wait {times.engine_wait_ms:.0f} ms inside the engine of {replica.id}, "
-                "longer than they run"),
+                (
+                    f"requests wait {times.engine_wait_ms:.0f} ms inside the engine of {replica.id}, "
+                    "longer than they run"
+                ),
                 "lower its concurrency to what the engine can batch, or raise max_num_seqs",
             )
 

@@ -239,7 +239,7 @@ class AnyServeApp(App[int]):
         self._list_move(-self._page())
 
     def action_move_first(self) -> None:
-        self._list_move(-10**9)
+        self._list_move(-(10**9))
 
     def action_move_last(self) -> None:
         self._list_move(10**9)
@@ -340,6 +340,9 @@ class AnyServeApp(App[int]):
 
     def action_previous_trace(self) -> None:
         self._on_screen("turn", -1)
+
+    def action_zoom(self) -> None:
+        self._on_screen("zoom")
 
     def action_open_replica(self) -> None:
         self._on_screen("go_to_replica")

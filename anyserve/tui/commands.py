@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
 from anyserve.tui.bindings import action_of
 from anyserve.tui.keys import Key, keys_for
-
-if TYPE_CHECKING:
-    from anyserve.tui.app import AnyServeApp
 
 
 class KeyCommands(Provider):

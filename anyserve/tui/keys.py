@@ -90,6 +90,8 @@ KEYS: tuple[Key, ...] = (
         footer=74),
     Key("open_replica", ("o",), "o", "Replica", "Open the replica that served it", (Place.TRACE,),
         footer=60),
+    Key("zoom", ("z",), "z", "Zoom", "The time up to the first token, or all of it",
+        (Place.TRACE,), footer=55),
     Key("next_tab", ("tab",), "tab", "Next panel", "Focus the next panel or tab"),
     Key("pause_painting", ("space",), "space", "Pause",
         "Stop painting; the data goes on, and a badge says how old the picture is",

@@ -120,9 +120,7 @@ class ReplayFeed:
     def player(self) -> Player:
         """Where the replay stands."""
         recording = self._recording
-        return Player(
-            self._playing, self._speed, self._at_s, recording.start_s, recording.end_s
-        )
+        return Player(self._playing, self._speed, self._at_s, recording.start_s, recording.end_s)
 
     def toggle(self) -> None:
         """Play, or pause; at the end play again from the start."""

@@ -119,9 +119,7 @@ class Steering:
         def done(text: str | None) -> None:
             if text:
                 capability, entry = parse_request(text, names)
-                self._do(
-                    f"sent {capability}", lambda: self._control.send(capability, entry=entry)
-                )
+                self._do(f"sent {capability}", lambda: self._control.send(capability, entry=entry))
 
         hint = f"CAPABILITY, or CAPABILITY at REPLICA\nknown: {', '.join(names)}"
         first = names[0] if names else ""

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from anyserve.tui.app import AnyServeApp
 
 
+class FocusLines(LiveLines):
+    """Lines that can have the focus, to be scrolled."""
+
+    can_focus = True
+
+
 class FrameScreen(Screen[None]):
     """A screen that paints frames. Subclasses say what stands between header and footer."""
 
@@ -94,6 +100,10 @@ class FrameScreen(Screen[None]):
         self._lines("advisor").show([advice] if advice else [])
         keys = footer_keys(self.place, self.desk.available)
         self._lines("footer").show([footer_line(keys, width, look)])
+
+    def say(self, text: str) -> str:
+        """A text as a border shows it: no markup."""
+        return self.look.glyphs.text(text).replace("[", "\\[")
 
     def _lines(self, name: str) -> LiveLines:
         return self.query_one(f"#{name}", LiveLines)

@@ -14,7 +14,7 @@ from anyserve.telemetry.filters import Filter, Row, parse_filter
 from anyserve.telemetry.views import LedgerEntry, NoticeView, ReplicaView
 from anyserve.tui.frame import Frame
 from anyserve.tui.keys import Place
-from anyserve.tui.screens.base import FrameScreen
+from anyserve.tui.screens.base import FocusLines, FrameScreen
 from anyserve.tui.spans import Line, Span
 from anyserve.tui.views import ledger, notices, replicas, routing, scenario
 from anyserve.tui.views.sizes import LEAST_HEIGHT, LEAST_WIDTH, Sizes, divide
@@ -29,12 +29,6 @@ _BORDER = 2
 _SORTABLE = tuple(column.key for column in replicas.COLUMNS if column.sort)
 _RISING = frozenset({"id", "state"})
 """Columns whose smallest value stands on top at first."""
-
-
-class FocusLines(LiveLines):
-    """Lines that can have the focus."""
-
-    can_focus = True
 
 
 class OverviewScreen(FrameScreen):
@@ -214,7 +208,7 @@ class OverviewScreen(FrameScreen):
             fact = f"{shown} of {total}"
         if fact:
             title += f" · {self.look.glyphs.text(fact)}"
-        widget.border_title = self._say(title)
+        widget.border_title = self.say(title)
         notes = []
         wanted = self._filters.get(name)
         if wanted:
@@ -223,14 +217,10 @@ class OverviewScreen(FrameScreen):
             notes.append("errors only")
         if isinstance(widget, LiveGrid) and widget.follow:
             notes.append("following")
-        widget.border_subtitle = self._say("  ".join(notes))
+        widget.border_subtitle = self.say("  ".join(notes))
 
     def _plain_subtitle(self, widget: Widget) -> None:
-        widget.border_subtitle = self._say(str(widget.border_subtitle))
-
-    def _say(self, text: str) -> str:
-        """A text as a border shows it: no markup."""
-        return self.look.glyphs.text(text).replace("[", "\\[")
+        widget.border_subtitle = self.say(str(widget.border_subtitle))
 
     def _arrange(self, sizes: Sizes) -> None:
         """Give every panel its room."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from anyserve.telemetry.judge import Standing
 from anyserve.telemetry.source import SourceKind
 from anyserve.telemetry.views import Level, Snapshot
 from anyserve.tui.frame import Frame
@@ -12,7 +13,6 @@ from anyserve.tui.keys import Key
 from anyserve.tui.numbers import UNKNOWN, clock, count, ms, percent, rate
 from anyserve.tui.spans import EMPTY, Line, Part, Span, fit_parts, join, line
 from anyserve.tui.views.look import Look
-from anyserve.telemetry.judge import Standing
 
 _LAST = 1000
 
@@ -207,7 +207,9 @@ def advisor_line(frame: Frame, width: int, look: Look) -> Line:
     first, more = frame.advice[0], len(frame.advice) - 1
     role = "bad" if first.level is Level.ERROR else "warn"
     parts = [
-        Part(3, line((f"{look.glyphs.now} {first.code}", role), "  ", look.glyphs.text(first.text))),
+        Part(
+            3, line((f"{look.glyphs.now} {first.code}", role), "  ", look.glyphs.text(first.text))
+        ),
         Part(2, line(("do: ", "dim"), look.glyphs.text(first.knob))),
         Part(1, line((f"+{more} more (c)" if more else "", "dim"))),
     ]

@@ -212,7 +212,9 @@ def _expectation(one: Judged, width: int, look: Look) -> Line:
     if one.standing is Standing.HOLDING:
         value += " so far"
     spans = line(
-        (f" {mark} ", role), (words, "dim" if one.standing is Standing.NOT_YET else ""), (value, role)
+        (f" {mark} ", role),
+        (words, "dim" if one.standing is Standing.NOT_YET else ""),
+        (value, role),
     )
     note = look.glyphs.text(one.note) if one.standing is Standing.UNKNOWN else ""
     if note and len(plain(spans)) + len(note) + 2 <= width:
