@@ -17,6 +17,7 @@ from textual.theme import Theme
 from anyserve.errors import AnyServeError, UsageError
 from anyserve.telemetry.control import Control
 from anyserve.telemetry.filters import Filter, parse_filter
+from anyserve.telemetry.run_times import parse_time
 from anyserve.tui.bindings import action_of, bindings
 from anyserve.tui.commands import KeyCommands
 from anyserve.tui.feed import Feed
@@ -31,7 +32,6 @@ from anyserve.tui.screens.dialogs import Confirm, Prompt
 from anyserve.tui.screens.overview import OverviewScreen
 from anyserve.tui.steering import Steering
 from anyserve.tui.themes import CYCLE, DARK, OWN
-from anyserve.tui.times import parse_time
 from anyserve.tui.views.header import Mode
 from anyserve.tui.views.look import Look
 

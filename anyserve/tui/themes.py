@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from textual.theme import Theme
+from textual.theme import BUILTIN_THEMES, Theme
 
 DARK = Theme(
     name="anyserve-dark",
@@ -73,3 +73,8 @@ LIGHT = Theme(
 OWN = (DARK, LIGHT)
 CYCLE = ("anyserve-dark", "anyserve-light", "ansi-dark", "nord", "gruvbox", "solarized-light")
 """What `T` goes through; the palette offers all."""
+
+
+def theme_names() -> list[str]:
+    """Every theme that can be chosen, ours first."""
+    return [theme.name for theme in OWN] + sorted(BUILTIN_THEMES)
