@@ -20,6 +20,7 @@ from anyserve.cli.commands import (
     send,
     sim,
     trace,
+    tui,
     up,
     watch,
 )
@@ -57,6 +58,7 @@ def make_command() -> TyperGroup:
         cluster,
         watch,
         trace,
+        tui,
         runs,
         scenario,
         models,

@@ -26,11 +26,14 @@ from anyserve.core.events import (
     ReplicaChanged,
     ReplicaLoad,
     RequestDelegated,
+    RequestFirstToken,
     RequestOffered,
     RequestOutcome,
     RequestQueued,
     RequestReentered,
+    RequestRejected,
     RequestRouted,
+    RequestSubmitted,
     RunEnded,
     RunStarted,
     SchedulerLoad,
@@ -161,6 +164,9 @@ class Reducer:
     def _table(self) -> dict[type, Callable[[int, Envelope, Any], None]]:
         return {
             RequestOffered: self._offered,
+            RequestSubmitted: self._remembered,
+            RequestRejected: self._remembered,
+            RequestFirstToken: self._remembered,
             RequestQueued: self._queued,
             RequestRouted: self._routed,
             RequestDelegated: self._delegated,
@@ -207,6 +213,10 @@ class Reducer:
         if len(request.events) < self.memory.events_per_request:
             request.events.append(envelope)
         return request
+
+    def _remembered(self, _at_ns: int, envelope: Envelope, event: Any) -> None:
+        """It changes no view, but the request's trace needs it."""
+        self._request(event.id, envelope)
 
     def _capability(self, name: str | None) -> Counter[str]:
         """Clients choose names: beyond the bound new ones are counted together."""

@@ -7,7 +7,7 @@ None is unknown; 0 is nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from anyserve.telemetry.series import SeriesView
@@ -266,5 +266,5 @@ class Snapshot:
     ttft_p95_ms: float | None
     e2e_p50_ms: float | None
     e2e_p95_ms: float | None
-    series: SeriesView = SeriesView()
+    series: SeriesView = field(default_factory=SeriesView)
     """Offered and completed over the whole run."""
