@@ -79,9 +79,7 @@ def _is_model(wanted: Any) -> bool:
     # A pydantic model can only be here if pydantic was imported to define it.
     pydantic = sys.modules.get("pydantic")
     return (
-        pydantic is not None
-        and isinstance(wanted, type)
-        and issubclass(wanted, pydantic.BaseModel)
+        pydantic is not None and isinstance(wanted, type) and issubclass(wanted, pydantic.BaseModel)
     )
 
 
@@ -98,7 +96,7 @@ def _pointer(loc: tuple[int | str, ...]) -> str:
 
 
 def _place(said: str) -> tuple[str, str]:
-    """msgspec says `Expected ... - at `$.documents[2]``: the message, and the place."""
+    """Msgspec says `Expected ... - at `$.documents[2]``: the message, and the place."""
     message, found, place = said.rpartition(" - at ")
     return (message, place.strip("`")) if found else (said, "$")
 

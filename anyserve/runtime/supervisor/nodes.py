@@ -11,7 +11,9 @@ import msgspec
 
 from anyserve.core.placement import Devices, Placement
 from anyserve.core.spec import ReplicaSpec
-from anyserve.runtime.bus.address import BrokerAddress, Credentials
+from anyserve.runtime.bus.address import BrokerAddress, Credential, Credentials, Role
+from anyserve.runtime.handlers.words import ObjectsConfig
+from anyserve.runtime.objects.token import object_token
 from anyserve.runtime.process import Incarnations, NodeConfig, NodeRole, write_private
 from anyserve.runtime.supervisor.children import ChildSpec
 from anyserve.runtime.supervisor.config import SupervisorConfig
@@ -78,7 +80,21 @@ class Nodes:
             zygote_socket=str(self.home.zygote_socket),
             placed=True,
             devices=self.placement.of(replica.id),
+            origin_credential=None if replica.app is None else self._origin,
         )
+
+    @property
+    def objects(self) -> ObjectsConfig:
+        """The object plane of this host."""
+        return ObjectsConfig(
+            directory=str(self.home.objects),
+            rules=self.config.cluster.objects,
+            token=object_token(self._origin),
+        )
+
+    @property
+    def _origin(self) -> Credential | None:
+        return self.credentials.of(Role.ORIGIN)
 
     def zygote(self) -> ChildSpec:
         """The process that workers are forked from; vLLM is imported only where it is used."""
@@ -97,6 +113,7 @@ class Nodes:
         *,
         placed: bool = False,
         devices: Devices | None = None,
+        origin_credential: Credential | None = None,
         **paths: str | None,
     ) -> ChildSpec:
         def prepare() -> Sequence[str]:
@@ -115,6 +132,8 @@ class Nodes:
                 log_path=str(self.home.log(name)),
                 placed=placed,
                 devices=devices,
+                origin_credential=origin_credential,
+                objects=self.objects,
                 extra=self.config.extra.get(role.value, {}),
                 **paths,
             )
