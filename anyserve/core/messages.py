@@ -466,12 +466,13 @@ class End(Record, frozen=True):
 
 
 class Frame(Message, frozen=True, tag="frame"):
-    """Tokens of one choice from one engine step. Key: `(id, attempt, sequence)`; QoS 0.
+    """Tokens of one choice from one engine step or several. Key: `(id, attempt, sequence)`; QoS 0.
 
     `start` is the index of the first token within the choice, counted from the whole answer's
     beginning (an attempt that resumes k tokens starts at k). `data` is for origin and worker only
     (log probabilities, an embedding). The frame with `end` is the last and is repeated until
-    `Settled`.
+    `Settled`. The first one of an attempt says as which `capability` it is served, and after how
+    many `delegations`.
     """
 
     id: str
@@ -484,7 +485,12 @@ class Frame(Message, frozen=True, tag="frame"):
     tokens: list[int] = []
     choice: int = 0
     data: msgspec.Raw = NO_DATA
+    gaps: Mapping[int, int] = {}
+    """Where these tokens are of several steps: how far each came after the one before it, as
+    {upper bound of a bucket in ns: tokens}. Empty: one step made them all."""
     end: End | None = None
+    capability: str = ""
+    delegations: int = 0
 
     @property
     def has_data(self) -> bool:

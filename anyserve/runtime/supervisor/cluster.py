@@ -271,12 +271,7 @@ class Cluster:
     def _on_broker_exit(self, delay_s: float | None) -> None:
         if delay_s is not None:
             self._notice(f"the broker ended, starts again in {delay_s:g} s")
-            self._spawn(self._tell_broker_exit(delay_s), "tell of the broker")
-
-    async def _tell_broker_exit(self, delay_s: float) -> None:
-        assert self._link is not None
-        await self._link.until_reconnected()  # nobody would hear it before
-        self._emit(ProcessExited(name="broker", exit_code=_UNKNOWN_EXIT, restart_in_s=delay_s))
+            self._emit(ProcessExited(name="broker", exit_code=_UNKNOWN_EXIT, restart_in_s=delay_s))
 
     async def _carry_out_faults(self) -> None:
         executor = FaultExecutor(
