@@ -90,6 +90,7 @@ class HandlerHost:
             Exception: whatever an `on_start` raised.
         """
         config = self._config
+        sys.dont_write_bytecode |= config.reloads
         app, origin = load_app(config.name, config.directory)
         handlers = handlers_for(app, config.name, config.serves or app.handlers)
         if config.objects is not None:

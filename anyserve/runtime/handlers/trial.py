@@ -64,7 +64,15 @@ async def try_app(name: str, directory: str, serves: Iterable[str]) -> AppFacts:
     Raises:
         PluginError: it cannot be used, and why.
     """
-    command = [sys.executable, "-m", "anyserve.runtime.handlers.trial", name, directory, *serves]
+    command = [
+        sys.executable,
+        "-B",
+        "-m",
+        "anyserve.runtime.handlers.trial",
+        name,
+        directory,
+        *serves,
+    ]
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.DEVNULL,

@@ -32,6 +32,7 @@ class Handlers:
             serves=spec.app.serves,
             concurrency=spec.concurrency,
             objects=config.objects,
+            reloads=bool(config.extra.get("reload")),
         )
         self._origin = OriginClient(
             address=config.broker,
