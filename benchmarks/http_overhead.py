@@ -125,11 +125,15 @@ def chat(model: str | None, text: str, **more: Any) -> bytes:
     if model is not None:
         body["model"] = model
     data = json.dumps(body).encode()
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
+    head = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
+    )
     return head + b"content-length: %d\r\n\r\n" % len(data) + data
 
 
-async def play(port: int, requests: Sequence[bytes], concurrency: int) -> tuple[float, list[Answer]]:
+async def play(
+    port: int, requests: Sequence[bytes], concurrency: int
+) -> tuple[float, list[Answer]]:
     """Keep `concurrency` requests open until all are done."""
     waiting = iter(requests)
     answers: list[Answer] = []
@@ -241,7 +245,9 @@ async def measure_overload(rounds: int) -> list[dict[str, object]]:
             port = (await door("bench-overload"))["s1" if delegate else ""]
             for turn in range(rounds):
                 clients = [await Client.connect(port) for _ in range(32)]
-                answers = await asyncio.gather(*(one.ask(chat("decode", "x" * 8)) for one in clients))
+                answers = await asyncio.gather(
+                    *(one.ask(chat("decode", "x" * 8)) for one in clients)
+                )
                 for client in clients:
                     client.close()
                 if turn:  # the first round warms up

@@ -28,6 +28,7 @@ from anyserve.core.placement import Devices
 from anyserve.core.spec import ClusterSpec
 from anyserve.errors import AnyServeError, UsageError
 from anyserve.runtime.bus.address import BrokerAddress, Credential, Role
+from anyserve.runtime.handlers.words import ObjectsConfig
 from anyserve.runtime.lifeline import ORPHANED_EXIT_CODE, watch_lifeline
 from anyserve.runtime.logs import ErrorReport, Redactor, error_line, set_up_logging
 
@@ -89,13 +90,18 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     placed: bool = False
     devices: Devices | None = None
     origin_credential: Credential | None = None
+    """Of a replica whose handlers may call: they enter as an origin's requests."""
+    objects: ObjectsConfig | None = None
     extra: dict[str, Any] = {}
 
     @property
     def redactor(self) -> Redactor:
         """Hides this configuration's credentials."""
-        given = (self.credential, self.origin_credential)
-        return Redactor([one.password for one in given if one is not None])
+        logins = [self.credential, self.origin_credential]
+        secrets = [login.password for login in logins if login is not None]
+        if self.objects is not None and self.objects.token:
+            secrets.append(self.objects.token)
+        return Redactor(secrets)
 
 
 class Stop:

@@ -12,6 +12,7 @@ import msgspec
 
 from anyserve.core.messages import Limits, Offer
 from anyserve.core.spec import (
+    AppSpec,
     BrokerSpec,
     CapabilitySpec,
     ClusterSpec,
@@ -21,6 +22,7 @@ from anyserve.core.spec import (
     FaultSpec,
     LadderSpec,
     NetworkSpec,
+    ObjectsSpec,
     ReplicaSpec,
     SchedulerSpec,
     SimSpec,
@@ -32,6 +34,7 @@ from anyserve.workload.facts import (
     all_replicas,
     concurrency_of,
     replica_ids,
+    served_by_app,
     servers_of,
     task_of,
     token_limit,
@@ -186,6 +189,12 @@ def _cluster(
         ),
         scheduler=_scheduler(file, seed),
         broker=BrokerSpec(url=cluster.broker.url),
+        objects=ObjectsSpec(
+            limit_bytes=cluster.objects.limit,
+            ttl_ms=_whole_ms(cluster.objects.ttl),
+            threshold_bytes=cluster.objects.threshold,
+        ),
+        call_depth=cluster.call_depth,
         request_lifetime_ms=cluster.request_lifetime // NS_PER_MS,
         ingress=None if file.ingress is None else ingress_spec(file.ingress, directory),
     )
@@ -228,12 +237,21 @@ def _replica(
         prefetch=replica.prefetch,
         entry_queue=replica.entry_queue,
         group=group,
+        app=_app(replica),
     )
+
+
+def _app(replica: Replica) -> AppSpec | None:
+    if replica.app is None:
+        return None
+    return AppSpec(name=replica.app.name, serves=served_by_app(replica))
 
 
 def _engine(replica: Replica, engine_kind: EngineKindOf | None) -> EngineSpec:
     section = replica.engine
     kind: str = section.kind
+    if set(served_by_app(replica)) == set(replica.capabilities):
+        kind = "none"  # whatever --engine says: nothing here would use it
     if kind == "auto" and engine_kind is not None:
         kind = engine_kind(section)
     return EngineSpec(

@@ -12,7 +12,9 @@ import msgspec
 from anyserve.core.placement import Devices, Placement
 from anyserve.core.spec import IngressSpec, ReplicaSpec
 from anyserve.runtime.bus.address import BrokerAddress, Credential, Credentials, Role
+from anyserve.runtime.handlers.words import ObjectsConfig
 from anyserve.runtime.ingress.doors import has_replica_doors
+from anyserve.runtime.objects.token import object_token
 from anyserve.runtime.process import Incarnations, NodeConfig, NodeRole, write_private
 from anyserve.runtime.supervisor.children import ChildSpec
 from anyserve.runtime.supervisor.config import SupervisorConfig
@@ -87,8 +89,21 @@ class Nodes:
             zygote_socket=str(self.home.zygote_socket),
             placed=True,
             devices=self.placement.of(replica.id),
-            origin_credential=self.credentials.of(Role.ORIGIN) if doors else None,
+            origin_credential=self._origin if doors or replica.app is not None else None,
         )
+
+    @property
+    def objects(self) -> ObjectsConfig:
+        """The object plane of this host."""
+        return ObjectsConfig(
+            directory=str(self.home.objects),
+            rules=self.config.cluster.objects,
+            token=object_token(self._origin),
+        )
+
+    @property
+    def _origin(self) -> Credential | None:
+        return self.credentials.of(Role.ORIGIN)
 
     def zygote(self) -> ChildSpec:
         """The process that workers are forked from; vLLM is imported only where it is used."""
@@ -127,6 +142,7 @@ class Nodes:
                 placed=placed,
                 devices=devices,
                 origin_credential=origin_credential,
+                objects=self.objects,
                 extra=self.config.extra.get(role.value, {}),
                 **paths,
             )
