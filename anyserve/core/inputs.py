@@ -45,10 +45,17 @@ class Offered(Input, frozen=True):
 
 
 class Cancelled(Input, frozen=True):
-    """Origin: the client went away, or the run is being stopped."""
+    """Origin: the client went away, the run is being stopped, or (`DEADLINE_EXCEEDED`) the client's
+    time is up before the deadline of the request itself."""
 
     id: str
     code: Code = Code.CLIENT_CANCELLED
+
+
+class Enough(Input, frozen=True):
+    """Origin: the client has all it wanted (its stop string came); the request is completed."""
+
+    id: str
 
 
 class WorkerReady(Input, frozen=True):

@@ -458,7 +458,8 @@ class Frame(Message, frozen=True, tag="frame"):
     `start` is the index of the first token within the choice, counted from the whole answer's
     beginning (an attempt that resumes k tokens starts at k). `data` is for origin and worker only
     (log probabilities, an embedding). The frame with `end` is the last and is repeated until
-    `Settled`.
+    `Settled`. The first one of an attempt says as which `capability` it is served, and after how
+    many `delegations`.
     """
 
     id: str
@@ -472,6 +473,8 @@ class Frame(Message, frozen=True, tag="frame"):
     choice: int = 0
     data: msgspec.Raw = NO_DATA
     end: End | None = None
+    capability: str = ""
+    delegations: int = 0
 
     @property
     def has_data(self) -> bool:

@@ -113,8 +113,60 @@ class BrokerSpec(Spec, frozen=True):
     url: str | None = None
 
 
+class ModelRoute(Spec, frozen=True):
+    """What a model name of the front door stands for."""
+
+    capability: str
+    attributes: Mapping[str, str] = {}
+
+
+class IngressLimits(Spec, frozen=True):
+    """What the front door takes from clients, so that none of them can hurt the others.
+
+    `open_requests` of this ingress may be without an outcome; `unread_frames` of one stream may
+    wait for its reader; a client that reads nothing for `stall_ms` is cut off. Headers must be
+    there within `header_ms`, the body within `body_ms`, an idle connection lives `idle_ms`.
+    """
+
+    body_bytes: int = 4 * 2**20
+    header_bytes: int = 32 * 2**10
+    connections: int = 2048
+    open_requests: int = 4096
+    unread_frames: int = 4096
+    header_ms: int = 10_000
+    body_ms: int = 30_000
+    idle_ms: int = 75_000
+    stall_ms: int = 30_000
+
+
+class IngressSpec(Spec, frozen=True):
+    """The front doors. A port is None (closed), 0 (a free one) or a number.
+
+    `replica_http_port` and `replica_grpc_port` open the same doors in every replica's process,
+    counted up from that number in the order of the replicas. `models` maps model names;
+    `generate` and `embed` are the capabilities of requests that name none. API keys are read from
+    the environment variable `api_keys_env` or the file `api_keys_file`, one a line; none: open.
+    """
+
+    host: str = "127.0.0.1"
+    http_port: int | None = 8000
+    grpc_port: int | None = None
+    replica_http_port: int | None = None
+    replica_grpc_port: int | None = None
+    models: Mapping[str, ModelRoute] = {}
+    generate: str | None = None
+    embed: str | None = None
+    timeout_ms: int | None = None
+    api_keys_env: str | None = None
+    api_keys_file: str | None = None
+    tls_certificate: str | None = None
+    tls_key: str | None = None
+    drain_ms: int = 20_000
+    limits: IngressLimits = IngressLimits()
+
+
 class ClusterSpec(Spec, frozen=True):
-    """The whole cluster."""
+    """The whole cluster. `ingress` None: no front door is opened."""
 
     name: str
     capabilities: tuple[CapabilitySpec, ...]
@@ -124,6 +176,7 @@ class ClusterSpec(Spec, frozen=True):
     scheduler: SchedulerSpec = SchedulerSpec()
     broker: BrokerSpec = BrokerSpec()
     request_lifetime_ms: int = 600_000
+    ingress: IngressSpec | None = None
 
 
 class Expectation(Spec, frozen=True):

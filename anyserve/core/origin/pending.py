@@ -30,9 +30,10 @@ class Pending:
     """One request, from the offer to its outcome."""
 
     __slots__ = (
-        "asked_again", "buffer", "deadline_ns", "entry", "first_ns", "gap_since_ns", "heard_ns",
+        "asked_again", "buffer", "deadline_ns", "delegations", "entry", "first_ns", "gap_since_ns",
+        "heard_ns",
         "holder", "id", "intended_ns", "itl_ns", "last_attempt", "last_ns", "next_sequence",
-        "repairs", "replicas", "request", "resumable", "sent_epoch", "state", "stream",
+        "repairs", "replicas", "request", "resumable", "sent_epoch", "served_as", "state", "stream",
         "submission", "tokens",
     )  # fmt: skip
 
@@ -62,6 +63,8 @@ class Pending:
         self.itl_ns: dict[int, int] = {}
         self.deadline_ns: int | None = None
         self.resumable = True
+        self.served_as = ""
+        self.delegations = 0
 
     def go(self, state: OriginState) -> None:
         """Change state, as the table allows."""

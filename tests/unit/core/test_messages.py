@@ -179,6 +179,8 @@ EXAMPLES: list[dict[str, Any]] = [
             "message": "boom",
             "cached_tokens": 4,
         },
+        "capability": "decode.heavy",
+        "delegations": 1,
     },
     {
         "type": "keep_alive",
