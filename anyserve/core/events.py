@@ -283,6 +283,15 @@ class ProcessExited(Event, frozen=True, tag="process.exited"):
     restart_in_s: float | None = None
 
 
+class IngressOpened(Event, frozen=True, tag="ingress.opened"):
+    """Ingress: its doors are open at these addresses (empty: closed). `replica`: in whose process
+    it runs; empty for one of its own."""
+
+    http: str = ""
+    grpc: str = ""
+    replica: str = ""
+
+
 # --- a run -------------------------------------------------------------------------------------
 
 
@@ -323,7 +332,8 @@ AnyEvent = (
     | RequestReentered | RequestRejected | AttemptAdmitted | AttemptStarted | AttemptFirstToken
     | AttemptHandedBack | AttemptEnded | RequestFirstToken | RequestOutcome | ReplicaChanged
     | ReplicaLoad | SchedulerLoad | SchedulerStarted | WorkerChanged | EpochChanged | PolicyFailed
-    | BusTrouble | ProcessExited | RunStarted | PhaseStarted | FaultInjected | RunEnded
+    | BusTrouble | ProcessExited | IngressOpened | RunStarted | PhaseStarted | FaultInjected
+    | RunEnded
 )  # fmt: skip
 
 

@@ -45,6 +45,7 @@ class NodeRole(StrEnum):
     REPLICA = "replica"
     PLAYER = "player"
     RECORDER = "recorder"
+    INGRESS = "ingress"
 
     @property
     def bus_role(self) -> Role:
@@ -57,6 +58,7 @@ _BUS_ROLES: Final = {
     NodeRole.REPLICA: Role.REPLICA,
     NodeRole.PLAYER: Role.ORIGIN,
     NodeRole.RECORDER: Role.OBSERVER,
+    NodeRole.INGRESS: Role.ORIGIN,
 }
 
 
@@ -67,7 +69,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     any earlier life of the same `id`. `credential` is that of `role.bus_role`. `prefix` is
     `anyserve/<cluster>`. `log_path` None means stderr (a process that somebody started by hand).
     `placed`: the supervisor has planned the GPUs, and `devices` are those of this replica (None:
-    it needs none); otherwise it plans for itself. `extra` holds what only one role reads.
+    it needs none); otherwise it plans for itself. `origin_credential` lets a replica open a front
+    door in its process, which is an origin. `extra` holds what only one role reads.
     """
 
     role: NodeRole
@@ -85,12 +88,14 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     plan_path: str | None = None
     placed: bool = False
     devices: Devices | None = None
+    origin_credential: Credential | None = None
     extra: dict[str, Any] = {}
 
     @property
     def redactor(self) -> Redactor:
         """Hides this configuration's credentials."""
-        return Redactor([] if self.credential is None else [self.credential.password])
+        given = (self.credential, self.origin_credential)
+        return Redactor([one.password for one in given if one is not None])
 
 
 class Stop:

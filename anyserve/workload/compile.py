@@ -24,6 +24,7 @@ from anyserve.core.spec import (
     SchedulerSpec,
 )
 from anyserve.errors import UsageError
+from anyserve.workload.doors import ingress_spec
 from anyserve.workload.expectations import parse_expectation
 from anyserve.workload.facts import (
     all_replicas,
@@ -136,7 +137,7 @@ def compile_scenario(
     plan = make_plan(_streams(file, entry), file.traffic.phases, seed=seed, duration_ns=duration_ns)
     faults = _faults(scenario)
     return Compiled(
-        cluster=_cluster(file, seed, engine_kind),
+        cluster=_cluster(file, seed, engine_kind, _directory(scenario)),
         plan=plan,
         faults=tuple(fault for fault in faults if fault.at_ns < plan.duration_ns),
         expectations=_expectations(scenario),
@@ -149,7 +150,14 @@ def compile_scenario(
 # --- cluster -----------------------------------------------------------------------------------
 
 
-def _cluster(file: ScenarioFile, seed: int, engine_kind: EngineKindOf | None) -> ClusterSpec:
+def _directory(scenario: Scenario) -> Path:
+    """What relative paths in the file are relative to."""
+    return Path() if scenario.path is None else scenario.path.absolute().parent
+
+
+def _cluster(
+    file: ScenarioFile, seed: int, engine_kind: EngineKindOf | None, directory: Path
+) -> ClusterSpec:
     cluster = file.cluster
     return ClusterSpec(
         name=file.name,
@@ -174,6 +182,7 @@ def _cluster(file: ScenarioFile, seed: int, engine_kind: EngineKindOf | None) ->
         scheduler=_scheduler(file, seed),
         broker=BrokerSpec(url=cluster.broker.url),
         request_lifetime_ms=cluster.request_lifetime // NS_PER_MS,
+        ingress=None if file.ingress is None else ingress_spec(file.ingress, directory),
     )
 
 

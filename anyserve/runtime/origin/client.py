@@ -179,7 +179,7 @@ class OriginClient:
         self.name = name
         self._lifetime_ms = cluster.request_lifetime_ms
         self._boot = boot
-        self._incarnation = incarnation
+        self.incarnation = incarnation
         self._machine = Origin(name, cluster, incarnation=incarnation, boot=boot)
         self._handles: dict[str, Handle] = {}
         topics = Topics(prefix)
@@ -198,7 +198,7 @@ class OriginClient:
         )
 
     def _will(self, connection: int) -> bytes:
-        gone = Gone(source=self.name, incarnation=self._incarnation, connection=connection)
+        gone = Gone(source=self.name, incarnation=self.incarnation, connection=connection)
         return b"[" + encode(gone) + b"]"
 
     async def start(self, *, scheduler_s: float = SCHEDULER_S) -> None:

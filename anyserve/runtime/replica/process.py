@@ -22,6 +22,8 @@ from anyserve.runtime.bus.base import Will
 from anyserve.runtime.driver import Driver
 from anyserve.runtime.engines.base import EngineConfig
 from anyserve.runtime.engines.config import engine_config
+from anyserve.runtime.ingress.doors import door_name, has_replica_doors, replica_ports
+from anyserve.runtime.ingress.ingress import Ingress, IngressOptions
 from anyserve.runtime.models.resolve import resolve_model
 from anyserve.runtime.placing import place_engines, turn_path
 from anyserve.runtime.process import NodeConfig, Stop
@@ -69,6 +71,7 @@ class _ReplicaNode:
             boot=config.boot_id,
             will=Will(topics.gone("replica", self._spec.id), self._will),
         )
+        self._door = _door_of(config)
         self._keeper = WorkerKeeper(
             self._spec.id,
             make_engine_config(self._spec, devices_of(config, self._spec)),
@@ -92,6 +95,8 @@ class _ReplicaNode:
             driver.feed(BusUp(connection=driver.bus.connection))
             filters = ("sched/state", f"replica/{name}/in", f"replica/{name}/entry")
             await driver.subscribe([(driver.topics.any(each), 1) for each in filters])
+            if self._door is not None:
+                await self._door.open()
             keeper = asyncio.create_task(self._keeper.run(), name="worker-keeper")
             stopping = asyncio.create_task(stop.wait(), name="stop")
             await asyncio.wait((keeper, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -103,12 +108,16 @@ class _ReplicaNode:
                 await keeper
             driver.feed(Stopping())
         finally:
+            if self._door is not None:
+                await self._door.close()
             await driver.close()
         if self._keeper.given_up is not None and not stop.requested:
             raise self._keeper.given_up
         return 0
 
     async def _drain(self) -> None:
+        if self._door is not None:
+            self._door.front.begin_drain()
         self._driver.feed(Drain())
         end_s = time.monotonic() + DRAIN_S
         while not self._machine.idle and time.monotonic() < end_s:  # noqa: ASYNC110 - core is pure
@@ -172,6 +181,31 @@ def own_devices(spec: ReplicaSpec) -> Devices | None:
 def devices_of(config: NodeConfig, spec: ReplicaSpec) -> Devices | None:
     """The GPUs of a replica: what its supervisor has planned, or else what it finds itself."""
     return config.devices if config.placed else own_devices(spec)
+
+
+def _door_of(config: NodeConfig) -> Ingress | None:
+    """The front door in this process, where the cluster wants one."""
+    settings = config.cluster.ingress
+    if settings is None or not has_replica_doors(settings):
+        return None
+    place = [spec.id for spec in config.cluster.replicas].index(config.id)
+    http_port, grpc_port = replica_ports(settings, place)
+    name = door_name(config.id)
+    log_path = None if config.log_path is None else Path(config.run_dir) / f"origin-{name}.jsonl"
+    options = IngressOptions(
+        cluster=config.cluster,
+        broker=config.broker,
+        credential=config.origin_credential,
+        prefix=config.prefix,
+        name=name,
+        incarnation=config.incarnation,
+        boot=config.boot_id,
+        http_port=http_port,
+        grpc_port=grpc_port,
+        replica=config.id,
+        log_path=log_path,
+    )
+    return Ingress(options, os.environ)
 
 
 def _find_spec(config: NodeConfig) -> ReplicaSpec:

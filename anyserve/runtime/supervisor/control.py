@@ -108,6 +108,14 @@ class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     worker_pid: int | None = None
 
 
+class DoorStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where clients come in. `replica`: in whose process; empty: the cluster's own ingress."""
+
+    http: str = ""
+    grpc: str = ""
+    replica: str = ""
+
+
 class ClusterStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The whole cluster. `state`: starting, running, idle (kept, no traffic), stopping."""
 
@@ -119,6 +127,7 @@ class ClusterStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     kept: bool = False
     processes: list[ProcessStatus] = []
     replicas: list[ReplicaStatus] = []
+    doors: list[DoorStatus] = []
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
