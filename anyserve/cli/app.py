@@ -13,6 +13,7 @@ from anyserve.cli.commands import (
     config,
     doctor,
     explain,
+    export,
     models,
     nodes,
     runs,
@@ -66,6 +67,8 @@ def make_command() -> TyperGroup:
         explain,
         config,
     ):
+        up, send, cluster, watch, trace, runs, export, scenario, models, doctor, explain, config,
+    ):  # fmt: skip
         group.register(app)
     nodes.register(app)
     command = get_command(app)
