@@ -66,6 +66,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `incarnation` is the wall clock in milliseconds at this start, strictly greater than that of
     any earlier life of the same `id`. `credential` is that of `role.bus_role`. `prefix` is
     `anyserve/<cluster>`. `log_path` None means stderr (a process that somebody started by hand).
+    `control_path`: where it listens for its supervisor (`node_control`); None: nowhere.
     `placed`: the supervisor has planned the GPUs, and `devices` are those of this replica (None:
     it needs none); otherwise it plans for itself. `extra` holds what only one role reads.
     """
@@ -83,6 +84,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     zygote_socket: str | None = None
     journal_path: str | None = None
     plan_path: str | None = None
+    control_path: str | None = None
     placed: bool = False
     devices: Devices | None = None
     extra: dict[str, Any] = {}
