@@ -19,6 +19,7 @@ from anyserve.cli.commands import (
     scenario,
     send,
     trace,
+    tui,
     up,
     watch,
 )
@@ -49,7 +50,20 @@ def make_command() -> TyperGroup:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     app.callback(invoke_without_command=True, help=_HELP, epilog=_epilog())(_root)
-    for group in (up, send, cluster, watch, trace, runs, scenario, models, doctor, explain, config):
+    for group in (
+        up,
+        send,
+        cluster,
+        watch,
+        trace,
+        tui,
+        runs,
+        scenario,
+        models,
+        doctor,
+        explain,
+        config,
+    ):
         group.register(app)
     nodes.register(app)
     command = get_command(app)
