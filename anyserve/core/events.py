@@ -315,8 +315,16 @@ class PhaseStarted(Event, frozen=True, tag="phase.started"):
     planned_s: float
 
 
+class TrafficRate(Event, frozen=True, tag="traffic.rate"):
+    """Player: somebody changed the pace of the traffic. From here, where the plan has come to
+    `planned_at_s`, it runs `factor` times as fast as planned; 0: it stands still."""
+
+    factor: float
+    planned_at_s: float
+
+
 class FaultInjected(Event, frozen=True, tag="fault.injected"):
-    """Player or supervisor: a fault of the scenario was carried out."""
+    """Player or supervisor: a fault of the scenario (`line`) or an operator's was carried out."""
 
     action: str
     target: str
@@ -335,8 +343,8 @@ AnyEvent = (
     | RequestReentered | RequestRejected | AttemptAdmitted | AttemptStarted | AttemptFirstToken
     | AttemptHandedBack | AttemptEnded | RequestFirstToken | RequestOutcome | ReplicaChanged
     | ReplicaLoad | SchedulerLoad | SchedulerStarted | WorkerChanged | EpochChanged | PolicyFailed
-    | BusTrouble | ProcessExited | IngressOpened | RunStarted | PhaseStarted | FaultInjected
-    | RunEnded
+    | BusTrouble | ProcessExited | IngressOpened | RunStarted | PhaseStarted | TrafficRate
+    | FaultInjected | RunEnded
 )  # fmt: skip
 
 

@@ -69,6 +69,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `incarnation` is the wall clock in milliseconds at this start, strictly greater than that of
     any earlier life of the same `id`. `credential` is that of `role.bus_role`. `prefix` is
     `anyserve/<cluster>`. `log_path` None means stderr (a process that somebody started by hand).
+    `control_path`: where it listens for its supervisor (`node_control`); None: nowhere.
     `placed`: the supervisor has planned the GPUs, and `devices` are those of this replica (None:
     it needs none); otherwise it plans for itself. `origin_credential` lets a replica open a front
     door in its process, which is an origin. `extra` holds what only one role reads.
@@ -87,6 +88,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     zygote_socket: str | None = None
     journal_path: str | None = None
     plan_path: str | None = None
+    control_path: str | None = None
     placed: bool = False
     devices: Devices | None = None
     origin_credential: Credential | None = None

@@ -161,10 +161,10 @@ among the replica's `capabilities`, and the engine serves the others.""",
 It is PATH=VALUE: `cluster.delegation.limit=0`, `cluster.replicas[heavy].count=3`,
 `traffic.phases[burst].duration=5s`, `cluster.replicas[*].engine.kind=model`. Names with dots go in
 brackets: `cluster.capabilities[decode.heavy].queue_limit=8`.""",
-        "AS-S060": """The scenario is valid, but a live cluster cannot do this yet.
+        "AS-S060": """The scenario is valid, but a live cluster cannot do this.
 
-Live faults are kill, hang, slow and drain. The faults of the network and the restarts of the broker
-and scheduler are part of the format, so that scenarios can be written for them.""",
+All faults act live, but a broker that the scenario names by its URL is somebody else's:
+`restart-broker` needs a broker of the cluster's own. Leave `cluster.broker.url` out.""",
     }
 )
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -19,12 +20,15 @@ from anyserve.core.spec import ReplicaSpec
 from anyserve.errors import ProtocolError, UsageError
 from anyserve.runtime.bus.address import Role
 from anyserve.runtime.bus.base import Will
+from anyserve.runtime.control import LineServer
+from anyserve.runtime.disturbing import Disturber
 from anyserve.runtime.driver import Driver
 from anyserve.runtime.engines.base import EngineConfig
 from anyserve.runtime.engines.config import engine_config
 from anyserve.runtime.ingress.doors import door_name, has_replica_doors, replica_ports
 from anyserve.runtime.ingress.ingress import Ingress, IngressOptions
 from anyserve.runtime.models.resolve import resolve_model
+from anyserve.runtime.node_control import DisturbNode
 from anyserve.runtime.placing import place_engines, turn_path
 from anyserve.runtime.process import NodeConfig, Stop
 from anyserve.runtime.replica.handlers import Handlers
@@ -103,7 +107,10 @@ class _ReplicaNode:
 
     async def run(self, stop: Stop) -> int:
         driver, name = self._driver, self._spec.id
+        control = _control_server(self._config, driver)
         try:
+            if control is not None:
+                await control.start()
             await driver.connect()
             if self._handlers is not None:
                 await self._handlers.start()
@@ -132,6 +139,8 @@ class _ReplicaNode:
             if self._handlers is not None:
                 await self._handlers.close()
             await driver.close()
+            if control is not None:
+                await control.close()
         if self._keeper.given_up is not None and not stop.requested:
             raise self._keeper.given_up
         return 0
@@ -183,6 +192,19 @@ class _ReplicaNode:
             # Not now: we are inside the effects of the message that started this attempt.
             loop = asyncio.get_running_loop()
             loop.call_soon(self._driver.feed, Stepped(deltas=[delta]))
+
+
+def _control_server(config: NodeConfig, driver: Driver) -> LineServer | None:
+    """Takes faults of our connection; None for a replica that somebody started by hand."""
+    if config.control_path is None:
+        return None
+    seed = f"{config.cluster.scheduler.seed} {config.id}"
+    disturber = Disturber(driver.bus, random.Random(seed))  # noqa: S311 - draws faults
+
+    async def handle(request: DisturbNode) -> None:
+        disturber.act(request.how)
+
+    return LineServer(Path(config.control_path), handle, DisturbNode)
 
 
 class _WithSlow:

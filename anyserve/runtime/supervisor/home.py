@@ -70,6 +70,10 @@ class Home:
         """The log of a process."""
         return self.run_dir / "logs" / f"{name.replace(' ', '-')}.log"
 
+    def node_socket(self, name: str) -> Path:
+        """Where a process listens for its supervisor."""
+        return self.nodes / name.replace(" ", "-")
+
     def config(self, name: str) -> Path:
         """The configuration of a process."""
         return self.nodes / f"{name.replace(' ', '-')}.json"

@@ -69,6 +69,7 @@ class Nodes:
             "player",
             self.config.graces.player_s,
             plan_path=self.config.plan_path,
+            control_path=str(self.home.node_socket("player")),
         )
         return ChildSpec(spec.name, spec.prepare, spec.log_path, None, spec.grace_s, spec.env)
 
@@ -81,11 +82,13 @@ class Nodes:
         """Restarted with back-off; the zygote gives it its worker."""
         settings = self.config.cluster.ingress
         doors = settings is not None and has_replica_doors(settings)
+        name = replica_name(replica.id)
         return self._node(
-            replica_name(replica.id),
+            name,
             NodeRole.REPLICA,
             replica.id,
             self.config.graces.replica_s,
+            control_path=str(self.home.node_socket(name)),
             zygote_socket=str(self.home.zygote_socket),
             placed=True,
             devices=self.placement.of(replica.id),
