@@ -53,21 +53,8 @@ def make_command() -> TyperGroup:
     )
     app.callback(invoke_without_command=True, help=_HELP, epilog=_epilog())(_root)
     for group in (
-        up,
-        sim,
-        send,
-        cluster,
-        watch,
-        trace,
-        tui,
-        runs,
-        scenario,
-        models,
-        doctor,
-        explain,
-        config,
-    ):
-        up, send, cluster, watch, trace, runs, export, scenario, models, doctor, explain, config,
+        up, sim, send, cluster, watch, trace, tui, runs, export, scenario, models, doctor,
+        explain, config,
     ):  # fmt: skip
         group.register(app)
     nodes.register(app)
