@@ -18,6 +18,7 @@ from anyserve.cli.commands import (
     runs,
     scenario,
     send,
+    sim,
     trace,
     tui,
     up,
@@ -52,6 +53,7 @@ def make_command() -> TyperGroup:
     app.callback(invoke_without_command=True, help=_HELP, epilog=_epilog())(_root)
     for group in (
         up,
+        sim,
         send,
         cluster,
         watch,

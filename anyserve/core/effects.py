@@ -91,7 +91,11 @@ class OutcomeKind(Enum):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How a request ended, and the code and sentence that say why."""
+    """How a request ended, and the code and sentence that say why.
+
+    `finish` joins the reasons of all choices, `finishes` has them by choice. `capability` is the
+    one that served, where an attempt said so.
+    """
 
     kind: OutcomeKind
     code: Code | None = None
@@ -101,6 +105,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     served_by: str | None = None
     attempt: int | None = None
     n_tokens: int = 0
+    finishes: list[str] = []
+    cached_tokens: int | None = None
+    capability: str = ""
+    delegations: int = 0
 
 
 class JournalRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

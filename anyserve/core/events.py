@@ -35,6 +35,8 @@ class RequestOffered(Event, frozen=True, tag="request.offered"):
     deadline_ns: int | None = None
     stream: str = ""
     phase: str = ""
+    parent: str = ""
+    """The request whose handler asked for this one."""
 
 
 class RequestSubmitted(Event, frozen=True, tag="request.submitted"):
@@ -244,7 +246,8 @@ class SchedulerStarted(Event, frozen=True, tag="scheduler.started"):
 
 
 class WorkerChanged(Event, frozen=True, tag="worker.changed"):
-    """Replica: its worker `started`, is `loading`, `ready`, `exited`, `hung` or was `killed`."""
+    """Replica: its worker `started`, is `loading`, `ready`, `exited`, `hung` or was `killed`; the
+    handlers' code has changed (`reloading`), or cannot be loaded (`reload_failed`)."""
 
     replica: str
     state: str

@@ -44,7 +44,13 @@ from anyserve.errors import AnyServeError
 from anyserve.telemetry.gaps import GapCounter
 from anyserve.telemetry.notices import notice
 from anyserve.telemetry.reducer_snapshot import take_snapshot
-from anyserve.telemetry.reducer_state import Ledger, Memory, ReplicaCondition, RequestState
+from anyserve.telemetry.reducer_state import (
+    OTHER_CAPABILITIES,
+    Ledger,
+    Memory,
+    ReplicaCondition,
+    RequestState,
+)
 from anyserve.telemetry.replica_names import ReplicaNames
 from anyserve.telemetry.series import Series
 from anyserve.telemetry.stats import NS_PER_MS
@@ -62,9 +68,17 @@ _NS_PER_S = 1_000_000_000
 
 
 class Reducer:
-    """Folds envelopes into the state of a cluster. Repeated envelopes count once."""
+    """Folds envelopes into the state of a cluster. Repeated envelopes count once.
 
-    def __init__(self, memory: Memory | None = None) -> None:
+    `on_settled` is told each request whose offer and outcome have both been seen, once.
+    """
+
+    def __init__(
+        self,
+        memory: Memory | None = None,
+        *,
+        on_settled: Callable[[RequestState], None] | None = None,
+    ) -> None:
         self.memory = Memory() if memory is None else memory
         self.gaps = GapCounter()
         self.now_ns = 0
@@ -74,6 +88,8 @@ class Reducer:
         self.counts: Counter[str] = Counter()
         self.by_code: Counter[str] = Counter()
         self.by_capability: dict[str, Counter[str]] = {}
+        self.delegations: Counter[tuple[str, str, str]] = Counter()
+        """By (capability at the hand-back, rung the scheduler chose, reason)."""
         self.queues: dict[str, int] = {}
         self.routing: dict[tuple[str, str], list[int]] = {}
         self.requests: OrderedDict[str, RequestState] = OrderedDict()
@@ -87,15 +103,16 @@ class Reducer:
         self.seconds: OrderedDict[int, list[int]] = OrderedDict()
         self.ttfts_ms: deque[float] = deque(maxlen=self.memory.samples)
         self.e2es_ms: deque[float] = deque(maxlen=self.memory.samples)
+        self._on_settled = on_settled
         self.series = Series()
         self._boot: str | None = None
         self._names = ReplicaNames()
         self._handlers = self._table()
 
-    def apply(self, envelope: Envelope) -> None:
-        """Fold one envelope in."""
+    def apply(self, envelope: Envelope) -> bool:
+        """Fold one envelope in; False where it was a repeated one."""
         if not self.gaps.add(envelope.source, envelope.incarnation, envelope.seq):
-            return
+            return False
         self.counts["events"] += 1
         at_ns = self._at(envelope)
         handler = self._handlers.get(type(envelope.event))
@@ -105,6 +122,7 @@ class Reducer:
         if said is not None:
             kind = str(envelope.event.__struct_config__.tag)
             self.notices.append(NoticeView(at_ns, said[0], envelope.source, said[1], kind))
+        return True
 
     def apply_all(self, envelopes: Iterable[Envelope]) -> None:
         """Fold many envelopes in."""
@@ -129,6 +147,14 @@ class Reducer:
                 hint="the log of the run has it: anyserve trace REQUEST",
             )
         return build_trace(request.events, request_id)
+
+    def find(self, request_id: str) -> RequestState | None:
+        """What is known of a request; None where it is not, or no longer, remembered."""
+        return (
+            self.requests.get(request_id)
+            or self.settled.get(request_id)
+            or self.unoffered.get(request_id)
+        )
 
     def events_of(self, request_id: str) -> tuple[Envelope, ...]:
         """What was said of a request in flight or among the recent ones; empty where unknown."""
@@ -178,9 +204,7 @@ class Reducer:
     # --- requests ------------------------------------------------------------------------------
 
     def _request(self, request_id: str, envelope: Envelope) -> RequestState:
-        request = self.requests.get(request_id) or self.settled.get(request_id)
-        if request is None:
-            request = self.unoffered.get(request_id)
+        request = self.find(request_id)
         if request is None:
             request = self.unoffered[request_id] = RequestState(request_id)
             if len(self.unoffered) > self.memory.unoffered:
@@ -195,7 +219,11 @@ class Reducer:
         self._request(event.id, envelope)
 
     def _capability(self, name: str | None) -> Counter[str]:
-        return self.by_capability.setdefault(name or "?", Counter())
+        """Clients choose names: beyond the bound new ones are counted together."""
+        name = name or "?"
+        if name not in self.by_capability and len(self.by_capability) >= self.memory.capabilities:
+            name = OTHER_CAPABILITIES
+        return self.by_capability.setdefault(name, Counter())
 
     def _second(self, at_ns: int) -> list[int]:
         second = at_ns // _NS_PER_S
@@ -255,6 +283,7 @@ class Reducer:
         self.counts["delegated_requests"] += not request.delegated
         request.delegated[event.attempt] = event
         self.counts["delegations"] += 1
+        self.delegations[event.from_capability, event.to_capability, event.reason] += 1
         self._capability(event.from_capability)["delegated"] += 1
         self._replica(event.replica).counts["delegated_out"] += 1
         request.give_back(at_ns, event.attempt, event.replica)
@@ -390,6 +419,8 @@ class Reducer:
             _complete(entry, request)
         if outcome.outcome == "completed":
             self._sample(request)
+        if self._on_settled is not None:
+            self._on_settled(request)
 
     def _sample(self, request: RequestState) -> None:
         assert request.outcome is not None

@@ -21,6 +21,8 @@ from anyserve.telemetry.views import (
 _RANK = {stage: rank for rank, stage in enumerate(Stage)}
 HISTORY_NS = 60_000_000_000
 REPLICA_SAMPLES = 256
+OTHER_CAPABILITIES = "(other)"
+"""Stands for all capabilities beyond `Memory.capabilities`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,7 @@ class Memory:
     phases: int = 200
     seconds: int = 120
     samples: int = 2048
+    capabilities: int = 1024
 
 
 @dataclass(slots=True)

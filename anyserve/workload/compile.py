@@ -20,8 +20,10 @@ from anyserve.core.spec import (
     Expectation,
     FaultSpec,
     LadderSpec,
+    NetworkSpec,
     ReplicaSpec,
     SchedulerSpec,
+    SimSpec,
 )
 from anyserve.errors import UsageError
 from anyserve.workload.expectations import parse_expectation
@@ -37,9 +39,10 @@ from anyserve.workload.facts import (
 from anyserve.workload.load import Scenario
 from anyserve.workload.plan import StreamPlan, make_plan
 from anyserve.workload.problems import nearest
-from anyserve.workload.schema import Engine, Fault, Replica, ScenarioFile, Section, SloTimes
+from anyserve.workload.schema import Engine, Fault, Replica, ScenarioFile, Section, Sim, SloTimes
 from anyserve.workload.traffic import SCHEDULER_ENTRY, PlannedPhase, TrafficPlan
 
+DEFAULT_SIM = SimSpec()
 ANY_ENTRY = "any"
 ANY_CAPABILITY = "*"
 _TIMES = frozenset({"by", "jitter", "down"})
@@ -95,6 +98,7 @@ class Compiled:
     slo: Mapping[str, SloSpec]
     seed: int
     source_path: Path | None
+    sim: SimSpec = DEFAULT_SIM
 
     def facts(self) -> PlanFacts:
         """What the run will do, counted over the plan."""
@@ -143,6 +147,7 @@ def compile_scenario(
         slo=_slos(file),
         seed=seed,
         source_path=scenario.path,
+        sim=_sim(file.sim),
     )
 
 
@@ -322,6 +327,22 @@ def _slos(file: ScenarioFile) -> dict[str, SloSpec]:
 
 def _slo(times: SloTimes) -> SloSpec:
     return SloSpec(ttft_ms=_ms(times.ttft), tpot_ms=_ms(times.tpot), e2e_ms=_ms(times.e2e))
+
+
+def _sim(section: Sim) -> SimSpec:
+    network = section.network
+    return SimSpec(
+        network=NetworkSpec(
+            latency_ns=network.latency,
+            jitter_ns=network.jitter,
+            drop=network.drop,
+            duplicate=network.duplicate,
+            reorder=network.reorder,
+        ),
+        scheduler_ns=section.scheduler_cost,
+        boot_ns=section.boot,
+        load_ns=section.load,
+    )
 
 
 def _ms(duration_ns: int | None) -> float | None:

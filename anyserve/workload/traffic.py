@@ -46,6 +46,11 @@ class PlannedRequest(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         """Length of the prompt."""
         return sum(length for _hash, length in self.segments)
 
+    @property
+    def affinity(self) -> str | None:
+        """Names the shared beginning of the prompt, where it has one."""
+        return f"{self.segments[0][0]:x}" if len(self.segments) > 1 else None
+
 
 class TrafficPlan(msgspec.Struct, frozen=True):
     """All requests, sorted by time. JSON both ways with msgspec."""

@@ -65,6 +65,12 @@ def broker(
     cluster: Annotated[
         str, typer.Option("--cluster", metavar="NAME", help="Name of the cluster.")
     ] = "default",
+    host: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS", help="An address of this machine; for others to join, its own."
+        ),
+    ] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(metavar="N", min=0, max=65535, help="Port; 0 takes a free one.")
     ] = 1883,
@@ -74,11 +80,22 @@ def broker(
             "--write-credentials", metavar="FILE", help="Where the credentials go (0600)."
         ),
     ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Certificate chain for TLS, PEM.")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The certificate's key, PEM.")
+    ] = None,
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What clients verify it with, if not the system's."),
+    ] = None,
 ) -> None:
     """Run a broker alone."""
-    from anyserve.cli.nodes.broker import run_broker  # noqa: PLC0415 - loaded when asked for
+    from anyserve.cli.nodes.broker import BrokerOptions, run_broker  # noqa: PLC0415
 
-    raise typer.Exit(run_broker(session_of(context), cluster, port, write_credentials))
+    options = BrokerOptions(cluster, host, port, write_credentials, tls_cert, tls_key, tls_ca)
+    raise typer.Exit(run_broker(session_of(context), options))
 
 
 def scheduler(

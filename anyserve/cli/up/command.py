@@ -22,10 +22,10 @@ from anyserve.runtime.broker.config import find_broker
 from anyserve.runtime.clusters import ClusterStore, state_dir
 from anyserve.runtime.player.plan_file import write_plan
 from anyserve.runtime.process import NodeRole
-from anyserve.runtime.scheduler.policy import try_policy
 from anyserve.runtime.supervisor.config import SupervisorConfig
 from anyserve.runtime.supervisor.memory import available_gib, check_memory
 from anyserve.telemetry.runs import RunDirectory, create_run
+from anyserve.workload.policies import try_policy
 
 UI_CHOICES: Final = ("plain", "json", "none")
 

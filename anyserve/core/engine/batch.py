@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 
 from anyserve.core.engine.kv import KvBlocks
+from anyserve.core.engine.sequence import Sequence
 from anyserve.core.engine.step_time import Chunk
 
 
@@ -29,32 +30,6 @@ class BatchLimits:
     block_size: int
     chunked_prefill: bool = True
     """Whether a prompt may be computed in parts; encoder models cannot."""
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class Sequence:
-    """One stream of tokens in the engine."""
-
-    key: str
-    prompt: int
-    """Tokens given, those of earlier attempts included."""
-    room: int
-    """Tokens to generate; 0 for a sequence that is only read (embedding)."""
-    rank: tuple[int, int, int]
-    """(priority, arrival, number): lower goes first."""
-    generated: int = 0
-    computed: int = 0
-    preemptions: int = 0
-
-    @property
-    def total(self) -> int:
-        """Tokens that exist now."""
-        return self.prompt + self.generated
-
-    @property
-    def finished(self) -> bool:
-        """Whether nothing is left to compute."""
-        return self.generated >= self.room and self.computed >= self.prompt
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,7 +75,7 @@ class BatchScheduler:
         for queue in (self._waiting, self._running):
             if sequence in queue:
                 queue.remove(sequence)
-        self._kv.release(sequence.key)
+        self._kv.release(sequence)
 
     def schedule(self) -> StepPlan:
         """Choose the next step and count its tokens as computed."""
@@ -127,7 +102,7 @@ class BatchScheduler:
         while index < len(self._running) and budget > 0:
             sequence = self._running[index]
             tokens = min(sequence.total - sequence.computed, budget)
-            while not self._kv.grow(sequence.key, sequence.computed + tokens):
+            while not self._kv.grow(sequence, sequence.computed + tokens):
                 victim = max(self._running, key=_rank)
                 if victim in plan.work:  # scheduled earlier in this step: give its budget back
                     budget += plan.work.pop(victim).tokens
@@ -147,7 +122,7 @@ class BatchScheduler:
             whole = tokens == sequence.total
             if not (whole or self._limits.chunked_prefill) or not self._kv.fits(sequence.total):
                 return  # the head of the line blocks
-            self._kv.grow(sequence.key, tokens)
+            self._kv.grow(sequence, tokens)
             self._running.append(self._waiting.pop(0))
             plan.admitted.append(sequence)
             plan.work[sequence] = _chunk(sequence, tokens)
@@ -155,7 +130,7 @@ class BatchScheduler:
 
     def _preempt(self, victim: Sequence, plan: StepPlan) -> None:
         self._running.remove(victim)
-        self._kv.release(victim.key)
+        self._kv.release(victim)
         victim.computed = 0
         victim.preemptions += 1
         self.preemptions += 1

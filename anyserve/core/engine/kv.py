@@ -15,7 +15,7 @@ class KvBlocks:
         self._usable = max(0, blocks - 1)
         self._bounded = blocks > 0
         self._used = 0
-        self._held: dict[str, int] = {}
+        self._held: dict[object, int] = {}
 
     @property
     def usage(self) -> float:
@@ -27,7 +27,7 @@ class KvBlocks:
         """Blocks that nobody holds."""
         return self._usable - self._used
 
-    def holds(self, key: str) -> int:
+    def holds(self, key: object) -> int:
         """Blocks of one sequence."""
         return self._held.get(key, 0)
 
@@ -35,7 +35,7 @@ class KvBlocks:
         """Whether a new sequence of this length would fit now."""
         return not self._bounded or self._blocks(tokens) <= self.free
 
-    def grow(self, key: str, tokens: int) -> bool:
+    def grow(self, key: object, tokens: int) -> bool:
         """Let a sequence cover `tokens`; False, and nothing changes, if the blocks run out."""
         held = self._held.get(key, 0)
         more = max(0, self._blocks(tokens) - held)
@@ -45,7 +45,7 @@ class KvBlocks:
         self._used += more
         return True
 
-    def release(self, key: str) -> None:
+    def release(self, key: object) -> None:
         """Free what a sequence holds."""
         self._used -= self._held.pop(key, 0)
 

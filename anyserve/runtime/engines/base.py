@@ -23,6 +23,8 @@ class EngineKind(StrEnum):
     VLLM = "vllm"
     MODEL = "model"
     ECHO = "echo"
+    NONE = "none"
+    """No engine: an app's handlers serve everything."""
 
 
 class Task(StrEnum):
@@ -30,6 +32,8 @@ class Task(StrEnum):
 
     GENERATE = "generate"
     EMBED = "embed"
+    HANDLE = "handle"
+    """Nothing of an engine: a handler's request."""
 
 
 class FinishReason(StrEnum):

@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from anyserve.core.engine.batch import BatchLimits, BatchScheduler, Sequence, StepPlan
+from anyserve.core.engine.batch import BatchLimits, BatchScheduler, StepPlan
 from anyserve.core.engine.profiles import EngineProfile, profile_for
+from anyserve.core.engine.sequence import Sequence
 from anyserve.errors import StartError
 from anyserve.runtime.engines.base import (
     Delta,
@@ -106,10 +107,11 @@ class ModelEngine:
         for choice in range(1 if embeds else request.sampling.n):
             number = next(self._numbers)
             sequence = Sequence(
-                key=f"{request.key}#{choice}",
                 prompt=len(request.prompt_ids) + len(request.resume_ids),
                 room=room,
-                rank=(request.priority, int((request.arrival_s or 0.0) * _NS_PER_S), number),
+                priority=request.priority,
+                arrival=int((request.arrival_s or 0.0) * _NS_PER_S),
+                number=number,
             )
             held.choices[sequence] = choice
             self._of_sequence[sequence] = held

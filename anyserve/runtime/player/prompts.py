@@ -92,15 +92,10 @@ class Prompts:
             entry=planned.entry,
             priority=planned.priority,
             deadline_ms=planned.deadline_ms,
-            affinity=_affinity(planned),
+            affinity=planned.affinity,
             stream=planned.stream,
             phase=planned.phase,
         )
-
-
-def _affinity(planned: PlannedRequest) -> str | None:
-    """Names the shared beginning of a prompt, where it has one."""
-    return f"{planned.segments[0][0]:x}" if len(planned.segments) > 1 else None
 
 
 def _models(cluster: ClusterSpec) -> Mapping[str, str]:

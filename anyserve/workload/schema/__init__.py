@@ -3,6 +3,7 @@
 from anyserve.workload.schema.cluster import Capability, Cluster, Engine, Offering, Replica
 from anyserve.workload.schema.faults import FAULT_ACTIONS, Fault
 from anyserve.workload.schema.file import ScenarioFile, Slo, SloTimes
+from anyserve.workload.schema.sim import Sim
 from anyserve.workload.schema.traffic import (
     Length,
     LognormalLength,
@@ -28,6 +29,7 @@ __all__ = [
     "Replica",
     "ScenarioFile",
     "Section",
+    "Sim",
     "Slo",
     "SloTimes",
     "Stream",

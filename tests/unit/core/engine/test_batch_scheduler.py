@@ -5,7 +5,8 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyserve.core.engine.batch import BatchLimits, BatchScheduler, Sequence
+from anyserve.core.engine.batch import BatchLimits, BatchScheduler
+from anyserve.core.engine.sequence import Sequence
 from anyserve.core.engine.step_time import Chunk
 
 numbers = itertools.count()
@@ -13,7 +14,7 @@ numbers = itertools.count()
 
 def sequence(prompt: int, room: int = 4, priority: int = 0) -> Sequence:
     number = next(numbers)
-    return Sequence(key=f"s{number}", prompt=prompt, room=room, rank=(priority, 0, number))
+    return Sequence(prompt=prompt, room=room, priority=priority, number=number)
 
 
 def limits(

@@ -1,0 +1,44 @@
+"""Metrics as text, in Prometheus' format 0.0.4.
+
+OpenMetrics is not offered: prometheus-client 0.26 writes names with a colon in two ways there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from prometheus_client.core import CollectorRegistry, InfoMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+
+from anyserve import __version__
+from anyserve.telemetry.metrics.fold import ClusterMetrics
+from anyserve.telemetry.metrics.native import native_families
+from anyserve.telemetry.metrics.standard import standard_families
+
+CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
+
+
+def render(metrics: ClusterMetrics, extra: Iterable[Metric] = ()) -> bytes:
+    """The body of an answer to a scrape, as `CONTENT_TYPE`.
+
+    `extra`: families of the process that answers.
+    """
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Families(metrics, extra))
+    return generate_latest(registry)
+
+
+class _Families:
+    def __init__(self, metrics: ClusterMetrics, extra: Iterable[Metric]) -> None:
+        self._metrics = metrics
+        self._extra = extra
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        yield InfoMetricFamily("anyserve_build", "Who says this.", {"version": __version__})
+        yield from native_families(self._metrics)
+        yield from standard_families(self._metrics)
+        yield from self._extra
