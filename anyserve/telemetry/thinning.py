@@ -54,22 +54,24 @@ class Thinner:
 
     def take(self, batch: Sequence[Envelope]) -> list[Envelope]:
         """Those of a batch that are to be passed on; repeated ones are not."""
-        passed: list[Envelope] = []
-        for envelope in batch:
+        self._since_tick += sum(_request_of(one.event) is not None for one in batch)
+        return self.recall(batch)
+
+    def recall(self, recorded: Sequence[Envelope]) -> list[Envelope]:
+        """Those of a recorded stretch that were not heard yet; it is past, so it has no rate."""
+        fresh: list[Envelope] = []
+        for envelope in recorded:
             if not self._heard.add(envelope.source, envelope.incarnation, envelope.seq):
                 continue
             request_id = _request_of(envelope.event)
             if request_id is None:
                 self._names.learn(envelope)
-                passed.append(envelope)
-                continue
-            self._since_tick += 1
-            if self._is_told(request_id):
-                passed.append(envelope)
-            else:
+            elif not self._is_told(request_id):
                 self._left_out += 1
                 self._sums.add(request_id, envelope)
-        return passed
+                continue
+            fresh.append(envelope)
+        return fresh
 
     @property
     def missing(self) -> int:
