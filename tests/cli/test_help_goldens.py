@@ -23,31 +23,6 @@ COMMANDS = [
     "scenario schema", "models", "models list", "models prepare", "config", "config show",
     "config path",
 ]  # fmt: skip
-REWRITE_GOLDENS=1 pytest tests/cli/test_help_goldens.py` writes them anew.
-"""
-
-from __future__ import annotations
-
-import os
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
-import pytest
-from cli_world import Cli
-
-from anyserve.cli.app import make_command
-
-GOLDENS = Path(__file__).parent / "goldens"
-COMMANDS = [
-    "", "up", "sim", "send", "status", "down", "watch", "trace", "doctor", "explain", "broker",
-    "scheduler", "replica", "worker", "runs", "runs list", "runs show", "runs rm", "scenario",
-    "scenario validate", "scenario show", "scenario list", "scenario schema", "models",
-    "", "up", "send", "status", "down", "watch", "trace", "report", "export", "doctor", "explain",
-    "broker", "scheduler", "replica", "worker", "runs", "runs list", "runs show", "runs rm",
-    "scenario", "scenario validate", "scenario show", "scenario list", "scenario schema", "models",
-    "models list", "models prepare", "config", "config show", "config path",
-]  # fmt: skip
 REWRITE = "ANYSERVE_REWRITE_GOLDENS" in os.environ
 
 

@@ -71,10 +71,16 @@ PLAN = RunPlan(
         FaultSpec(at_ns=50 * S, action="slow", target="r3", factor=2.0, line=24),
     ),
     expectations=(
-        Expectation(metric="delegations.max_per_request", op="<=", value=1.0, line=30,
-                    text="delegations.max_per_request <= 1"),
-        Expectation(metric="requests.failed", op="==", value=0.0, line=31,
-                    text="requests.failed == 0"),
+        Expectation(
+            metric="delegations.max_per_request",
+            op="<=",
+            value=1.0,
+            line=30,
+            text="delegations.max_per_request <= 1",
+        ),
+        Expectation(
+            metric="requests.failed", op="==", value=0.0, line=31, text="requests.failed == 0"
+        ),
         Expectation(metric="ttft.p95_ms", op="<", value=800.0, line=32, text="ttft.p95_ms < 800"),
     ),
     slo={"*": Slo(ttft_ms=2000.0)},
@@ -316,9 +322,7 @@ def render_text(screen: Screen[object]) -> str:
 
 
 @asynccontextmanager
-async def shown(
-    app: AnyServeApp, size: tuple[int, int] = (120, 36)
-) -> AsyncIterator[Pilot[int]]:
+async def shown(app: AnyServeApp, size: tuple[int, int] = (120, 36)) -> AsyncIterator[Pilot[int]]:
     """The application, running and painted once."""
     async with app.run_test(size=size) as pilot:
         await pilot.pause()
