@@ -187,36 +187,32 @@ class OurScheduler:
             if not self._batch.running and not self._batch.waiting:
                 if len(decisions) > self._trace.last_step():
                     break
-                decisions.append(self._step(StepPlan()))
+                decisions += self._steps(StepPlan())
                 continue
             until = min((at for at in events if at > len(decisions)), default=most)
-            steps = self._batch.run_length(until - len(decisions)) if runs else 0
-            if steps:
-                decisions += self._run(steps)
-            else:
-                decisions.append(self._step(self._batch.schedule()))
+            plan = self._batch.plan(until - len(decisions) if runs else 1)
+            decisions += self._steps(plan)
         self.prefix = (self._batch.prefix_queries, self._batch.prefix_hits)
         return decisions
 
-    def _step(self, plan: StepPlan) -> Decision:
+    def _steps(self, plan: StepPlan) -> list[Decision]:
         batch = self._batch
         work = {sequence.owner: tokens for sequence, tokens in plan.prefills}
         work |= dict.fromkeys((sequence.owner for sequence in plan.decodes), 1)
         if plan.packed:
             work |= dict.fromkeys((sequence.owner for sequence in batch.members()), 1)
-        free = batch.cache.free
+        preempted = sorted(sequence.owner for sequence in plan.preempted)
+        free = [batch.cache.free]
+        if plan.packed:
+            taken = plan.reserved
+            free = [
+                batch.cache.free + taken - batch.pack.blocks_for(step + 1)
+                for step in range(plan.steps)
+            ]
+        before = [(one, one, batch.running, batch.waiting) for one in free[:-1]]
         batch.commit(plan)
-        preempted = [sequence.owner for sequence in plan.preempted]
-        return Decision(work, preempted, free, batch.cache.free, batch.running, batch.waiting)
-
-    def _run(self, steps: int) -> list[Decision]:
-        batch = self._batch
-        work = dict.fromkeys((sequence.owner for sequence in batch.members()), 1)
-        free = [batch.cache.free - batch.pack.blocks_for(step + 1) for step in range(steps)]
-        states = [(one, one, batch.running, batch.waiting) for one in free]
-        batch.advance(steps)
-        states[-1] = (free[-1], batch.cache.free, batch.running, batch.waiting)
-        return [Decision(work, [], *state) for state in states]
+        states = [*before, (free[-1], batch.cache.free, batch.running, batch.waiting)]
+        return [Decision(work, preempted, *state) for state in states]
 
 
 def _events(trace: Trace) -> dict[int, list[tuple[int, bool]]]:
