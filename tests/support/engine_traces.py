@@ -7,6 +7,7 @@ scheduler (`vllm_scheduler.py`) and on ours (`play`); both leave one `Decision` 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from collections.abc import Sequence as Items
 
 import msgspec
@@ -246,3 +247,49 @@ def describe(trace: Trace) -> str:
     lines = [str(trace.limits), f"max_model_len={trace.max_model_len}"]
     lines += [f"  {number}: {one}" for number, one in enumerate(trace.requests)]
     return "\n".join(lines)
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """A trace and what vLLM did with it."""
+
+    trace: Trace
+    decisions: list[Decision]
+    prefix: tuple[int, int]
+    """Tokens that were looked up in the prefix cache, and that were found."""
+
+
+class Recorded(msgspec.Struct, frozen=True, kw_only=True):
+    """What is written down for tests without vLLM."""
+
+    vllm: str
+    cases: list[Case]
+
+
+def smaller_traces(trace: Trace) -> Iterator[Trace]:
+    """Traces with a little less in them, the most first."""
+    requests = trace.requests
+    for number in range(len(requests)):
+        if len(requests) > 1:
+            yield _with(trace, (*requests[:number], *requests[number + 1 :]))
+    for number, one in enumerate(requests):
+        for changed in _smaller_requests(one):
+            yield _with(trace, (*requests[:number], changed, *requests[number + 1 :]))
+
+
+def _smaller_requests(one: Arrival) -> Iterator[Arrival]:
+    replace = msgspec.structs.replace
+    if one.abort_before:
+        yield replace(one, abort_before=0)
+    if one.before_step:
+        yield replace(one, before_step=one.before_step - 1)
+    if one.max_tokens > 1:
+        yield replace(one, max_tokens=one.max_tokens // 2)
+        yield replace(one, max_tokens=one.max_tokens - 1)
+    for place, (name, length) in enumerate(one.prompt):
+        if length > 1:
+            shorter = ((name, length - 1),)
+            yield replace(one, prompt=(*one.prompt[:place], *shorter, *one.prompt[place + 1 :]))
+
+
+def _with(trace: Trace, requests: tuple[Arrival, ...]) -> Trace:
+    return msgspec.structs.replace(trace, requests=requests)
