@@ -70,7 +70,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `anyserve/<cluster>`. `log_path` None means stderr (a process that somebody started by hand).
     `placed`: the supervisor has planned the GPUs, and `devices` are those of this replica (None:
     it needs none); otherwise it plans for itself. `origin_credential` lets a replica open a front
-    door in its process, which is an origin. `extra` holds what only one role reads.
+    door in its process, which is an origin; `observer_credential` lets an ingress hear the cluster
+    for its metrics. `extra` holds what only one role reads.
     """
 
     role: NodeRole
@@ -89,12 +90,13 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     placed: bool = False
     devices: Devices | None = None
     origin_credential: Credential | None = None
+    observer_credential: Credential | None = None
     extra: dict[str, Any] = {}
 
     @property
     def redactor(self) -> Redactor:
         """Hides this configuration's credentials."""
-        given = (self.credential, self.origin_credential)
+        given = (self.credential, self.origin_credential, self.observer_credential)
         return Redactor([one.password for one in given if one is not None])
 
 
