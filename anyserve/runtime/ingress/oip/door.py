@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
@@ -164,10 +165,15 @@ def _credentials(settings: IngressSpec) -> grpc.ServerCredentials | None:
     certificate = Path(settings.tls_certificate).expanduser()
     key = certificate if settings.tls_key is None else Path(settings.tls_key).expanduser()
     try:
+        # gRPC itself says only on stderr what it does not like.
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+            certificate, key, password=lambda: ""
+        )
         pair = (key.read_bytes(), certificate.read_bytes())
-    except OSError as error:
-        message = f"cannot read {error.filename}: {error.strerror}"
-        raise StartError(message, code="ingress_tls") from None
+    except (OSError, ssl.SSLError) as error:
+        message = f"cannot use the certificate {certificate}: {error.strerror or error}"
+        hint = "a PEM file, with its unencrypted private key inside or in tls.key"
+        raise StartError(message, code="ingress_tls", hint=hint) from None
     return grpc.ssl_server_credentials([pair])
 
 
