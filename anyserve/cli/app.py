@@ -19,7 +19,9 @@ from anyserve.cli.commands import (
     runs,
     scenario,
     send,
+    sim,
     trace,
+    tui,
     up,
     watch,
 )
@@ -51,7 +53,8 @@ def make_command() -> TyperGroup:
     )
     app.callback(invoke_without_command=True, help=_HELP, epilog=_epilog())(_root)
     for group in (
-        up, send, cluster, watch, trace, runs, export, scenario, models, doctor, explain, config,
+        up, sim, send, cluster, watch, trace, tui, runs, export, scenario, models, doctor,
+        explain, config,
     ):  # fmt: skip
         group.register(app)
     nodes.register(app)

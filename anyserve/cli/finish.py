@@ -37,6 +37,8 @@ _ORIGINS: Final = "origin-*.jsonl"
 class Resolved(msgspec.Struct, frozen=True, kw_only=True):
     """What a run says of itself in `scenario.resolved.json`, as far as its end needs it."""
 
+    kind: str = "live"
+    """live or sim."""
     file: str = ""
     command: str = ""
     seed: int | None = None

@@ -35,6 +35,8 @@ class RequestOffered(Event, frozen=True, tag="request.offered"):
     deadline_ns: int | None = None
     stream: str = ""
     phase: str = ""
+    parent: str = ""
+    """The request whose handler asked for this one."""
 
 
 class RequestSubmitted(Event, frozen=True, tag="request.submitted"):
@@ -244,7 +246,8 @@ class SchedulerStarted(Event, frozen=True, tag="scheduler.started"):
 
 
 class WorkerChanged(Event, frozen=True, tag="worker.changed"):
-    """Replica: its worker `started`, is `loading`, `ready`, `exited`, `hung` or was `killed`."""
+    """Replica: its worker `started`, is `loading`, `ready`, `exited`, `hung` or was `killed`; the
+    handlers' code has changed (`reloading`), or cannot be loaded (`reload_failed`)."""
 
     replica: str
     state: str
@@ -312,8 +315,16 @@ class PhaseStarted(Event, frozen=True, tag="phase.started"):
     planned_s: float
 
 
+class TrafficRate(Event, frozen=True, tag="traffic.rate"):
+    """Player: somebody changed the pace of the traffic. From here, where the plan has come to
+    `planned_at_s`, it runs `factor` times as fast as planned; 0: it stands still."""
+
+    factor: float
+    planned_at_s: float
+
+
 class FaultInjected(Event, frozen=True, tag="fault.injected"):
-    """Player or supervisor: a fault of the scenario was carried out."""
+    """Player or supervisor: a fault of the scenario (`line`) or an operator's was carried out."""
 
     action: str
     target: str
@@ -332,8 +343,8 @@ AnyEvent = (
     | RequestReentered | RequestRejected | AttemptAdmitted | AttemptStarted | AttemptFirstToken
     | AttemptHandedBack | AttemptEnded | RequestFirstToken | RequestOutcome | ReplicaChanged
     | ReplicaLoad | SchedulerLoad | SchedulerStarted | WorkerChanged | EpochChanged | PolicyFailed
-    | BusTrouble | ProcessExited | IngressOpened | RunStarted | PhaseStarted | FaultInjected
-    | RunEnded
+    | BusTrouble | ProcessExited | IngressOpened | RunStarted | PhaseStarted | TrafficRate
+    | FaultInjected | RunEnded
 )  # fmt: skip
 
 

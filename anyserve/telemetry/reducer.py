@@ -26,11 +26,14 @@ from anyserve.core.events import (
     ReplicaChanged,
     ReplicaLoad,
     RequestDelegated,
+    RequestFirstToken,
     RequestOffered,
     RequestOutcome,
     RequestQueued,
     RequestReentered,
+    RequestRejected,
     RequestRouted,
+    RequestSubmitted,
     RunEnded,
     RunStarted,
     SchedulerLoad,
@@ -49,6 +52,8 @@ from anyserve.telemetry.reducer_state import (
     RequestState,
 )
 from anyserve.telemetry.replica_names import ReplicaNames
+from anyserve.telemetry.series import Series
+from anyserve.telemetry.stats import NS_PER_MS
 from anyserve.telemetry.trace import Trace, build_trace
 from anyserve.telemetry.views import (
     FaultView,
@@ -99,6 +104,7 @@ class Reducer:
         self.ttfts_ms: deque[float] = deque(maxlen=self.memory.samples)
         self.e2es_ms: deque[float] = deque(maxlen=self.memory.samples)
         self._on_settled = on_settled
+        self.series = Series()
         self._boot: str | None = None
         self._names = ReplicaNames()
         self._handlers = self._table()
@@ -114,7 +120,8 @@ class Reducer:
             handler(at_ns, envelope, envelope.event)
         said = notice(envelope.event)
         if said is not None:
-            self.notices.append(NoticeView(at_ns, said[0], envelope.source, said[1]))
+            kind = str(envelope.event.__struct_config__.tag)
+            self.notices.append(NoticeView(at_ns, said[0], envelope.source, said[1], kind))
         return True
 
     def apply_all(self, envelopes: Iterable[Envelope]) -> None:
@@ -149,9 +156,17 @@ class Reducer:
             or self.unoffered.get(request_id)
         )
 
+    def events_of(self, request_id: str) -> tuple[Envelope, ...]:
+        """What was said of a request in flight or among the recent ones; empty where unknown."""
+        request = self.requests.get(request_id) or self.settled.get(request_id)
+        return () if request is None else tuple(request.events)
+
     def _table(self) -> dict[type, Callable[[int, Envelope, Any], None]]:
         return {
             RequestOffered: self._offered,
+            RequestSubmitted: self._remembered,
+            RequestRejected: self._remembered,
+            RequestFirstToken: self._remembered,
             RequestQueued: self._queued,
             RequestRouted: self._routed,
             RequestDelegated: self._delegated,
@@ -194,9 +209,14 @@ class Reducer:
             request = self.unoffered[request_id] = RequestState(request_id)
             if len(self.unoffered) > self.memory.unoffered:
                 self.unoffered.popitem(last=False)
+        request.seen = None
         if len(request.events) < self.memory.events_per_request:
             request.events.append(envelope)
         return request
+
+    def _remembered(self, _at_ns: int, envelope: Envelope, event: Any) -> None:
+        """It changes no view, but the request's trace needs it."""
+        self._request(event.id, envelope)
 
     def _capability(self, name: str | None) -> Counter[str]:
         """Clients choose names: beyond the bound new ones are counted together."""
@@ -225,6 +245,9 @@ class Reducer:
         self.counts["prompt_tokens"] += event.prompt_tokens
         self._capability(event.capability)["offered"] += 1
         self._second(at_ns)[0] += 1
+        self.series.offer(at_ns)
+        if request.stage is Stage.OFFERED:
+            request.stage_ns = at_ns
         for attempt, (replica, delegated) in request.started.items():
             self._count_start(request, attempt, replica, delegated=delegated)
         self.unoffered.pop(event.id, None)
@@ -236,18 +259,20 @@ class Reducer:
             self.requests.popitem(last=False)
             self.counts["forgotten"] += 1
 
-    def _queued(self, _at_ns: int, envelope: Envelope, event: RequestQueued) -> None:
+    def _queued(self, at_ns: int, envelope: Envelope, event: RequestQueued) -> None:
         request = self._request(event.id, envelope)
+        request.join(at_ns, event.depth)
         if request.stage is Stage.OFFERED or (
             request.stage is not Stage.SETTLED and request.attempt <= request.over
         ):
-            request.stage = Stage.QUEUED
+            request.enter(Stage.QUEUED, at_ns)
             request.capability = event.capability
 
-    def _routed(self, _at_ns: int, envelope: Envelope, event: RequestRouted) -> None:
+    def _routed(self, at_ns: int, envelope: Envelope, event: RequestRouted) -> None:
         request = self._request(event.id, envelope)
         request.routed[event.attempt] = (event.replica, event.capability)
-        request.move(Stage.BOUND, event.attempt, event.replica, event.capability)
+        request.routed_ns[event.attempt] = at_ns
+        request.move(at_ns, Stage.BOUND, event.attempt, event.replica, event.capability)
         for entry in request.ledger:
             _complete(entry, request)
 
@@ -261,7 +286,7 @@ class Reducer:
         self.delegations[event.from_capability, event.to_capability, event.reason] += 1
         self._capability(event.from_capability)["delegated"] += 1
         self._replica(event.replica).counts["delegated_out"] += 1
-        request.give_back(event.attempt, event.replica)
+        request.give_back(at_ns, event.attempt, event.replica)
         for attempt, (replica, delegated) in list(request.started.items()):
             if attempt > event.attempt and not delegated:
                 request.started[attempt] = (replica, True)
@@ -284,7 +309,7 @@ class Reducer:
     def _reentered(self, at_ns: int, envelope: Envelope, event: RequestReentered) -> None:
         request = self._request(event.id, envelope)
         replica = event.replica or request.routed.get(event.attempt, (request.replica or "?",))[0]
-        request.give_back(event.attempt, replica)
+        request.give_back(at_ns, event.attempt, replica)
         self.counts[_REENTRY_COUNTS.get(event.kind, event.kind)] += 1
         if event.kind == "lost":
             request.recoveries += 1
@@ -310,15 +335,17 @@ class Reducer:
         self.ledger.append(entry)
         _complete(entry, request)
 
-    def _admitted(self, _at_ns: int, envelope: Envelope, event: AttemptAdmitted) -> None:
+    def _admitted(self, at_ns: int, envelope: Envelope, event: AttemptAdmitted) -> None:
         request = self._request(event.id, envelope)
         replica = self._names.of(envelope.source)
-        request.move(Stage.BOUND, event.attempt, replica, event.capability)
+        request.move(at_ns, Stage.BOUND, event.attempt, replica, event.capability)
+        if event.position:
+            request.join(at_ns, event.position)
 
-    def _started(self, _at_ns: int, envelope: Envelope, event: AttemptStarted) -> None:
+    def _started(self, at_ns: int, envelope: Envelope, event: AttemptStarted) -> None:
         request = self._request(event.id, envelope)
         replica = request.routed.get(event.attempt, (self._names.of(envelope.source),))[0]
-        request.move(Stage.RUNNING, event.attempt, replica, event.capability)
+        request.move(at_ns, Stage.RUNNING, event.attempt, replica, event.capability)
         if event.attempt in request.started:
             return
         delegated = any(attempt < event.attempt for attempt in request.delegated)
@@ -343,14 +370,17 @@ class Reducer:
     def _cell(self, request: RequestState, replica: str) -> list[int]:
         return self.routing.setdefault((request.asked or "?", replica), [0, 0])
 
-    def _first_token(self, _at_ns: int, envelope: Envelope, event: AttemptFirstToken) -> None:
+    def _first_token(self, at_ns: int, envelope: Envelope, event: AttemptFirstToken) -> None:
         request = self._request(event.id, envelope)
         replica = request.routed.get(event.attempt, (self._names.of(envelope.source),))[0]
-        request.move(Stage.STREAMING, event.attempt, replica, None)
+        request.move(at_ns, Stage.STREAMING, event.attempt, replica, None)
 
-    def _handed_back(self, _at_ns: int, envelope: Envelope, event: AttemptHandedBack) -> None:
-        replica = self._names.of(envelope.source)
-        self._request(event.id, envelope).give_back(event.attempt, replica)
+    def _handed_back(self, at_ns: int, envelope: Envelope, event: AttemptHandedBack) -> None:
+        request = self._request(event.id, envelope)
+        request.back_ns[event.attempt] = at_ns
+        request.give_back(at_ns, event.attempt, self._names.of(envelope.source))
+        for entry in request.ledger:
+            _complete(entry, request)
 
     def _ended(self, _at_ns: int, envelope: Envelope, event: AttemptEnded) -> None:
         request = self._request(event.id, envelope)
@@ -358,13 +388,15 @@ class Reducer:
         status = "completed" if event.status == "completed" else "failed"
         if event.status != "cancelled":
             self._replica(replica).counts[status] += 1
+        if event.status == "completed":
+            self._replica(replica).times.append(event.times)
 
     def _outcome(self, at_ns: int, envelope: Envelope, event: RequestOutcome) -> None:
         request = self._request(event.id, envelope)
         if request.outcome is not None:
             return
         request.outcome = event
-        request.stage = Stage.SETTLED
+        request.enter(Stage.SETTLED, at_ns)
         if request.offered_ns is not None:
             self._settle(at_ns, request, event)
 
@@ -380,6 +412,8 @@ class Reducer:
             self.by_code[outcome.code] += 1
         second = self._second(at_ns)
         second[1] += outcome.outcome == "completed"
+        if outcome.outcome == "completed":
+            self.series.complete(at_ns)
         second[2] += outcome.n_tokens
         for entry in request.ledger:
             _complete(entry, request)
@@ -446,6 +480,7 @@ class Reducer:
     # --- the run -------------------------------------------------------------------------------
 
     def _run_started(self, at_ns: int, _envelope: Envelope, event: RunStarted) -> None:
+        self.series.begin(at_ns)
         self.run = RunView(
             run=event.run,
             scenario=event.scenario,
@@ -484,5 +519,7 @@ def _complete(entry: Ledger, request: RequestState) -> None:
     later = [attempt for attempt in request.routed if attempt > entry.attempt]
     if later:
         entry.to_replica, entry.to_capability = request.routed[min(later)]
+        back_ns = request.back_ns.get(entry.attempt, entry.at_ns)
+        entry.hop_ms = max(0, request.routed_ns[min(later)] - back_ns) / NS_PER_MS
     if request.outcome is not None:
         entry.outcome, entry.e2e_ms = request.outcome.outcome, request.e2e_ms

@@ -51,6 +51,7 @@ def take_snapshot(state: Reducer) -> Snapshot:
         ttft_p95_ms=quantile(state.ttfts_ms, 0.95),
         e2e_p50_ms=quantile(state.e2es_ms, 0.5),
         e2e_p95_ms=quantile(state.e2es_ms, 0.95),
+        series=state.series.view(),
     )
 
 

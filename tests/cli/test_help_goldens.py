@@ -17,6 +17,9 @@ from anyserve.cli.app import make_command
 
 GOLDENS = Path(__file__).parent / "goldens"
 COMMANDS = [
+    "", "up", "sim", "send", "status", "down", "watch", "trace", "doctor", "explain", "broker",
+    "scheduler", "replica", "worker", "runs", "runs list", "runs show", "runs rm", "scenario",
+    "scenario validate", "scenario show", "scenario list", "scenario schema", "models",
     "", "up", "send", "status", "down", "watch", "trace", "report", "export", "doctor", "explain",
     "broker", "scheduler", "replica", "worker", "runs", "runs list", "runs show", "runs rm",
     "scenario", "scenario validate", "scenario show", "scenario list", "scenario schema", "models",

@@ -48,6 +48,7 @@ from anyserve.runtime.supervisor import control
 from anyserve.runtime.supervisor.config import Graces, SupervisorConfig
 from anyserve.runtime.supervisor.foreground import SupervisorProcess
 from anyserve.runtime.supervisor.progress import AnyProgress, Exit, Ready
+from anyserve.telemetry.gaps import GapCounter
 from anyserve.telemetry.invariants import Rules, check_invariants
 from anyserve.telemetry.log import EventLogWriter, ReadReport, merge, read_events
 
@@ -151,6 +152,7 @@ class Watcher:
         self.events: list[Envelope] = []
         self.prefix = record.prefix
         self._reader: BatchReader[Envelope] = BatchReader(Envelope)
+        self._known = GapCounter()  # after a broker's restart processes say their last events again
         self._changed = asyncio.Event()
         self._bus = MqttBus(
             record.broker,
@@ -169,7 +171,11 @@ class Watcher:
     def _on_message(self, topic: str, payload: bytes, _retain: bool) -> None:
         self.messages.append((topic, payload))
         if topic.startswith(f"{self.prefix}/event/"):
-            self.events += self._reader.read(topic, payload)
+            self.events += (
+                one
+                for one in self._reader.read(topic, payload)
+                if self._known.add(one.source, one.incarnation, one.seq)
+            )
         self._changed.set()
 
     def mark(self) -> int:

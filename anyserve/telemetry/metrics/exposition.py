@@ -12,10 +12,10 @@ from typing import Final
 from prometheus_client.core import CollectorRegistry, InfoMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
-from anyserve import __version__
 from anyserve.telemetry.metrics.fold import ClusterMetrics
 from anyserve.telemetry.metrics.native import native_families
 from anyserve.telemetry.metrics.standard import standard_families
+from anyserve.version import __version__
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 

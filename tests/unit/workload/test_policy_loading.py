@@ -11,10 +11,10 @@ import pytest
 from anyserve.core.policies import LeastLoaded, PowerOfTwo
 from anyserve.core.spec import SchedulerSpec
 from anyserve.errors import AnyServeError, ScenarioError
-from anyserve.runtime.scheduler.policy import load_policy, try_policy
 from anyserve.workload.plugins import PluginError
+from anyserve.workload.policies import load_policy, try_policy
 
-EXAMPLES = str(Path(__file__).parents[4] / "examples")
+EXAMPLES = str(Path(__file__).parents[3] / "examples")
 
 
 def load(policy: str, scenario_dir: str | None = None, **options: Any) -> object:
