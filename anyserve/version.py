@@ -1,5 +1,3 @@
-"""The version, where every package may read it."""
-
-from __future__ import annotations
+"""The version, where everything below the package's own root may read it."""
 
 __version__ = "0.1.0"
