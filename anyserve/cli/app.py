@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from anyserve.cli.commands import (
+    calibrate,
     cluster,
     config,
     doctor,
@@ -60,6 +61,7 @@ def make_command() -> TyperGroup:
         runs,
         scenario,
         models,
+        calibrate,
         doctor,
         explain,
         config,
