@@ -14,6 +14,7 @@ from anyserve.cli.commands import (
     config,
     doctor,
     explain,
+    export,
     models,
     nodes,
     runs,
@@ -21,6 +22,7 @@ from anyserve.cli.commands import (
     send,
     sim,
     trace,
+    tui,
     up,
     watch,
 )
@@ -52,20 +54,9 @@ def make_command() -> TyperGroup:
     )
     app.callback(invoke_without_command=True, help=_HELP, epilog=_epilog())(_root)
     for group in (
-        up,
-        sim,
-        send,
-        cluster,
-        watch,
-        trace,
-        runs,
-        scenario,
-        models,
-        calibrate,
-        doctor,
-        explain,
-        config,
-    ):
+        up, sim, send, cluster, watch, trace, tui, runs, export, scenario, models, calibrate,
+        doctor, explain, config,
+    ):  # fmt: skip
         group.register(app)
     nodes.register(app)
     command = get_command(app)

@@ -90,7 +90,9 @@ def profile_text(profile: EngineProfile) -> str:
 def _settings(request: Request, model: ResolvedModel, log: Path) -> Settings:
     trained = _trained_context(model)
     task = Task(model.task.value)
-    context = request.max_model_len or min(trained or _CONTEXT, _CONTEXT)
+    context = request.max_model_len
+    if task is Task.GENERATE:  # an encoder's own bound is not in its config.json: vLLM knows it
+        context = context or min(trained or _CONTEXT, _CONTEXT)
     spec = EngineSpec(
         kind="vllm",
         model=request.model,
@@ -107,7 +109,7 @@ def _settings(request: Request, model: ResolvedModel, log: Path) -> Settings:
     return Settings(
         name=request.name or _file_name(request),
         config=engine_config(spec, model, seed=request.seed),
-        context=trained or context,
+        context=trained if task is Task.GENERATE else None,
         seconds=request.seconds,
         seed=request.seed,
         neighbours=request.contention,

@@ -58,7 +58,8 @@ class Settings:
 
     name: str
     config: EngineConfig
-    context: int
+    context: int | None
+    """Tokens that the model was trained for; None: what the engine says."""
     seconds: float
     seed: int
     neighbours: tuple[int, ...]
@@ -100,7 +101,7 @@ def calibrate(settings: Settings, show: Show) -> Calibration:
     profile = EngineProfile(
         name=settings.name,
         step_time=fitted.step_time,
-        context=settings.context,
+        context=settings.context or info.max_model_len,
         kv_bytes_per_token=_kv_bytes(settings.config, info),
         block_size=info.block_size or 16,
         source=f"anyserve calibrate on {_processor()}",

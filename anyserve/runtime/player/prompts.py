@@ -79,8 +79,8 @@ class Prompts:
         source = self._sources.get(capability)
         return source.tokenizer if isinstance(source, TokenizedText) else None
 
-    def draft(self, planned: PlannedRequest, start_ns: int) -> Draft:
-        """The planned request as an origin offers it."""
+    def draft(self, planned: PlannedRequest) -> Draft:
+        """The planned request as an origin offers it; when it is due is the player's to say."""
         sampling = msgspec.convert({**planned.sampling, "max_tokens": planned.max_tokens}, Sampling)
         return Draft(
             capability=planned.capability,
@@ -93,7 +93,7 @@ class Prompts:
             priority=planned.priority,
             deadline_ms=planned.deadline_ms,
             affinity=planned.affinity,
-            intended_ns=start_ns + planned.at_ns,
+            payload=msgspec.json.encode(planned.payload),
             stream=planned.stream,
             phase=planned.phase,
         )
