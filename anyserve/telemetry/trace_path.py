@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from anyserve.core.events import AttemptHandedBack, RequestRouted, RequestSubmitted
+from anyserve.core.events import (
+    AttemptHandedBack,
+    RequestOutcome,
+    RequestRouted,
+    RequestSubmitted,
+)
 from anyserve.core.messages import AttemptStatus
 from anyserve.telemetry.trace_model import SegmentKind
 from anyserve.telemetry.trace_story import At, Story, Visit
@@ -184,7 +189,15 @@ def _add_hand_back(path: Path, story: Story, back: At[AttemptHandedBack], where:
 def _times_count(story: Story) -> bool:
     """Times of an attempt say where it was until the end, unless the outcome came before that."""
     outcome = story.outcome
-    return outcome is None or outcome.event.outcome not in {"cancelled", "expired", "rejected"}
+    if outcome is None:
+        return True
+    early = {"cancelled", "expired", "rejected"}
+    return outcome.event.outcome not in early and not _completed_by_origin(outcome.event)
+
+
+def _completed_by_origin(outcome: RequestOutcome) -> bool:
+    """Whether the origin had all it wanted before the attempt had its last word."""
+    return outcome.outcome == "completed" and outcome.attempt is None
 
 
 def _add_engine(path: Path, story: Story, visit: Visit, where: str, *, lost: bool) -> None:
@@ -281,7 +294,9 @@ def _add_open_wait(path: Path, story: Story, submission: int, left_scheduler: in
 def _cut_at_outcome(path: Path, story: Story) -> None:
     """What went on after the origin had given the request up is not part of its time."""
     outcome = story.outcome
-    if outcome is None or outcome.event.outcome not in _UNDECIDED:
+    if outcome is None:
+        return
+    if outcome.event.outcome not in _UNDECIDED and not _completed_by_origin(outcome.event):
         return
     for index, mark in enumerate(path.marks):
         if index and mark.boot == outcome.boot and mark.t > outcome.event.end_ns:
