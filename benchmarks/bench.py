@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -22,7 +23,7 @@ from rich.table import Table
 
 from anyserve.core.spec import ClusterSpec
 from anyserve.runtime.bus.address import Role
-from anyserve.runtime.clusters import ClusterStore, state_dir
+from anyserve.runtime.clusters import ClusterRecord, ClusterStore, state_dir
 from anyserve.runtime.origin import OriginClient
 from anyserve.runtime.process import boot_id
 from anyserve.runtime.supervisor.config import SupervisorConfig
@@ -40,15 +41,23 @@ class BenchCluster:
     supervisor: psutil.Process
     ready_s: float
     pids: Mapping[str, int]
+    record: ClusterRecord
+
+    def parts(self) -> list[tuple[str, psutil.Process]]:
+        """Every process of the cluster but the supervisor, with the name of its part."""
+        names = {pid: name for name, pid in self.pids.items()}
+        parts = []
+        for process in self.supervisor.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                parts.append((names.get(process.pid) or _foreign_name(process), process))
+        return parts
 
     def cpu_s(self) -> dict[str, float]:
         """CPU seconds so far, per part of the cluster; workers and broker by name."""
         spent: dict[str, float] = {}
-        names = {pid: name for name, pid in self.pids.items()}
-        for process in self.supervisor.children(recursive=True):
+        for name, process in self.parts():
             try:
                 times = process.cpu_times()
-                name = names.get(process.pid) or _foreign_name(process)
             except psutil.NoSuchProcess:
                 continue
             spent[name] = spent.get(name, 0.0) + times.user + times.system
@@ -66,10 +75,12 @@ def _foreign_name(process: psutil.Process) -> str:
 
 
 @asynccontextmanager
-async def cluster(spec: ClusterSpec, *, origin: str = "bench") -> AsyncIterator[BenchCluster]:
-    """Bring a cluster up, and take it down again."""
-    run_dir = Path(tempfile.mkdtemp(prefix="anyserve-bench-"))
-    (run_dir / "logs").mkdir()
+async def cluster(
+    spec: ClusterSpec, *, origin: str = "bench", keep: Path | None = None
+) -> AsyncIterator[BenchCluster]:
+    """Bring a cluster up, and take it down again; its run directory stays where `keep` says."""
+    run_dir = keep or Path(tempfile.mkdtemp(prefix="anyserve-bench-"))
+    (run_dir / "logs").mkdir(parents=True)
     began = time.monotonic()
     supervisor = await SupervisorProcess.launch(
         SupervisorConfig(cluster=spec, run_dir=str(run_dir), scenario="benchmark")
@@ -95,12 +106,13 @@ async def cluster(spec: ClusterSpec, *, origin: str = "bench") -> AsyncIterator[
         await client.start()
         record = ClusterStore(state_dir(os.environ)).find(spec.name)
         pids = {process.name: process.pid for process in record.processes}
-        yield BenchCluster(client, psutil.Process(supervisor.pid), ready_s, pids)
+        yield BenchCluster(client, psutil.Process(supervisor.pid), ready_s, pids, record)
     finally:
         await client.close()
         supervisor.stop()
         await asyncio.wait_for(supervisor.wait(), 30)
-        shutil.rmtree(run_dir, ignore_errors=True)
+        if keep is None:
+            shutil.rmtree(run_dir, ignore_errors=True)
 
 
 def machine() -> dict[str, Any]:

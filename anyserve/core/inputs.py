@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from anyserve.core.messages import Code, Request
@@ -84,6 +86,8 @@ class Delta(Input, frozen=True):
     choice: int = 0
     tokens: list[int] = []
     data: msgspec.Raw | None = None
+    gaps: Mapping[int, int] = {}
+    """As in `Frame`: for a driver that reports the tokens of several steps together."""
     scheduled_ns: int | None = None
     finish: str | None = None
     done: bool = False

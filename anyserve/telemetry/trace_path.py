@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from anyserve.core.events import (
+    AttemptEnded,
     AttemptHandedBack,
-    RequestOutcome,
     RequestRouted,
     RequestSubmitted,
 )
@@ -163,7 +163,7 @@ def _add_visit(
         path.annotate(f"position {visit.admitted.event.position}")
     if visit.handed_back is not None:
         _add_hand_back(path, story, visit.handed_back, where)
-    elif visit.ended is not None and not overtaken and (lost or _times_count(story)):
+    elif visit.ended is not None and not overtaken and (lost or _times_count(story, visit.ended)):
         _add_engine(path, story, visit, where, lost=lost)
     elif visit.started is not None:
         _add_unfinished(path, story, visit, where, lost=lost)
@@ -186,18 +186,19 @@ def _add_hand_back(path: Path, story: Story, back: At[AttemptHandedBack], where:
     )
 
 
-def _times_count(story: Story) -> bool:
-    """Times of an attempt say where it was until the end, unless the outcome came before that."""
-    outcome = story.outcome
-    if outcome is None:
+def _times_count(story: Story, ended: At[AttemptEnded]) -> bool:
+    """Times of an attempt say where it was until the end, unless the outcome came before that: the
+    client went away, or had enough (its stop string came) while the engine went on."""
+    said = story.outcome
+    if said is None:
         return True
-    early = {"cancelled", "expired", "rejected"}
-    return outcome.event.outcome not in early and not _completed_by_origin(outcome.event)
-
-
-def _completed_by_origin(outcome: RequestOutcome) -> bool:
-    """Whether the origin had all it wanted before the attempt had its last word."""
-    return outcome.outcome == "completed" and outcome.attempt is None
+    outcome = said.event
+    if outcome.outcome in {"cancelled", "expired", "rejected"}:
+        return False
+    stopped = ended.event.status == AttemptStatus.CANCELLED.value
+    later = ended.boot == said.boot and ended.t > outcome.end_ns
+    went_on = later and ended.event.n_tokens > outcome.n_tokens
+    return not (outcome.outcome == "completed" and (stopped or went_on))
 
 
 def _add_engine(path: Path, story: Story, visit: Visit, where: str, *, lost: bool) -> None:
@@ -294,9 +295,7 @@ def _add_open_wait(path: Path, story: Story, submission: int, left_scheduler: in
 def _cut_at_outcome(path: Path, story: Story) -> None:
     """What went on after the origin had given the request up is not part of its time."""
     outcome = story.outcome
-    if outcome is None:
-        return
-    if outcome.event.outcome not in _UNDECIDED and not _completed_by_origin(outcome.event):
+    if outcome is None or outcome.event.outcome not in _UNDECIDED:
         return
     for index, mark in enumerate(path.marks):
         if index and mark.boot == outcome.boot and mark.t > outcome.event.end_ns:

@@ -12,6 +12,7 @@ import msgspec
 
 from anyserve.core.messages import Limits, Offer
 from anyserve.core.spec import (
+    AppSpec,
     BrokerSpec,
     CapabilitySpec,
     ClusterSpec,
@@ -20,8 +21,11 @@ from anyserve.core.spec import (
     Expectation,
     FaultSpec,
     LadderSpec,
+    NetworkSpec,
+    ObjectsSpec,
     ReplicaSpec,
     SchedulerSpec,
+    SimSpec,
 )
 from anyserve.errors import UsageError
 from anyserve.workload.doors import ingress_spec
@@ -30,6 +34,7 @@ from anyserve.workload.facts import (
     all_replicas,
     concurrency_of,
     replica_ids,
+    served_by_app,
     servers_of,
     task_of,
     token_limit,
@@ -38,9 +43,10 @@ from anyserve.workload.facts import (
 from anyserve.workload.load import Scenario
 from anyserve.workload.plan import StreamPlan, make_plan
 from anyserve.workload.problems import nearest
-from anyserve.workload.schema import Engine, Fault, Replica, ScenarioFile, Section, SloTimes
+from anyserve.workload.schema import Engine, Fault, Replica, ScenarioFile, Section, Sim, SloTimes
 from anyserve.workload.traffic import SCHEDULER_ENTRY, PlannedPhase, TrafficPlan
 
+DEFAULT_SIM = SimSpec()
 ANY_ENTRY = "any"
 ANY_CAPABILITY = "*"
 _TIMES = frozenset({"by", "jitter", "down"})
@@ -96,6 +102,7 @@ class Compiled:
     slo: Mapping[str, SloSpec]
     seed: int
     source_path: Path | None
+    sim: SimSpec = DEFAULT_SIM
 
     def facts(self) -> PlanFacts:
         """What the run will do, counted over the plan."""
@@ -144,6 +151,7 @@ def compile_scenario(
         slo=_slos(file),
         seed=seed,
         source_path=scenario.path,
+        sim=_sim(file.sim),
     )
 
 
@@ -181,6 +189,12 @@ def _cluster(
         ),
         scheduler=_scheduler(file, seed),
         broker=BrokerSpec(url=cluster.broker.url),
+        objects=ObjectsSpec(
+            limit_bytes=cluster.objects.limit,
+            ttl_ms=_whole_ms(cluster.objects.ttl),
+            threshold_bytes=cluster.objects.threshold,
+        ),
+        call_depth=cluster.call_depth,
         request_lifetime_ms=cluster.request_lifetime // NS_PER_MS,
         ingress=None if file.ingress is None else ingress_spec(file.ingress, directory),
     )
@@ -223,12 +237,21 @@ def _replica(
         prefetch=replica.prefetch,
         entry_queue=replica.entry_queue,
         group=group,
+        app=_app(replica),
     )
+
+
+def _app(replica: Replica) -> AppSpec | None:
+    if replica.app is None:
+        return None
+    return AppSpec(name=replica.app.name, serves=served_by_app(replica))
 
 
 def _engine(replica: Replica, engine_kind: EngineKindOf | None) -> EngineSpec:
     section = replica.engine
     kind: str = section.kind
+    if set(served_by_app(replica)) == set(replica.capabilities):
+        kind = "none"  # whatever --engine says: nothing here would use it
     if kind == "auto" and engine_kind is not None:
         kind = engine_kind(section)
     return EngineSpec(
@@ -331,6 +354,22 @@ def _slos(file: ScenarioFile) -> dict[str, SloSpec]:
 
 def _slo(times: SloTimes) -> SloSpec:
     return SloSpec(ttft_ms=_ms(times.ttft), tpot_ms=_ms(times.tpot), e2e_ms=_ms(times.e2e))
+
+
+def _sim(section: Sim) -> SimSpec:
+    network = section.network
+    return SimSpec(
+        network=NetworkSpec(
+            latency_ns=network.latency,
+            jitter_ns=network.jitter,
+            drop=network.drop,
+            duplicate=network.duplicate,
+            reorder=network.reorder,
+        ),
+        scheduler_ns=section.scheduler_cost,
+        boot_ns=section.boot,
+        load_ns=section.load,
+    )
 
 
 def _ms(duration_ns: int | None) -> float | None:

@@ -36,6 +36,24 @@ def test_broker_scheduler_and_replica_started_alone_find_each_other(
     assert shell.left_files() == []
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("--host", "0.0.0.0"), 2, "no address that others can connect to"),
+        (("--tls-cert", "c.pem"), 2, "--tls-cert and --tls-key go together"),
+        (("--tls-cert", "c.pem", "--tls-key", "k.pem"), 2, "there is no file c.pem"),
+        (("--host", "192.0.2.1", "--port", "0"), 3, "not an address of this machine"),
+    ],
+)
+def test_a_broker_that_nobody_could_reach_is_refused(
+    shell: Shell, words: tuple[str, ...], code: int, said: str
+) -> None:
+    result = shell.run("broker", *words)
+
+    assert (result.code, said in result.err) == (code, True), result.err
+    shell.assert_clean()
+
+
 def test_a_replica_without_a_broker_exits_3(shell: Shell, scenario: Callable[..., Path]) -> None:
     scenario()
     result = shell.run("replica", "tiny.yaml", "--id", "s1", "--broker", "mqtt://127.0.0.1:1")

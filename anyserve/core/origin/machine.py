@@ -116,7 +116,9 @@ class Origin:
     # --- offering --------------------------------------------------------------------------------
 
     def _on_offered(self, offered: Offered, now: int) -> None:
-        request = msgspec.structs.replace(offered.request, first_epoch=self._epoch)
+        request = offered.request
+        if request.first_epoch != self._epoch:
+            request = msgspec.structs.replace(request, first_epoch=self._epoch)
         pending = Pending(request, offered.entry, offered.intended_ns, now)
         pending.resumable = offered.resumable and offered.choices == 1
         pending.deadline_ns = deadline_ns(request, self._boot, now)
@@ -134,6 +136,7 @@ class Origin:
                 deadline_ns=pending.deadline_ns,
                 stream=offered.stream,
                 phase=offered.phase,
+                parent=request.parent,
             )
         )
         pending.go(OriginState.WAITING)
@@ -226,7 +229,7 @@ class Origin:
     def _deliver(self, pending: Pending, frame: msg.Frame, now: int) -> None:
         first = pending.first_ns is None
         pending.tokens[frame.choice].extend(frame.tokens)
-        pending.note_tokens(max(1, len(frame.tokens)), now)
+        pending.note_tokens(max(1, len(frame.tokens)), now, frame.gaps)
         if pending.state is OriginState.WAITING:
             pending.go(OriginState.STREAMING)
         if first:
@@ -301,7 +304,7 @@ class Origin:
             kind = OutcomeKind.EXPIRED
         elif code in msg.CANCEL_CODES:
             kind = OutcomeKind.CANCELLED
-        elif code in FAILED or pending.n_tokens():
+        elif code in FAILED or pending.has_answer:
             kind = OutcomeKind.FAILED
         outcome = Outcome(
             kind=kind,
@@ -339,13 +342,13 @@ class Origin:
     def _recover(self, pending: Pending, code: Code, why: str, now: int) -> None:
         """The attempt is gone: ask the scheduler for another, or end where that is not allowed."""
         tokens = pending.tokens.get(0, [])
-        if pending.n_tokens():
+        if pending.has_answer:
             allowed = self._mid_stream.get(pending.request.capability, "fail") == "resume"
             if len(tokens) >= pending.request.max_tokens > 0 and pending.resumable:
                 self._finish(pending, self._completed(pending, "length"), now)
                 return
             if not allowed or not pending.resumable:
-                text = f"{why} after {pending.n_tokens()} tokens had reached the client"
+                text = f"{why} after {pending.said_answer()} had reached the client"
                 code = code if not allowed else Code.RESUME_REFUSED
                 self._finish(pending, self._failure(pending, code, text), now)
                 return
@@ -563,6 +566,8 @@ class Origin:
         self._out.append(Emit(event))
 
     def _take(self, now: int) -> list[Effect]:
+        while self._due and self._due[0][2] not in self._pending:
+            heapq.heappop(self._due)  # its request is over
         if self._due and (self._timer_ns is None or self._due[0][0] < self._timer_ns):
             self._timer_ns = max(now, self._due[0][0])
             self._out.append(SetTimer(self._timer_ns))

@@ -98,6 +98,7 @@ class Work(ReplicaBase):
             tokens=delta.tokens,
             choice=delta.choice,
             data=msg.NO_DATA if delta.data is None else delta.data,
+            gaps=delta.gaps,
             end=end,
             capability=slot.request.capability if first else "",
             delegations=slot.delegations if first else 0,

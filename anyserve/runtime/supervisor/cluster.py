@@ -68,7 +68,7 @@ class Cluster:
         self.created_s = time.time()
         self.view = ClusterView(f"anyserve/{config.cluster.name}", self._on_worker)
         self.broker = ClusterBroker(config, environ)
-        self.deaths = Deaths(self._emit, self._notice)
+        self.deaths = Deaths(self.emit, self._notice)
         self.children = Roster(self.deaths.on_exit, self._save)
         self._began_s = time.monotonic()
         self._say = say
@@ -100,7 +100,9 @@ class Cluster:
         """
         if self._link is None:
             raise AnyServeError("the cluster is still starting", code="still_starting")
-        return ClusterHands(self.children, self.view, self._link.speaker)
+        return ClusterHands(
+            self.children, self.view, self._link.speaker, self.broker, self.home.node_socket
+        )
 
     @property
     def uptime_s(self) -> float:
@@ -293,7 +295,9 @@ class Cluster:
     async def _mind_broker(self) -> None:
         assert self.broker.embedded is not None
         try:
-            await mind_broker(self.broker.embedded, self._on_broker_exit)
+            await mind_broker(
+                self.broker.embedded, self._on_broker_exit, ordered=self.broker.ordered_down_s
+            )
         except StartError as error:
             self.deaths.broker_gone(error.message)
         else:
@@ -302,16 +306,11 @@ class Cluster:
     def _on_broker_exit(self, delay_s: float | None) -> None:
         if delay_s is not None:
             self._notice(f"the broker ended, starts again in {delay_s:g} s")
-            self._spawn(self._tell_broker_exit(delay_s), "tell of the broker")
-
-    async def _tell_broker_exit(self, delay_s: float) -> None:
-        assert self._link is not None
-        await self._link.until_reconnected()  # nobody would hear it before
-        self._emit(ProcessExited(name="broker", exit_code=_UNKNOWN_EXIT, restart_in_s=delay_s))
+            self.emit(ProcessExited(name="broker", exit_code=_UNKNOWN_EXIT, restart_in_s=delay_s))
 
     async def _carry_out_faults(self) -> None:
         executor = FaultExecutor(
-            plan_faults(self.config.faults), self.hands, self._emit, now_ns=time.monotonic_ns
+            plan_faults(self.config.faults), self.hands, self.emit, now_ns=time.monotonic_ns
         )
         await executor.run(await asyncio.shield(self.view.run_started))
 
@@ -344,7 +343,8 @@ class Cluster:
 
     # --- small things --------------------------------------------------------------------------
 
-    def _emit(self, event: AnyEvent) -> None:
+    def emit(self, event: AnyEvent) -> None:
+        """Say an event as the supervisor."""
         if self._link is not None:
             self._link.speaker.emit(event)
 
