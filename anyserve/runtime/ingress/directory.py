@@ -63,6 +63,11 @@ class Directory:
         self._models = {one.name: one for one in self._list_models()}
 
     @property
+    def entry(self) -> str:
+        """Where requests go that name no entry."""
+        return self._entry
+
+    @property
     def models(self) -> list[ModelEntry]:
         """All names that `model` may be, mapped ones first."""
         return list(self._models.values())
