@@ -295,6 +295,38 @@ class IngressOpened(Event, frozen=True, tag="ingress.opened"):
     replica: str = ""
 
 
+class RequestSums(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What became of a number of requests, as sums: `counts` and `codes` over all of them, and the
+    same by the capability asked and by replica. `cells`: (asked, replica, attempts started, of
+    them after a delegation). `edges`: (from capability, to capability, reason, delegations)."""
+
+    counts: Mapping[str, int] = {}
+    codes: Mapping[str, int] = {}
+    capabilities: Mapping[str, Mapping[str, int]] = {}
+    replicas: Mapping[str, Mapping[str, int]] = {}
+    cells: list[tuple[str, str, int, int]] = []
+    edges: list[tuple[str, str, str, int]] = []
+
+
+class StreamThinned(Event, frozen=True, tag="stream.thinned"):
+    """Observer, of its own stream and never on the bus: more is said than it passes on.
+
+    One request in `one_in` is told whole, drawn by its id; the others only as `sums` since the
+    last such event, so that totals stay exact. `left_out` counts the events behind them, `open`
+    the requests among them that have no outcome yet. All that `heard` numbers was heard or is
+    counted in `missing`: holes below those numbers mean nothing. `changed`: `one_in` is new.
+    """
+
+    one_in: int
+    left_out: int
+    open: int
+    sums: RequestSums = RequestSums()
+    heard: list[tuple[str, int, int]] = []
+    """Source, incarnation, and the number that its next event will have."""
+    missing: int = 0
+    changed: bool = False
+
+
 # --- a run -------------------------------------------------------------------------------------
 
 
@@ -344,7 +376,7 @@ AnyEvent = (
     | AttemptHandedBack | AttemptEnded | RequestFirstToken | RequestOutcome | ReplicaChanged
     | ReplicaLoad | SchedulerLoad | SchedulerStarted | WorkerChanged | EpochChanged | PolicyFailed
     | BusTrouble | ProcessExited | IngressOpened | RunStarted | PhaseStarted | TrafficRate
-    | FaultInjected | RunEnded
+    | FaultInjected | RunEnded | StreamThinned
 )  # fmt: skip
 
 

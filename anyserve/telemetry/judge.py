@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from anyserve.core.events import Envelope, RequestOffered
+from anyserve.core.events import Envelope, RequestOffered, StreamThinned
 from anyserve.core.spec import Expectation
 from anyserve.telemetry.expect import ExpectationResult, Verdict, evaluate
 from anyserve.telemetry.summary import RunFacts, Slo, summary_of, to_dict
@@ -52,6 +52,7 @@ class Judge:
         self._slo = dict(slo or {})
         self._most = most_requests
         self._requests = 0
+        self._sampled = False
         self._tally = Tally()
 
     def add(self, envelope: Envelope) -> None:
@@ -59,21 +60,23 @@ class Judge:
         if not self._expectations or self.overrun:
             return
         self._requests += isinstance(envelope.event, RequestOffered)
+        self._sampled = self._sampled or isinstance(envelope.event, StreamThinned)
         self._tally.add(envelope)
         if self.overrun:
             self._tally = Tally()
 
     @property
     def overrun(self) -> bool:
-        """There were more requests than are kept here."""
-        return self._requests > self._most
+        """There were more requests than are kept here, or not all of them are told."""
+        return self._requests > self._most or self._sampled
 
     def judged(self) -> tuple[Judged, ...]:
         """Each expectation, in the order of the scenario."""
         if not self._expectations:
             return ()
         if self.overrun:
-            note = f"more than {self._most} requests: judged at the end, by the log"
+            many = "a sample of the" if self._sampled else f"more than {self._most}"
+            note = f"{many} requests: judged at the end, by the log"
             return tuple(
                 Judged(_text(one), Standing.UNKNOWN, line=one.line, note=note)
                 for one in self._expectations
