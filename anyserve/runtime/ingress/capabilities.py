@@ -124,6 +124,7 @@ async def _prepare(
     attributes: Mapping[str, str],
 ) -> tuple[Draft, _Answer | _EngineAnswer]:
     engine = engine_of(front.cluster, name)
+    front.directory.check_entry(wishes.entry or front.directory.entry)
     try:
         if engine is None:
             sent = Payload(payload)

@@ -103,10 +103,18 @@ class Directory:
                 self._routes[key] = found
         if entry is None or entry == found.entry:
             return found
+        self.check_entry(entry)
+        return Route(found.capability, found.attributes, entry, found.model, found.engine)
+
+    def check_entry(self, entry: str) -> None:
+        """Nothing, where requests may enter there.
+
+        Raises:
+            RefusedError: the scenario has no such replica.
+        """
         if entry != SCHEDULER and entry not in self._replicas:
             text = f"no replica '{entry}' to enter at"
             raise RefusedError(text, code="unknown_entry", param="x-anyserve-entry")
-        return Route(found.capability, found.attributes, entry, found.model, found.engine)
 
     def default_max_tokens(self, route: Route, prompt_tokens: int) -> int:
         """What fits beside a prompt of this length at the lowest rung that holds it."""
