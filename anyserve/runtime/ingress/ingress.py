@@ -133,6 +133,8 @@ class Ingress:
             self._front.client.cancel_all()
         for door in self._doors:
             await door.close()
+        if self._doors and self._front is not None:
+            self._front.client.emit(IngressOpened(replica=self._options.replica or ""))
         if self._front is not None:
             await self._front.close()
         if self._feed is not None:
