@@ -96,7 +96,7 @@ def _pointer(loc: tuple[int | str, ...]) -> str:
 
 
 def _place(said: str) -> tuple[str, str]:
-    """msgspec says `Expected ... - at `$.documents[2]``: the message, and the place."""
+    """Msgspec says `Expected ... - at `$.documents[2]``: the message, and the place."""
     message, found, place = said.rpartition(" - at ")
     return (message, place.strip("`")) if found else (said, "$")
 

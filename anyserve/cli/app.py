@@ -13,6 +13,7 @@ from anyserve.cli.commands import (
     config,
     doctor,
     explain,
+    export,
     models,
     nodes,
     runs,
@@ -52,20 +53,9 @@ def make_command() -> TyperGroup:
     )
     app.callback(invoke_without_command=True, help=_HELP, epilog=_epilog())(_root)
     for group in (
-        up,
-        sim,
-        send,
-        cluster,
-        watch,
-        trace,
-        tui,
-        runs,
-        scenario,
-        models,
-        doctor,
-        explain,
-        config,
-    ):
+        up, sim, send, cluster, watch, trace, tui, runs, export, scenario, models, doctor,
+        explain, config,
+    ):  # fmt: skip
         group.register(app)
     nodes.register(app)
     command = get_command(app)

@@ -17,6 +17,8 @@ class Effect(msgspec.Struct, frozen=True, gc=False):
 class Inbox(Enum):
     """Where a message can be sent; the driver makes a topic of it."""
 
+    __hash__ = object.__hash__  # members are single; the inherited one is a call into Python
+
     SCHEDULER = "sched/in"
     SCHEDULER_STATE = "sched/state"
     REPLICA = "replica/{}/in"

@@ -286,6 +286,15 @@ class ProcessExited(Event, frozen=True, tag="process.exited"):
     restart_in_s: float | None = None
 
 
+class IngressOpened(Event, frozen=True, tag="ingress.opened"):
+    """Ingress: its doors are open at these addresses (empty: closed). `replica`: in whose process
+    it runs; empty for one of its own."""
+
+    http: str = ""
+    grpc: str = ""
+    replica: str = ""
+
+
 class RequestSums(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What became of a number of requests, as sums: `counts` and `codes` over all of them, and the
     same by the capability asked and by replica. `cells`: (asked, replica, attempts started, of
@@ -366,8 +375,8 @@ AnyEvent = (
     | RequestReentered | RequestRejected | AttemptAdmitted | AttemptStarted | AttemptFirstToken
     | AttemptHandedBack | AttemptEnded | RequestFirstToken | RequestOutcome | ReplicaChanged
     | ReplicaLoad | SchedulerLoad | SchedulerStarted | WorkerChanged | EpochChanged | PolicyFailed
-    | BusTrouble | ProcessExited | RunStarted | PhaseStarted | TrafficRate | FaultInjected
-    | RunEnded | StreamThinned
+    | BusTrouble | ProcessExited | IngressOpened | RunStarted | PhaseStarted | TrafficRate
+    | FaultInjected | RunEnded | StreamThinned
 )  # fmt: skip
 
 

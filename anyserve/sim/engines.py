@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from anyserve.core.engine.batch import BatchLimits
+import msgspec
+
+from anyserve.core.engine.limits import EngineLimits
 from anyserve.core.engine.model import EngineModel
-from anyserve.core.engine.profiles import EngineProfile, profile_for
-from anyserve.core.engine.step_time import StepTimeModel
+from anyserve.core.engine.sizing import engine_sizes
+from anyserve.core.engine.step_time import StepTime, StepTimeModel
 from anyserve.core.messages import Request
 from anyserve.core.spec import EngineSpec
+from anyserve.workload.profiles import known_engine
 
-_BATCHED_TOKENS: Final = 256
-_DEFAULT_CONTEXT: Final = 2048
 _PS_PER_MS: Final = 1_000_000_000
 
 
@@ -21,16 +22,17 @@ _PS_PER_MS: Final = 1_000_000_000
 class EngineSetup:
     """An engine as it is built for one replica. `load_ns`: until it is ready."""
 
-    limits: BatchLimits
-    step_time: StepTimeModel
+    limits: EngineLimits
+    step_time: StepTime
     context: int
     embeds: bool
     name: str
+    intake_ps: int = 0
     load_ns: int = 0
 
     def make(self) -> EngineModel:
         """An engine with nothing in it."""
-        return EngineModel(self.limits, self.step_time)
+        return EngineModel(self.limits, self.step_time, intake_ps=self.intake_ps)
 
     def refusal(self, request: Request) -> str:
         """Why this engine cannot take a request; empty: it can."""
@@ -51,24 +53,12 @@ class EngineSetup:
 
 def engine_setup(spec: EngineSpec) -> EngineSetup:
     """The engine of a replica: its limits, and how long its steps take."""
-    embeds = spec.task == "embed"
-    profile = profile_for(spec.profile or spec.model or "", embeds=embeds)
-    step_time = profile.step_time
+    profile, step_time, _ = known_engine(spec)
+    limits, context = engine_sizes(spec, profile)
+    intake_ps = profile.intake_ps
     if spec.kind == "echo":
-        step_time = StepTimeModel(
-            base_ps=round(spec.step_ms * _PS_PER_MS), prefill_ps=0, decode_ps=0
-        )
-    context = spec.max_model_len or min(profile.context, _DEFAULT_CONTEXT)
-    tokens = spec.max_num_batched_tokens or _BATCHED_TOKENS
-    limits = BatchLimits(
-        max_num_seqs=spec.max_num_seqs,
-        max_num_batched_tokens=max(tokens, context) if embeds else tokens,
-        kv_blocks=0 if embeds or spec.kind == "echo" else _kv_blocks(spec, profile),
-        block_size=profile.block_size,
-        chunked_prefill=not embeds,
-    )
-    return EngineSetup(limits, step_time, context, embeds, profile.name)
-
-
-def _kv_blocks(spec: EngineSpec, profile: EngineProfile) -> int:
-    return profile.kv_blocks(spec.kv_cache_gib)
+        step_time = StepTimeModel(base_ps=round(spec.step_ms * _PS_PER_MS))
+        limits = msgspec.structs.replace(limits, kv_blocks=0)
+        intake_ps = 0
+    embeds = spec.task == "embed"
+    return EngineSetup(limits, step_time, context, embeds, profile.name, intake_ps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -9,6 +10,7 @@ from anyserve.core.effects import Effect, Emit, Inbox, Send, SetTimer
 from anyserve.core.events import AnyEvent
 from anyserve.core.inputs import BusDown, BusUp, Wake
 from anyserve.core.messages import Registration, SchedulerState
+from anyserve.core.scheduler.routing import explain_all
 from anyserve.core.spec import ClusterSpec, SimSpec
 from anyserve.sim.kernel import Kernel
 from anyserve.sim.network import Network
@@ -39,6 +41,8 @@ class World:
     kernel: Kernel
     network: Network
     record: Record
+    explains: Callable[[str], bool] = explain_all
+    """Whose decisions are explained in full: those whose events are recorded."""
     exact: bool = False
     """Every engine step is an entry of its own."""
     scheduler: SchedulerProcess = field(init=False)

@@ -21,8 +21,6 @@ class SchedulerProcess(Process):
         self._cost_ns = world.sim.scheduler_ns
         self._free_ns = 0
         self.machine: Scheduler | None = None
-        if self._cost_ns:
-            self.hear = self._queue_up  # type: ignore[method-assign]
 
     def start(self) -> None:
         """A new life: the journal is replayed, the broker's retained messages arrive."""
@@ -30,7 +28,13 @@ class SchedulerProcess(Process):
         rules = world.cluster.scheduler
         rng = random.Random(rules.seed)  # noqa: S311 - as the live scheduler does
         policy = load_policy(rules, rng, self._scenario_dir)
-        machine = Scheduler(world.cluster, policy, rng, incarnation=self.incarnation + 1)
+        machine = Scheduler(
+            world.cluster,
+            policy,
+            rng,
+            incarnation=self.incarnation + 1,
+            explains=world.explains,
+        )
         machine.replay(self._journal)
         self._begin(machine)
         self.machine = machine
@@ -52,12 +56,15 @@ class SchedulerProcess(Process):
         if isinstance(effect, Persist):
             self._journal.append(effect.record)
 
-    def _queue_up(self, message: Any) -> None:
-        """One message after the other: each takes the processor for a while."""
+    def hear(self, message: Any) -> None:
+        """See `Process`. One message after the other: each takes the processor for a while."""
+        if not self._cost_ns:
+            super().hear(message)
+            return
         self._free_ns = max(self._free_ns, self._kernel.now) + self._cost_ns
         self._kernel.at(self._free_ns, self._turn, (self.incarnation, message))
 
     def _turn(self, waiting: tuple[int, Any]) -> None:
         incarnation, message = waiting
         if incarnation == self.incarnation:
-            Process.hear(self, message)
+            super().hear(message)

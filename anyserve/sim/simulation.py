@@ -16,7 +16,7 @@ from anyserve.sim.kernel import Kernel
 from anyserve.sim.network import Network
 from anyserve.sim.origin import OriginProcess
 from anyserve.sim.process import World
-from anyserve.sim.recorder import Record, Voice
+from anyserve.sim.recorder import Record, Sample, Voice
 from anyserve.sim.replica import ReplicaProcess
 from anyserve.sim.scheduler import SchedulerProcess
 from anyserve.workload.compile import Compiled
@@ -77,6 +77,7 @@ class Simulation:
         *,
         run: str = "",
         exact: bool = False,
+        sample: float = 1.0,
         sim: SimSpec | None = None,
         scenario_dir: str | None = None,
     ) -> None:
@@ -85,7 +86,9 @@ class Simulation:
         cluster = compiled.cluster
         self._kernel = kernel = Kernel(sim.network.latency_ns)
         network = Network(kernel, sim.network, compiled.seed)
-        self._world = world = World(cluster, sim, kernel, network, record, exact)
+        self._world = world = World(
+            cluster, sim, kernel, network, record, explains=Sample(sample).takes, exact=exact
+        )
         world.supervisor = Voice("supervisor", 1, record)
         world.scheduler = SchedulerProcess(world, scenario_dir)
         setups: dict[bytes, EngineSetup] = {}

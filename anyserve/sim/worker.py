@@ -271,7 +271,7 @@ class Worker:
         second = stretch.step_end_ps(2) - stretch.step_end_ps(1)
         last = stretch.step_end_ps(steps) - stretch.step_end_ps(steps - 1)
         low, high = bucket(second // PS_PER_NS), bucket(last // PS_PER_NS)
-        if low == high:
+        if low == high and stretch.noise is None:
             return [*found, (low, steps - 1)]
         ends = [stretch.step_end_ps(number) for number in range(1, steps + 1)]
         return found + [(bucket((b - a) // PS_PER_NS), 1) for a, b in pairwise(ends)]
@@ -350,7 +350,7 @@ class Worker:
         for job in cancels:
             if self._jobs.get((job.id, job.attempt)) is job:
                 self._drop(job)
-                made = job.sequence.generated
+                made = self._engine.tokens_at(job.sequence, self._now_ps())
                 deltas.append(self._progress(job, made, self._steps, finish="cancelled", done=True))
         if deltas:
             self._feed(Stepped(deltas=deltas))

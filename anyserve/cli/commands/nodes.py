@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from anyserve.cli.commands.options import Overrides, ScenarioFile
+from anyserve.cli.completion import complete_scenario
 from anyserve.cli.session import session_of
 
 _Broker = Annotated[
@@ -41,6 +42,10 @@ Run one replica of a scenario alone; it joins a cluster by its broker.
 \b
   ANYSERVE_BROKER_USER=replica ANYSERVE_BROKER_PASSWORD=... \\
     anyserve replica scenarios/mixed.yaml --id s1 --broker mqtt://10.0.0.5:1883
+  anyserve replica --app reranker:app --reload
+
+The last one joins the newest cluster of this machine (or the one that --broker, --credentials or
+--cluster name) with a replica that serves every capability of the app.
 """
 _WORKER = """
 Start a replica's engine alone, run one request on it, and report: the quickest check that an
@@ -116,19 +121,40 @@ def scheduler(
 
 def replica(
     context: typer.Context,
-    scenario: ScenarioFile,
+    scenario: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="SCENARIO", help="A scenario file.", autocompletion=complete_scenario
+        ),
+    ] = None,
     *,
-    replica_id: Annotated[str, typer.Option("--id", metavar="ID", help="Which replica.")],
+    replica_id: Annotated[
+        str | None,
+        typer.Option("--id", metavar="ID", help="Which replica; of an app alone, its new id."),
+    ] = None,
+    app: Annotated[
+        str | None,
+        typer.Option("--app", metavar="MODULE:APP", help="Handlers of your own (handlers.md)."),
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, max=4096, help="Requests at once, if not as declared."),
+    ] = None,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Start the worker anew when the app's code changes.")
+    ] = False,
     broker: _Broker = None,
     credentials: _Credentials = None,
     cluster: _Cluster = None,
     overrides: Overrides = None,
 ) -> None:
     """Run a replica alone."""
+    from anyserve.cli.nodes.app_replica import AppOptions  # noqa: PLC0415
     from anyserve.cli.nodes.single import NodeOptions, run_replica  # noqa: PLC0415
 
     options = NodeOptions(scenario, broker, credentials, cluster, tuple(overrides or ()))
-    raise typer.Exit(run_replica(session_of(context), replica_id, options))
+    wanted = AppOptions(name=app, replica_id=replica_id, concurrency=concurrency, reload=reload)
+    raise typer.Exit(run_replica(session_of(context), wanted, options))
 
 
 def worker(

@@ -90,6 +90,10 @@ def up(
         bool,
         typer.Option("--no-memory-check", help="Start even if the engines may not fit."),
     ] = False,
+    reload: Annotated[
+        bool,
+        typer.Option("--reload", help="Start workers anew when the code of their app changes."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Start a scenario's cluster and play its traffic."""
@@ -111,5 +115,6 @@ def up(
         record_text=bool(session.setting("record_text", record_text)),
         check_memory=not no_memory_check and bool(session.setting("memory_check", None)),
         as_json=as_json,
+        reload=reload,
     )
     raise typer.Exit(run_up(session, options))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +21,7 @@ from anyserve.cli.up.prepare import Prepared, prepare
 from anyserve.errors import UsageError
 from anyserve.runtime.broker.config import find_broker
 from anyserve.runtime.clusters import ClusterStore, state_dir
+from anyserve.runtime.handlers.offers import try_apps
 from anyserve.runtime.player.plan_file import write_plan
 from anyserve.runtime.process import NodeRole
 from anyserve.runtime.supervisor.config import SupervisorConfig
@@ -45,6 +47,7 @@ def run_up(session: Session, options: UpOptions) -> int:
         return ExitCode.OK
     _announce(session, prepared)
     _check(session, prepared)
+    prepared = _with_apps(session, prepared)
     _prepare_models(session, prepared)
     run = _make_run(prepared)
     config = _supervisor_config(prepared, run)
@@ -76,6 +79,16 @@ def _check(session: Session, prepared: Prepared) -> None:
     own = try_policy(cluster.scheduler, _directory(prepared))
     if own is not None and prepared.options.ui != "none":
         session.diagnostics.say(f"policy {own.said}")
+
+
+def _with_apps(session: Session, prepared: Prepared) -> Prepared:
+    """With what the apps say of themselves; they are tried before anything is started."""
+    compiled = prepared.compiled
+    cluster, facts = asyncio.run(try_apps(compiled.cluster, _directory(prepared)))
+    if prepared.options.ui != "none":
+        for name, app in facts.items():
+            session.diagnostics.say(f"app {name} from {app.origin}")
+    return replace(prepared, compiled=replace(compiled, cluster=cluster))
 
 
 def _prepare_models(session: Session, prepared: Prepared) -> None:
@@ -120,6 +133,7 @@ def _extra(prepared: Prepared, run: RunDirectory) -> dict[str, dict[str, Any]]:
     options = prepared.options
     return {
         NodeRole.SCHEDULER.value: {"scenario_dir": _directory(prepared)},
+        NodeRole.REPLICA.value: {"scenario_dir": _directory(prepared), "reload": options.reload},
         NodeRole.PLAYER.value: {
             "run": run.id,
             "scenario": prepared.compiled.cluster.name,

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from anyserve.cli.diagnostics import ExitCode
-from anyserve.cli.observing import LiveSource
 from anyserve.cli.session import Session
 from anyserve.cli.up.live import Display, display_for
 from anyserve.cli.up.options import UpOptions
@@ -17,6 +16,7 @@ from anyserve.cli.up.steps import Steps
 from anyserve.errors import AnyServeError
 from anyserve.runtime.clusters import ClusterStore, state_dir
 from anyserve.runtime.logs import ErrorReport
+from anyserve.runtime.observer import LiveSource
 from anyserve.runtime.supervisor.config import SupervisorConfig
 from anyserve.runtime.supervisor.foreground import SupervisorProcess
 from anyserve.runtime.supervisor.progress import (

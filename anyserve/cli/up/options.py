@@ -24,6 +24,7 @@ class UpOptions:
     record_text: bool = False
     check_memory: bool = True
     as_json: bool = False
+    reload: bool = False
 
     def command_line(self) -> str:
         """The command that does the same again, wherever settings come from."""

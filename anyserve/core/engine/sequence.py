@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence as Items
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-Segment = tuple[int, int]
-"""(name of a text, number of its first tokens). The same name is the same text everywhere."""
+if TYPE_CHECKING:
+    from anyserve.core.engine.cache import Block, Run
+    from anyserve.core.engine.keys import Segment
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -27,15 +29,37 @@ class Sequence:
     number: int = 0
     """Decides among equal arrivals, as request ids do in vLLM."""
     shared: tuple[Segment, ...] = ()
-    """The beginning of the prompt that other sequences may have too. What follows, up to `prompt`,
-    is taken to be nobody else's, and is never looked up. Empty: nothing is shared."""
+    """The texts at its beginning that other sequences may have too. What follows is taken to be
+    nobody else's, and is never looked up. May reach into what is generated, where the driver knows
+    that. Empty: nothing is shared."""
+    keys: Items[int] = ()
+    """Names of its first blocks (`keys.py`), where others may have the same ones: made of `shared`
+    by the engine, unless the driver gives them. Equal keys are equal tokens from the beginning."""
 
-    # State. Of the engine alone.
+    # State. It belongs to the engine.
     generated: int = 0
-    """Tokens generated so far; exact between stretches."""
+    """Tokens generated. Lags behind while it decodes: ask `EngineModel.tokens_at`."""
     computed: int = 0
-    """Tokens whose keys and values are in the cache."""
+    """Tokens whose keys and values are in the cache. Lags likewise."""
     preemptions: int = 0
+    order: int = 0
+    """Place in the batch: the number of its admission."""
+    base: int | None = None
+    """While it decodes in step with the others: `computed` minus the tick of the batch."""
+    gone: bool = False
+    """Finished or aborted."""
+    blocks: list[Block] = field(default_factory=list)
+    """Its first blocks that have keys and are cached."""
+    own: int = 0
+    """Its other blocks, cached or not. Lags likewise."""
+    cached: int = 0
+    """Blocks that are cached, those in `blocks` included. Lags likewise."""
+    found: int = 0
+    """Blocks that were in the cache when it was admitted."""
+    runs: list[Run] = field(default_factory=list)
+    """Blocks that it left in the cache when it was preempted."""
+    versions: dict[int, int] = field(default_factory=dict)
+    """Blocks that it found in `runs` and that are not the first of their content, by place."""
 
     @property
     def rank(self) -> tuple[int, int, int]:
@@ -43,11 +67,11 @@ class Sequence:
         return (self.priority, self.arrival, self.number)
 
     @property
-    def total(self) -> int:
-        """Tokens that exist now."""
-        return self.prompt + self.generated
-
-    @property
     def finished(self) -> bool:
         """Whether nothing is left to compute."""
         return self.generated >= self.room and self.computed >= self.prompt
+
+    @property
+    def total(self) -> int:
+        """Tokens that exist now."""
+        return self.prompt + self.generated

@@ -116,7 +116,9 @@ class Origin:
     # --- offering --------------------------------------------------------------------------------
 
     def _on_offered(self, offered: Offered, now: int) -> None:
-        request = msgspec.structs.replace(offered.request, first_epoch=self._epoch)
+        request = offered.request
+        if request.first_epoch != self._epoch:
+            request = msgspec.structs.replace(request, first_epoch=self._epoch)
         pending = Pending(request, offered.entry, offered.intended_ns, now)
         pending.resumable = offered.resumable and offered.choices == 1
         pending.deadline_ns = deadline_ns(request, self._boot, now)
@@ -564,6 +566,8 @@ class Origin:
         self._out.append(Emit(event))
 
     def _take(self, now: int) -> list[Effect]:
+        while self._due and self._due[0][2] not in self._pending:
+            heapq.heappop(self._due)  # its request is over
         if self._due and (self._timer_ns is None or self._due[0][0] < self._timer_ns):
             self._timer_ns = max(now, self._due[0][0])
             self._out.append(SetTimer(self._timer_ns))

@@ -10,11 +10,13 @@ from anyserve.core.effects import Inbox, Send
 from anyserve.core.lifecycle import TicketState
 from anyserve.core.messages import Code, ReplicaState
 from anyserve.core.order import MS
-from anyserve.core.scheduler.placing import Placing
+from anyserve.core.scheduler.handbacks import HandBacks
 from anyserve.core.scheduler.state import ReplicaView, Ticket
 
+NO_BODY = msgspec.Raw(b"{}")
 
-class Replicas(Placing):
+
+class Replicas(HandBacks):
     """Registrations, credits, attempts, losses."""
 
     def _on_registration(self, registration: msg.Registration, now: int) -> None:
@@ -120,7 +122,8 @@ class Replicas(Placing):
         if ticket.state is TicketState.ASSIGNED:
             ticket.go(TicketState.STARTED)
             ticket.delivery = None
-            ticket.request = msgspec.structs.replace(ticket.request, body=msgspec.Raw(b"{}"))
+            if ticket.request.body != NO_BODY:
+                ticket.request = msgspec.structs.replace(ticket.request, body=NO_BODY)
 
     def _on_ended(self, ended: msg.Ended, now: int) -> None:
         if not self._speaks_for(ended.replica, ended.incarnation, now):

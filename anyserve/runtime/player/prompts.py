@@ -93,6 +93,7 @@ class Prompts:
             priority=planned.priority,
             deadline_ms=planned.deadline_ms,
             affinity=planned.affinity,
+            payload=msgspec.json.encode(planned.payload),
             stream=planned.stream,
             phase=planned.phase,
         )

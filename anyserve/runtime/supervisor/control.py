@@ -115,6 +115,14 @@ class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     worker_pid: int | None = None
 
 
+class DoorStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where clients come in. `replica`: in whose process; empty: the cluster's own ingress."""
+
+    http: str = ""
+    grpc: str = ""
+    replica: str = ""
+
+
 class ClusterStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The whole cluster. `state`: starting, running, idle (kept, no traffic), stopping."""
 
@@ -126,6 +134,7 @@ class ClusterStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     kept: bool = False
     processes: list[ProcessStatus] = []
     replicas: list[ReplicaStatus] = []
+    doors: list[DoorStatus] = []
 
 
 class ControlServer(LineServer):

@@ -77,6 +77,10 @@ class Operator:
             replicas=[
                 self._replica_status(replica.id) for replica in cluster.config.cluster.replicas
             ],
+            doors=[
+                control.DoorStatus(http=door.http, grpc=door.grpc, replica=door.replica)
+                for _, door in sorted(cluster.view.doors.items())
+            ],
         )
 
     async def close(self) -> None:

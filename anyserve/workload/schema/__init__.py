@@ -3,6 +3,7 @@
 from anyserve.workload.schema.cluster import Capability, Cluster, Engine, Offering, Replica
 from anyserve.workload.schema.faults import FAULT_ACTIONS, Fault
 from anyserve.workload.schema.file import ScenarioFile, Slo, SloTimes
+from anyserve.workload.schema.ingress import Ingress
 from anyserve.workload.schema.sim import Sim
 from anyserve.workload.schema.traffic import (
     Length,
@@ -21,6 +22,7 @@ __all__ = [
     "Cluster",
     "Engine",
     "Fault",
+    "Ingress",
     "Length",
     "LognormalLength",
     "Offering",

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from anyserve.core.engine.profiles import PROFILES
 from anyserve.core.spec import ClusterSpec, FaultSpec
 from anyserve.errors import UsageError
 from anyserve.runtime.engines.base import Sampling
 from anyserve.runtime.supervisor.faults import plan_faults
 from anyserve.workload.compile import Compiled, SloSpec, compile_scenario
 from anyserve.workload.load import live_problems, parse_scenario
+from anyserve.workload.profiles import shipped_profiles
 from anyserve.workload.schema import FAULT_ACTIONS, Engine
 
 SECOND = 1_000_000_000
@@ -118,7 +118,7 @@ def test_auto_is_resolved_where_a_resolver_is_given(base: str) -> None:
 
 
 def test_the_known_embedder_embeds(base: str) -> None:
-    assert PROFILES["minilm"].kv_bytes_per_token == 0
+    assert shipped_profiles()["minilm"].embeds
     told = compiled(
         base,
         "cluster.replicas.e.engine.task=generate",
