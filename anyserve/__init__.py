@@ -9,13 +9,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from anyserve.version import __version__
+
 if TYPE_CHECKING:
     from anyserve.app.app import App
     from anyserve.app.context import Context, Objects
     from anyserve.core.objects import ObjRef
     from anyserve.errors import CallError, InvalidRequestError, ObjectError
 
-__version__ = "0.1.0"
 __all__ = [
     "App",
     "CallError",

@@ -72,7 +72,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `control_path`: where it listens for its supervisor (`node_control`); None: nowhere.
     `placed`: the supervisor has planned the GPUs, and `devices` are those of this replica (None:
     it needs none); otherwise it plans for itself. `origin_credential` lets a replica open a front
-    door in its process, which is an origin. `extra` holds what only one role reads.
+    door in its process, which is an origin; `observer_credential` lets an ingress hear the cluster
+    for its metrics. `extra` holds what only one role reads.
     """
 
     role: NodeRole
@@ -94,12 +95,13 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     origin_credential: Credential | None = None
     """Of a replica whose handlers may call: they enter as an origin's requests."""
     objects: ObjectsConfig | None = None
+    observer_credential: Credential | None = None
     extra: dict[str, Any] = {}
 
     @property
     def redactor(self) -> Redactor:
         """Hides this configuration's credentials."""
-        logins = [self.credential, self.origin_credential]
+        logins = [self.credential, self.origin_credential, self.observer_credential]
         secrets = [login.password for login in logins if login is not None]
         if self.objects is not None and self.objects.token:
             secrets.append(self.objects.token)

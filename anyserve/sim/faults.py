@@ -8,8 +8,8 @@ from typing import Any, Final
 from anyserve.core.events import FaultInjected
 from anyserve.core.messages import Gone, Operate
 from anyserve.core.spec import FaultSpec
-from anyserve.sim.process import World
 from anyserve.sim.replica import ReplicaProcess
+from anyserve.sim.world import World
 
 NS_PER_S: Final = 1_000_000_000
 KEEPALIVE_NS: Final = 7_500_000_000

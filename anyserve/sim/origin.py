@@ -10,7 +10,8 @@ from anyserve.core.inputs import Cancelled, Offered
 from anyserve.core.messages import Code, Deadline, Request
 from anyserve.core.order import MS
 from anyserve.core.origin import Origin
-from anyserve.sim.process import Process, World
+from anyserve.sim.process import Process
+from anyserve.sim.world import World
 from anyserve.workload.traffic import PlannedRequest, Segment, TrafficPlan
 
 PLAYER = "player"

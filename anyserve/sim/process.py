@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Final, Protocol
 
 from anyserve.core.effects import Effect, Emit, Inbox, Send, SetTimer
 from anyserve.core.events import AnyEvent
 from anyserve.core.inputs import BusDown, BusUp, Wake
 from anyserve.core.messages import Registration, SchedulerState
-from anyserve.core.scheduler.routing import explain_all
-from anyserve.core.spec import ClusterSpec, SimSpec
-from anyserve.sim.kernel import Kernel
-from anyserve.sim.network import Network
-from anyserve.sim.recorder import Record, Voice
+from anyserve.sim.recorder import Voice
+from anyserve.sim.world import World
 
-if TYPE_CHECKING:
-    from anyserve.sim.origin import OriginProcess
-    from anyserve.sim.replica import ReplicaProcess
-    from anyserve.sim.scheduler import SchedulerProcess
-
-_WAKE = Wake()
+_WAKE: Final = Wake()
 
 
 class Machine(Protocol):
@@ -30,30 +20,6 @@ class Machine(Protocol):
     def handle(self, now: int, message: Any) -> list[Effect]:
         """Fold one input."""
         ...
-
-
-@dataclass(slots=True)
-class World:
-    """What the processes of one simulation share: time, network, broker and each other."""
-
-    cluster: ClusterSpec
-    sim: SimSpec
-    kernel: Kernel
-    network: Network
-    record: Record
-    explains: Callable[[str], bool] = explain_all
-    """Whose decisions are explained in full: those whose events are recorded."""
-    exact: bool = False
-    """Every engine step is an entry of its own."""
-    scheduler: SchedulerProcess = field(init=False)
-    replicas: dict[str, ReplicaProcess] = field(default_factory=dict)
-    origins: dict[str, OriginProcess] = field(default_factory=dict)
-    state: SchedulerState | None = None
-    """Retained at the broker."""
-    registrations: dict[str, Registration] = field(default_factory=dict)
-    """Likewise, by replica."""
-    broker_up: bool = True
-    supervisor: Voice = field(init=False)
 
 
 class Process:

@@ -11,8 +11,9 @@ from anyserve.core.messages import Control, Gone
 from anyserve.core.replica import Replica
 from anyserve.core.spec import ReplicaSpec
 from anyserve.sim.engines import EngineSetup
-from anyserve.sim.process import Process, World
+from anyserve.sim.process import Process
 from anyserve.sim.worker import Worker
+from anyserve.sim.world import World
 
 SECOND: Final = 1_000_000_000
 BACKOFF_NS: Final = SECOND // 2

@@ -7,7 +7,8 @@ from typing import Any
 
 from anyserve.core.effects import Effect, JournalRecord, Persist
 from anyserve.core.scheduler import Scheduler
-from anyserve.sim.process import Process, World
+from anyserve.sim.process import Process
+from anyserve.sim.world import World
 from anyserve.workload.policies import load_policy
 
 

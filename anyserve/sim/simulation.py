@@ -15,10 +15,10 @@ from anyserve.sim.faults import Faults
 from anyserve.sim.kernel import Kernel
 from anyserve.sim.network import Network
 from anyserve.sim.origin import OriginProcess
-from anyserve.sim.process import World
 from anyserve.sim.recorder import Record, Sample, Voice
 from anyserve.sim.replica import ReplicaProcess
 from anyserve.sim.scheduler import SchedulerProcess
+from anyserve.sim.world import World
 from anyserve.workload.compile import Compiled
 
 SECOND: Final = 1_000_000_000

@@ -64,10 +64,7 @@ def _unserved(snapshot: Snapshot) -> _Found:
             yield (
                 Level.ERROR,
                 queue.capability,
-                (
-                    f"{queue.queued} requests wait for {queue.capability}, and no ready replica "
-                    "offers it"
-                ),
+                f"no ready replica offers {queue.capability}, and {queue.queued} wait for it",
                 "add it to a replica's capabilities, or resume one that offers it",
             )
 
@@ -133,8 +130,8 @@ def _kv(snapshot: Snapshot) -> _Found:
                 Level.WARN,
                 replica.id,
                 (
-                    f"the KV cache of {replica.id} is {replica.kv_usage:.0%} full: requests will be "
-                    "preempted"
+                    f"the KV cache of {replica.id} is {replica.kv_usage:.0%} full: "
+                    "requests will be preempted"
                 ),
                 "raise engine.kv_cache_gib, or lower its concurrency",
             )
@@ -162,8 +159,8 @@ def _engine_waits(snapshot: Snapshot) -> _Found:
                 Level.WARN,
                 replica.id,
                 (
-                    f"requests wait {times.engine_wait_ms:.0f} ms inside the engine of {replica.id}, "
-                    "longer than they run"
+                    f"requests wait {times.engine_wait_ms:.0f} ms inside the engine of "
+                    f"{replica.id}, longer than they run"
                 ),
                 "lower its concurrency to what the engine can batch, or raise max_num_seqs",
             )

@@ -117,7 +117,7 @@ def _of_attempt(event: object, source: str, origin: str) -> _Found | None:
         case AttemptEnded():
             code = f", {event.code}" if event.code else ""
             return (
-                f"{SCHEDULER}, {origin}",
+                SCHEDULER,
                 "ended",
                 f"{event.status}, {event.n_tokens} tokens{code}",
             )

@@ -46,7 +46,7 @@ class Glyphs:
     up: str = "▲"
     separator: str = " · "
     estimate: str = "≈"
-    times: str = "×"  # noqa: RUF001 - "2.0×" is how a factor reads
+    times: str = "\N{MULTIPLICATION SIGN}"
     enter: str = "⏎"
     branch: str = "├ "
     last_branch: str = "└ "

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from anyserve.core.spec import IngressSpec
-from anyserve.errors import StartError
 from anyserve.runtime.ingress.front import Door, Front
+from anyserve.runtime.ingress.http.keys import load_keys
 
 _MAX_NAME: Final = 32
 
@@ -22,15 +22,16 @@ def make_doors(
         StartError: API keys are asked for and cannot be read.
     """
     doors: dict[str, Door] = {}
+    keys = load_keys(front.settings, environ)
     if http_port is not None:
         from anyserve.runtime.ingress.http.app import HttpApp  # noqa: PLC0415 - uvicorn
         from anyserve.runtime.ingress.http.door import HttpDoor  # noqa: PLC0415
-        from anyserve.runtime.ingress.http.keys import load_keys  # noqa: PLC0415
 
-        app = HttpApp(front, load_keys(front.settings, environ))
-        doors["http"] = HttpDoor(app, front.settings, http_port)
+        doors["http"] = HttpDoor(HttpApp(front, keys), front.settings, http_port)
     if grpc_port is not None:
-        raise StartError("there is no gRPC door yet", code="ingress_grpc")
+        from anyserve.runtime.ingress.oip.door import GrpcDoor  # noqa: PLC0415 - grpc
+
+        doors["grpc"] = GrpcDoor(front, keys, grpc_port)
     return doors
 
 

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from anyserve.core.events import IngressOpened
 from anyserve.core.spec import ClusterSpec, IngressSpec
@@ -21,6 +21,9 @@ from anyserve.runtime.ingress.doors import make_doors
 from anyserve.runtime.ingress.front import Door, Front
 from anyserve.runtime.origin import OriginClient
 from anyserve.telemetry.log import EventLogWriter
+
+if TYPE_CHECKING:
+    from anyserve.runtime.ingress.metrics import MetricsFeed
 
 _LOG = logging.getLogger(__name__)
 _FLUSH_S: Final = 0.5
@@ -33,6 +36,8 @@ class IngressOptions:
 
     `replica`: in whose process it runs, and where its requests enter; None: at the scheduler.
     `log_path`: where its origin writes its events; None: nowhere. A port None is closed, 0 free.
+    `observes`: it hears the whole cluster, with `observer`, and tells of it at `/metrics`; else
+    only of itself.
     """
 
     cluster: ClusterSpec
@@ -46,6 +51,8 @@ class IngressOptions:
     grpc_port: int | None
     replica: str | None = None
     log_path: Path | None = None
+    observes: bool = False
+    observer: Credential | None = None
 
 
 class Ingress:
@@ -64,6 +71,7 @@ class Ingress:
         self._log: EventLogWriter | None = None
         self._flusher: asyncio.Task[None] | None = None
         self._front: Front | None = None
+        self._feed: MetricsFeed | None = None
 
     @property
     def front(self) -> Front:
@@ -97,6 +105,7 @@ class Ingress:
             self._front, self._environ, http_port=options.http_port, grpc_port=options.grpc_port
         )
         await self._front.start()
+        await self._measure(self._front)
         opened: dict[str, str] = {}
         for kind, door in doors.items():
             opened[kind] = await door.start()
@@ -120,10 +129,34 @@ class Ingress:
             await door.close()
         if self._front is not None:
             await self._front.close()
+        if self._feed is not None:
+            await self._feed.close()
         if self._flusher is not None:
             self._flusher.cancel()
         if self._log is not None:
             self._log.close()
+
+    async def _measure(self, front: Front) -> None:
+        """Give the front something to say at `/metrics`."""
+        options = self._options
+        if options.http_port is None:
+            return
+        from anyserve.runtime.ingress.figures import ingress_families  # noqa: PLC0415 - prometheus
+        from anyserve.runtime.ingress.metrics import MetricsFeed  # noqa: PLC0415
+        from anyserve.telemetry.metrics.exposition import write_families  # noqa: PLC0415
+
+        if not options.observes:
+            front.exposition = lambda: write_families(ingress_families(front)).decode()
+            return
+        self._feed = MetricsFeed(
+            front,
+            address=options.broker,
+            credential=options.observer,
+            prefix=options.prefix,
+            client_id=f"{options.name}-metrics-{options.incarnation}"[-64:],
+        )
+        await self._feed.start()
+        front.exposition = self._feed.exposition
 
     def _note_exposure(self, opened: Mapping[str, str]) -> None:
         settings = self._settings

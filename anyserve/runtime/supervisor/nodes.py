@@ -76,7 +76,13 @@ class Nodes:
     def ingress(self, settings: IngressSpec) -> ChildSpec:
         """Restarted: its clients' requests are lost with it, new ones find it again."""
         grace_s = settings.drain_ms / 1000 + self.config.graces.ingress_s
-        return self._node(INGRESS, NodeRole.INGRESS, INGRESS, grace_s)
+        return self._node(
+            INGRESS,
+            NodeRole.INGRESS,
+            INGRESS,
+            grace_s,
+            observer_credential=self.credentials.of(Role.OBSERVER),
+        )
 
     def replica(self, replica: ReplicaSpec) -> ChildSpec:
         """Restarted with back-off; the zygote gives it its worker."""
@@ -126,6 +132,7 @@ class Nodes:
         placed: bool = False,
         devices: Devices | None = None,
         origin_credential: Credential | None = None,
+        observer_credential: Credential | None = None,
         **paths: str | None,
     ) -> ChildSpec:
         def prepare() -> Sequence[str]:
@@ -145,6 +152,7 @@ class Nodes:
                 placed=placed,
                 devices=devices,
                 origin_credential=origin_credential,
+                observer_credential=observer_credential,
                 objects=self.objects,
                 extra=self.config.extra.get(role.value, {}),
                 **paths,

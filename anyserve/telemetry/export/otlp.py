@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from anyserve import __version__
 from anyserve.errors import AnyServeError, MissingDependencyError
 from anyserve.telemetry.export.spans import PlannedSpan, SpanNote
+from anyserve.version import __version__
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource

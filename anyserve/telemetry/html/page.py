@@ -10,7 +10,6 @@ from typing import Any, Final
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from anyserve import __version__
 from anyserve.core.events import Envelope
 from anyserve.telemetry.expect import ExpectationResult, Verdict
 from anyserve.telemetry.html.series import (
@@ -36,6 +35,7 @@ from anyserve.telemetry.tally import RequestTally
 from anyserve.telemetry.text import format_ns
 from anyserve.telemetry.trace import Trace, notable_requests
 from anyserve.telemetry.trace_model import SegmentKind
+from anyserve.version import __version__
 
 UNKNOWN: Final = "–"  # noqa: RUF001 - the dash that means unknown everywhere in AnyServe
 STRIP_BINS: Final = 150

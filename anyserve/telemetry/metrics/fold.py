@@ -70,6 +70,8 @@ class ClusterMetrics:
         self.read_tokens: Counter[tuple[str, str]] = Counter()
         self._make_histograms()
         self._names = ReplicaNames()
+        self._before = 0
+        self._heard: set[tuple[str, int]] = set()
         self._invented: set[str] = set()
         self._handlers: dict[type, Callable[[Envelope, Any], None]] = {
             RequestRouted: self._routed,
@@ -146,11 +148,21 @@ class ClusterMetrics:
     def apply(self, envelope: Envelope) -> None:
         """Fold one envelope in; a repeated one changes nothing."""
         self._names.learn(envelope)
+        source = (envelope.source, envelope.incarnation)
+        if source not in self._heard:
+            self._heard.add(source)
+            self._before += envelope.seq
         if not self.state.apply(envelope):
             return
         handler = self._handlers.get(type(envelope.event))
         if handler is not None:
             handler(envelope, envelope.event)
+
+    @property
+    def missing(self) -> int:
+        """Events that never came, since each source was first heard; it may have said more before
+        that, which nobody here has missed."""
+        return max(0, self.state.gaps.missing - self._before)
 
     def label(self, capability: str | None) -> str:
         """The label of a capability: its name, unless clients have invented too many."""

@@ -86,7 +86,7 @@ class FrameScreen(Screen[None]):
 
     def paint(self, frame: Frame) -> None:
         """Show a frame."""
-        if not self.is_mounted or not self.size.width:
+        if not self.is_mounted or not self.children or not self.size.width:
             return
         self.paint_header(frame)
         self.paint_body(frame)

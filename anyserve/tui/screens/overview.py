@@ -26,9 +26,8 @@ _TITLES = ("replicas", "routing", "delegations", "events", "scenario")
 _FIELDS = {"replicas": replicas.FIELDS, "ledger": ledger.FIELDS, "events": notices.FIELDS}
 _SORT_EVERY_S = 1.0
 _BORDER = 2
-_SORTABLE = tuple(column.key for column in replicas.COLUMNS if column.sort)
-_RISING = frozenset({"id", "state"})
-"""Columns whose smallest value stands on top at first."""
+_LEAST_MATRIX = 40
+_MATRIX_SHARE = 0.55
 
 
 class OverviewScreen(FrameScreen):
@@ -56,7 +55,7 @@ class OverviewScreen(FrameScreen):
         yield LiveLines(palette, id="tabs", classes="hidden")
         yield Static(id="small", classes="hidden")
         yield LiveGrid[ReplicaView](
-            replicas.columns(self.look),
+            replicas.columns((), self.look),
             key=lambda one: one.id,
             render=self._replica_cells,
             palette=palette,
@@ -67,7 +66,7 @@ class OverviewScreen(FrameScreen):
         )
         with Horizontal(id="middle", classes="row"):
             yield LiveGrid[routing.MatrixRow](
-                routing.columns((), 0, self.look),
+                routing.columns(self.desk.frame.snapshot, (), 0, self.look),
                 key=lambda row: row.asked,
                 render=lambda row, widths: routing.cells(row, widths, self.look),
                 palette=palette,
@@ -77,7 +76,7 @@ class OverviewScreen(FrameScreen):
                 classes="panel",
             )
             yield LiveGrid[LedgerEntry](
-                ledger.COLUMNS,
+                ledger.columns(()),
                 key=ledger.key_of,
                 render=self._ledger_cells,
                 palette=palette,
@@ -141,6 +140,7 @@ class OverviewScreen(FrameScreen):
     def _paint_replicas(self, frame: Frame) -> None:
         grid = self._grid("replicas")
         grid.sort_mark = (self._sort, self._reverse)
+        grid.set_columns(replicas.columns(frame.snapshot.replicas, self.look))
         wanted = self._filters.get("replicas", Filter())
         rows = [one for one in frame.snapshot.replicas if wanted.matches(replicas.row_of(one))]
         grid.show(self._ordered(rows))
@@ -160,9 +160,10 @@ class OverviewScreen(FrameScreen):
     def _paint_routing(self, frame: Frame) -> None:
         grid = self._grid("routing")
         width = grid.scrollable_content_region.width
-        chosen, more = routing.served_by(frame.snapshot, routing.room_for(width))
-        grid.set_columns(routing.columns(chosen, more, self.look))
+        room = routing.room_for(width, frame.snapshot)
+        chosen, more = routing.served_by(frame.snapshot, room)
         rows = routing.matrix(frame.snapshot, chosen)
+        grid.set_columns(routing.columns(frame.snapshot, chosen, more, self.look))
         grid.show([*rows, routing.total_row(rows)] if rows and chosen else rows)
         hop = self.look.glyphs.hop
         self._title("routing", "", 0, 0)
@@ -173,6 +174,7 @@ class OverviewScreen(FrameScreen):
         wanted = self._filters.get("ledger", Filter())
         entries = frame.snapshot.ledger
         rows = [one for one in reversed(entries) if wanted.matches(ledger.row_of(one))]
+        self._grid("ledger").set_columns(ledger.columns(rows))
         self._grid("ledger").show(rows)
         total = frame.snapshot.counters
         comebacks = total.delegations + total.refusals + total.returns + total.recoveries
@@ -240,6 +242,9 @@ class OverviewScreen(FrameScreen):
             self.query_one(f"#{name}").set_class(one and name != self._panel, "hidden")
         for band, members in (("middle", PANELS[1:3]), ("bottom", PANELS[3:5])):
             self.query_one(f"#{band}").set_class(one and self._panel not in members, "hidden")
+        matrix = routing.needed_width(self.desk.frame.snapshot) + _BORDER
+        wide = max(_LEAST_MATRIX, min(matrix, int(self.size.width * _MATRIX_SHARE)))
+        self.query_one("#routing").styles.width = self.size.width if one else wide
         full = self.body_height - 1
         heights = {"replicas": sizes.top, "middle": sizes.middle, "bottom": sizes.bottom}
         for name, height in heights.items():
@@ -284,9 +289,9 @@ class OverviewScreen(FrameScreen):
 
     def sort(self) -> None:
         """Sort the replicas by the next column that is shown."""
-        place = (_SORTABLE.index(self._sort) + 1) % len(_SORTABLE)
-        self._sort = _SORTABLE[place]
-        self._reverse = self._sort not in _RISING
+        place = (replicas.SORTABLE.index(self._sort) + 1) % len(replicas.SORTABLE)
+        self._sort = replicas.SORTABLE[place]
+        self._reverse = self._sort not in replicas.RISING
         self._sorted_at = float("-inf")
         self._grid("replicas").redraw()
         self.paint(self.desk.frame)

@@ -53,7 +53,7 @@ class ReplicaScreen(FrameScreen):
             )
         with Horizontal(id="below", classes="row"):
             yield LiveGrid[LedgerEntry](
-                ledger.COLUMNS,
+                ledger.columns(()),
                 key=ledger.key_of,
                 render=self._ledger_cells,
                 palette=palette,
@@ -100,6 +100,7 @@ class ReplicaScreen(FrameScreen):
             for one in reversed(frame.snapshot.ledger)
             if self._replica in {one.from_replica, one.to_replica}
         ]
+        self._grid("hops").set_columns(ledger.columns(hops))
         self._grid("hops").show(hops)
         self._grid("hops").border_title = self.say(f"delegations from and to it · {len(hops)}")
         self._paint_log()
@@ -137,8 +138,6 @@ class ReplicaScreen(FrameScreen):
         self.query_one("#below").styles.height = max(4, body - top)
         self.query_one("#here").set_class(stacked, "hidden")
         self.query_one("#log").set_class(stacked, "hidden")
-        self.query_one("#facts").styles.width = "3fr"
-        self.query_one("#here").styles.width = "2fr"
 
     # --- what keys do --------------------------------------------------------------------------
 

@@ -43,7 +43,7 @@ class TraceScreen(FrameScreen):
         yield FocusLines(palette, id="waterfall", classes="panel")
         with Horizontal(id="below", classes="row"):
             yield LiveGrid[tuple[int, Said]](
-                view.COLUMNS,
+                view.said_columns(()),
                 key=lambda numbered: str(numbered[0]),
                 render=self._said_cells,
                 palette=palette,
@@ -103,16 +103,18 @@ class TraceScreen(FrameScreen):
         """Build the trace again where something more was said."""
         feed = self.desk.feed
         envelopes = feed.events_of(self._request)
-        if self._trace is not None and len(envelopes) == self._known:
-            if self._trace.outcome is not None:
-                return
+        settled = self._trace is not None and self._trace.outcome is not None
+        if settled and len(envelopes) == self._known:
+            return
         try:
             self._trace = feed.trace(self._request)
         except AnyServeError:
             self._trace = None if not envelopes else self._trace
         if len(envelopes) != self._known or self._known == 0:
             self._known = len(envelopes)
-            self._messages.show(list(enumerate(conversation(envelopes))))
+            said = conversation(envelopes)
+            self._messages.set_columns(view.said_columns(said))
+            self._messages.show(list(enumerate(said)))
 
     def _arrange(self, lines: int, ascii_only: bool) -> None:  # noqa: FBT001 - one caller
         del ascii_only
@@ -120,8 +122,6 @@ class TraceScreen(FrameScreen):
         top = min(lines + _BORDER + 1, max(_LEAST, body - 8))
         self.query_one("#waterfall").styles.height = top
         self.query_one("#below").styles.height = max(_LEAST, body - top)
-        self.query_one("#messages").styles.width = "3fr"
-        self.query_one("#why").styles.width = "2fr"
 
     # --- what keys do --------------------------------------------------------------------------
 

@@ -17,9 +17,6 @@ from anyserve.tui.spans import Line
 from anyserve.tui.views import requests as view
 from anyserve.tui.widgets.grid import LiveGrid
 
-_SORTABLE = tuple(column.key for column in view.COLUMNS if column.sort)
-_RISING = frozenset({"id", "asked", "entry", "replica", "end"})
-
 
 class TracesScreen(FrameScreen):
     """A list of requests, newest first unless it is sorted otherwise."""
@@ -79,8 +76,8 @@ class TracesScreen(FrameScreen):
 
     def sort(self) -> None:
         """By the next column."""
-        self._sort = _SORTABLE[(_SORTABLE.index(self._sort) + 1) % len(_SORTABLE)]
-        self._reverse = self._sort not in _RISING
+        self._sort = view.SORTABLE[(view.SORTABLE.index(self._sort) + 1) % len(view.SORTABLE)]
+        self._reverse = self._sort not in view.RISING
         self._rows.redraw()
         self.paint(self.desk.frame)
 

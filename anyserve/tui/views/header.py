@@ -125,13 +125,19 @@ def _how(frame: Frame, look: Look) -> list[Part]:
     full = bool(slots) and running >= slots
     waiting = f"{queued + held}"
     parts = [
-        _figure(100, "queue", waiting, "", "warn" if queued + held else "bold", look.glyphs.now),
-        _figure(95, "running", f"{running}/{slots}", "", "warn" if full else "bold"),
-        _figure(80, "in", rate(frame.rates.offered), "/s"),
-        _figure(85, "done", rate(frame.rates.completed), "/s"),
-        _figure(70, "tok/s", rate(frame.rates.tokens), ""),
+        _figure(
+            100,
+            "queue",
+            waiting,
+            "warn" if _crowded(queued + held, slots) else "bold",
+            look.glyphs.now,
+        ),
+        _figure(95, "running", f"{running}/{slots}", "warn" if full else "bold"),
+        _figure(80, "in", f"{rate(frame.rates.offered)}/s"),
+        _figure(85, "done", f"{rate(frame.rates.completed)}/s"),
+        _figure(70, "tok/s", rate(frame.rates.tokens)),
         Part(90, _ttft(snapshot)),
-        _figure(60, "delegated", percent(_share(counts.delegated_requests, counts.offered)), ""),
+        _figure(60, "delegated", percent(_share(counts.delegated_requests, counts.offered))),
     ]
     for name, value in (
         ("failed", counts.failed),
@@ -140,9 +146,9 @@ def _how(frame: Frame, look: Look) -> list[Part]:
         ("recovered", counts.recoveries),
     ):
         if value:
-            parts.append(_figure(88, name, count(value), "", "bad"))
+            parts.append(_figure(88, name, count(value), "bad"))
     if snapshot.events_missing:
-        parts.append(_figure(75, "events missing", count(snapshot.events_missing), "", "warn"))
+        parts.append(_figure(75, "events missing", count(snapshot.events_missing), "warn"))
     if frame.judged:
         parts.append(Part(65, _expectations(frame, look)))
     if frame.trouble:
@@ -150,12 +156,15 @@ def _how(frame: Frame, look: Look) -> list[Part]:
     return parts
 
 
-def _figure(
-    priority: int, name: str, value: str, unit: str, role: str = "bold", mark: str = ""
-) -> Part:
-    role = "dim" if value == UNKNOWN else role
+def _crowded(waiting: int, slots: int) -> bool:
+    """Many wait, measured by how many can run."""
+    return waiting > slots // 4
+
+
+def _figure(priority: int, name: str, value: str, role: str = "bold", mark: str = "") -> Part:
+    role = "dim" if value.startswith(UNKNOWN) else role
     alarm = f" {mark}" if role == "warn" and mark else ""
-    return Part(priority, line((f"{name} ", "dim"), (value + unit, role), (alarm, role)))
+    return Part(priority, line((f"{name} ", "dim"), (value, role), (alarm, role)))
 
 
 def _ttft(snapshot: Snapshot) -> Line:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from anyserve.telemetry.filters import Row
 from anyserve.telemetry.views import LedgerEntry
@@ -10,19 +10,28 @@ from anyserve.tui.frame import Frame
 from anyserve.tui.numbers import clock_ms, ms, short_id
 from anyserve.tui.spans import Line, Span, line
 from anyserve.tui.views.look import Look, outcome_cell
-from anyserve.tui.widgets.columns import Column
+from anyserve.tui.widgets.columns import Column, widest
 
-COLUMNS: tuple[Column, ...] = (
-    Column("time", "time", 9, priority=60),
-    Column("request", "request", 12, priority=100, flex=True, most=22),
-    Column("cap", "asked", 10, priority=70, flex=True, most=18),
-    Column("path", "path", 9, priority=99, flex=True, most=20),
-    Column("why", "why", 14, priority=90, flex=True, most=44),
-    Column("hop", "hop", 8, "right", priority=50),
-    Column("end", "end", 10, priority=80),
-)
 FIELDS = frozenset({"request", "cap", "from", "to", "why", "kind", "outcome", "hop", "e2e"})
 _SLOW_HOP_MS = 100
+_LOOKED_AT = 100
+
+
+def columns(entries: Sequence[LedgerEntry]) -> tuple[Column, ...]:
+    """As wide as the names in sight need; what is left goes to the reason."""
+    latest = entries[-_LOOKED_AT:]
+    paths = (f"{one.from_replica} > {one.to_replica or ''}" for one in latest)
+    return (
+        Column("time", "time", 9, priority=65),
+        Column("request", "request", widest((short_id(one.request) for one in latest), 9, 24),
+               priority=100),
+        Column("cap", "asked", widest((one.from_capability or "" for one in latest), 8, 20),
+               priority=70),
+        Column("path", "path", widest(paths, 8, 26), priority=99),
+        Column("why", "why", 12, priority=90, flex=True, most=44),
+        Column("hop", "hop", 7, "right", priority=50),
+        Column("end", "end", 9, priority=80),
+    )  # fmt: skip
 
 
 def key_of(entry: LedgerEntry) -> str:

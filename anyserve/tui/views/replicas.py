@@ -11,28 +11,16 @@ from anyserve.tui.numbers import ms, percent, rate
 from anyserve.tui.spans import EMPTY, Line, Span, fit, line
 from anyserve.tui.views.look import Look, number_cell, state_cell
 from anyserve.tui.widgets.charts import meter, resample, spark
-from anyserve.tui.widgets.columns import Column
+from anyserve.tui.widgets.columns import Column, widest
 
 SPARK_S = 60
 _NS_PER_S = 1_000_000_000
 _PERCENT_WIDTH = 5
 _SLOW_TTFT_MS = 1000
 
-COLUMNS: tuple[Column, ...] = (
-    Column("id", "replica", 8, priority=100, flex=True, most=20, sort=True),
-    Column("state", "state", 13, priority=99, sort=True),
-    Column("cap", "capabilities", 14, priority=80, flex=True, most=30),
-    Column("spark", "busy · 60 s · full = all slots", 30, priority=60, flex=True, most=60),
-    Column("wait", "wait", 4, "right", priority=98, sort=True),
-    Column("run", "run", 7, "right", priority=97, sort=True),
-    Column("kv", "kv cache", 16, priority=50, sort=True),
-    Column("toks", "tok/s", 6, "right", priority=75, sort=True),
-    Column("ttft", "ttft p95", 8, "right", priority=85, sort=True),
-    Column("done", "done", 6, "right", priority=40, sort=True),
-    Column("in", "in ↷", 5, "right", priority=70, sort=True),
-    Column("out", "out ↷", 5, "right", priority=71, sort=True),
-    Column("lost", "lost", 4, "right", priority=30, sort=True),
-)
+SORTABLE = ("id", "state", "wait", "run", "kv", "toks", "ttft", "done", "in", "out", "lost")
+RISING = frozenset({"id", "state"})
+"""Columns whose smallest value stands on top at first."""
 
 FIELDS = frozenset(
     {"id", "state", "cap", "wait", "run", "slots", "kv", "toks", "ttft", "done", "in", "out",
@@ -77,16 +65,29 @@ SORTS: Mapping[str, Callable[[ReplicaView], float | str]] = {
 """Unknown sorts below everything known."""
 
 
-def columns(look: Look) -> tuple[Column, ...]:
-    """The columns, in characters that may be shown."""
-    if not look.glyphs.ascii:
-        return COLUMNS
-    titles = {"in": "in", "out": "out", "spark": "busy, 60 s, full = all slots"}
-    return tuple(
-        Column(c.key, titles.get(c.key, c.title), c.width, c.align, c.priority, c.flex, c.most,
-               c.sort)
-        for c in COLUMNS
-    )  # fmt: skip
+def columns(replicas: Sequence[ReplicaView], look: Look) -> tuple[Column, ...]:
+    """As wide as names and offers need; what is left goes to the load of the last minute."""
+    ascii_only = look.glyphs.ascii
+    arrow = "" if ascii_only else f" {look.glyphs.hop}"
+    busy = "busy, 60 s, full = all slots" if ascii_only else "busy · 60 s · full = all slots"
+    names = widest((one.id for one in replicas), 8, 20)
+    offers = widest((" ".join(one.offers) for one in replicas), 12, 30)
+    slots = max((len(str(one.concurrency)) for one in replicas), default=1)
+    return (
+        Column("id", "replica", names, priority=100),
+        Column("state", "state", 13, priority=99),
+        Column("cap", "capabilities", offers, priority=80),
+        Column("spark", busy, 12, priority=72, flex=True, most=90),
+        Column("wait", "wait", 5, "right", priority=98),
+        Column("run", "run", max(5, 2 * slots + 1), "right", priority=97),
+        Column("kv", "kv cache", 12, priority=50, flex=True, most=16),
+        Column("toks", "tok/s", 6, "right", priority=75),
+        Column("ttft", "ttft p95", 8, "right", priority=85),
+        Column("done", "done", 5, "right", priority=40),
+        Column("in", f"in{arrow}", 5, "right", priority=70),
+        Column("out", f"out{arrow}", 5, "right", priority=71),
+        Column("lost", "lost", 5, "right", priority=30),
+    )
 
 
 def cells(

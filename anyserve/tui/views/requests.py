@@ -13,18 +13,22 @@ from anyserve.tui.views.look import Look, number_cell, outcome_cell
 from anyserve.tui.widgets.columns import Column
 
 COLUMNS: tuple[Column, ...] = (
-    Column("time", "offered", 9, priority=60, sort=True),
-    Column("id", "request", 14, priority=100, flex=True, most=30, sort=True),
-    Column("asked", "asked", 12, priority=90, flex=True, most=22, sort=True),
-    Column("entry", "entered", 9, priority=55, sort=True),
-    Column("replica", "at", 8, priority=95, flex=True, most=16, sort=True),
-    Column("hops", "hops", 4, "right", priority=92, sort=True),
-    Column("in", "in", 5, "right", priority=50, sort=True),
-    Column("out", "out", 9, "right", priority=49, sort=True),
-    Column("ttft", "ttft", 8, "right", priority=85, sort=True),
-    Column("e2e", "total", 8, "right", priority=80, sort=True),
-    Column("end", "end", 16, priority=88, flex=True, most=26, sort=True),
+    Column("time", "offered", 9, priority=60),
+    Column("id", "request", 14, priority=100, flex=True, most=30),
+    Column("asked", "asked", 12, priority=90, flex=True, most=22),
+    Column("entry", "entered", 9, priority=55),
+    Column("replica", "at", 8, priority=95, flex=True, most=16),
+    Column("hops", "hops", 4, "right", priority=92),
+    Column("in", "in", 5, "right", priority=50),
+    Column("out", "out", 9, "right", priority=49),
+    Column("ttft", "ttft", 8, "right", priority=85),
+    Column("e2e", "total", 8, "right", priority=80),
+    Column("end", "end", 16, priority=88, flex=True, most=26),
 )
+SORTABLE = tuple(column.key for column in COLUMNS)
+RISING = frozenset({"id", "asked", "entry", "replica", "end"})
+"""Columns whose smallest value stands on top at first."""
+
 FIELDS = frozenset(
     {"id", "asked", "cap", "entry", "replica", "hops", "delegations", "recoveries", "in", "out",
      "ttft", "e2e", "stage", "outcome", "code", "time"}

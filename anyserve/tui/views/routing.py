@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from anyserve.telemetry.views import Snapshot
 from anyserve.tui.spans import Line, line
 from anyserve.tui.views.look import Look
-from anyserve.tui.widgets.columns import GAP, Column
+from anyserve.tui.widgets.columns import GAP, Column, widest
 
-_NAME, _ASKED, _WAIT, _CELL, _LAST = 12, 6, 5, 8, 6
+_NAME, _MOST_NAME, _ASKED, _WAIT, _LAST = 13, 24, 5, 4, 6
+_CELL, _MOST_CELL = 5, 11
 TOTAL = ""
 """The key of the row below the capabilities."""
 
@@ -33,15 +34,33 @@ def served_by(snapshot: Snapshot, most: int) -> tuple[list[str], int]:
     totals: dict[str, int] = {}
     for cell in snapshot.routing:
         totals[cell.replica] = totals.get(cell.replica, 0) + cell.started
-    chosen = sorted(totals, key=lambda name: (-totals[name], name))[: max(0, most)]
+    if len(totals) > most:
+        most = max(1, most - 1)  # one column is for the others
+    chosen = sorted(totals, key=lambda name: (-totals[name], name))[:most]
     order = {replica.id: place for place, replica in enumerate(snapshot.replicas)}
     return sorted(chosen, key=lambda name: order.get(name, -1)), len(totals) - len(chosen)
 
 
-def room_for(width: int) -> int:
+def room_for(width: int, snapshot: Snapshot) -> int:
     """How many replicas have room for a column."""
-    fixed = 1 + _NAME + GAP + _ASKED + GAP + _WAIT + GAP + _LAST + GAP
-    return max(1, (width - fixed) // (_CELL + GAP))
+    return max(1, (width - _fixed_width(snapshot)) // (_cell_width(snapshot) + GAP))
+
+
+def needed_width(snapshot: Snapshot) -> int:
+    """How wide the matrix is with a column for every replica that served something."""
+    replicas = len({cell.replica for cell in snapshot.routing})
+    return _fixed_width(snapshot) + replicas * (_cell_width(snapshot) + GAP)
+
+
+def _fixed_width(snapshot: Snapshot) -> int:
+    name = widest((queue.capability for queue in snapshot.queues), _NAME, _MOST_NAME)
+    failed = any(queue.failed + queue.rejected for queue in snapshot.queues)
+    return 2 + name + GAP + _ASKED + GAP + _WAIT + (GAP + _LAST if failed else 0)
+
+
+def _cell_width(snapshot: Snapshot) -> int:
+    texts = (f"{cell.started} ~{cell.delegated}" for cell in snapshot.routing if cell.delegated)
+    return widest((*texts, *(cell.replica for cell in snapshot.routing)), _CELL, _MOST_CELL)
 
 
 def matrix(snapshot: Snapshot, replicas: Sequence[str]) -> list[MatrixRow]:
@@ -89,20 +108,26 @@ def total_row(rows: Sequence[MatrixRow]) -> MatrixRow:
     )
 
 
-def columns(replicas: Sequence[str], more: int, look: Look) -> tuple[Column, ...]:
-    """One column for each replica that served something."""
+def columns(
+    snapshot: Snapshot, replicas: Sequence[str], more: int, look: Look
+) -> tuple[Column, ...]:
+    """One column for each replica that served something; failures where there are any."""
+    name = widest((queue.capability for queue in snapshot.queues), _NAME, _MOST_NAME)
+    cell = _cell_width(snapshot)
+    any_failed = any(queue.failed + queue.rejected for queue in snapshot.queues)
     served = [
-        Column(f"@{name}", look.glyphs.text(name), _CELL, "right", priority=80 - place)
-        for place, name in enumerate(replicas)
+        Column(f"@{replica}", look.glyphs.text(replica), cell, "right", priority=80 - place)
+        for place, replica in enumerate(replicas)
     ]
-    others = [Column("others", f"+{more}", _CELL, "right", priority=20)] if more else []
+    others = [Column("others", f"+{more}", cell, "right", priority=20)] if more else []
+    failed = [Column("failed", "failed", _LAST, "right", priority=90)]
     return (
-        Column("cap", "asked for", _NAME, priority=100, flex=True, most=24),
+        Column("cap", "asked for", name, priority=100),
         Column("asked", "asked", _ASKED, "right", priority=99),
         Column("wait", "wait", _WAIT, "right", priority=95),
         *served,
         *others,
-        Column("failed", "failed", _LAST, "right", priority=90),
+        *(failed if any_failed else []),
     )
 
 

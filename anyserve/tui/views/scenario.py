@@ -126,10 +126,7 @@ def _phases(frame: Frame, width: int, length_s: float, look: Look) -> Line:
             role = "phase-past"
         elif now_s is not None and now_s >= start_s:
             role = "phase-now"
-        if look.glyphs.ascii:
-            text = f"|{name}"
-        else:
-            text = f" {name}"
+        text = f"|{name}" if look.glyphs.ascii else f" {name}"
         size = max(0, end - max(start, at))
         gap = 1 if size > _FINE and end < width else 0
         spans.extend(fit((Span(text, role),), size - gap))

@@ -20,7 +20,7 @@ from anyserve.tui.numbers import short_id
 from anyserve.tui.spans import EMPTY, Line, Span, clip, fit, line, width_of
 from anyserve.tui.views.look import Look
 from anyserve.tui.widgets.charts import bar_at
-from anyserve.tui.widgets.columns import Column
+from anyserve.tui.widgets.columns import Column, widest
 
 _HOP, _NAME, _WHERE_MOST, _GAP = 4, 16, 22, 2
 _LEAST_BAR_SHARE = 0.4
@@ -217,7 +217,7 @@ def _decision(decision: Decision, hops: Mapping[int, int], width: int, look: Loo
         )
     for reason, count in decision.excluded:
         words = glyphs.text(reason.replace("_", " "))
-        lines.append(line((f"   {glyphs.bad} ", "faint"), (f"{count} not: {words}", "dim")))
+        lines.append(line((f"   {glyphs.bad} ", "faint"), (f"{count} {words}", "dim")))
     return lines
 
 
@@ -245,13 +245,16 @@ def _comeback(back: Comeback, look: Look) -> list[Line]:
 
 # --- messages ----------------------------------------------------------------------------------
 
-COLUMNS: tuple[Column, ...] = (
-    Column("t", "t", 9, "right", priority=80),
-    Column("from", "from", 9, priority=95, flex=True, most=18),
-    Column("to", "to", 9, priority=94, flex=True, most=20),
-    Column("message", "message", 13, priority=100),
-    Column("summary", "summary", 16, priority=70, flex=True),
-)
+
+def said_columns(said: Sequence[Said]) -> tuple[Column, ...]:
+    """As wide as the names need; what is left goes to the summary."""
+    return (
+        Column("t", "t", 9, "right", priority=80),
+        Column("from", "from", widest((one.sender for one in said), 6, 18), priority=95),
+        Column("to", "to", widest((one.to for one in said), 6, 18), priority=94),
+        Column("message", "message", 13, priority=100),
+        Column("summary", "summary", 16, priority=70, flex=True),
+    )
 
 
 def said_cells(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from rich.cells import cell_len
 
 GAP = 2
 
@@ -11,7 +13,7 @@ GAP = 2
 @dataclass(frozen=True, slots=True)
 class Column:
     """`width` cells at least. Where the screen is too narrow the lowest `priority` goes first;
-    what is left over goes to `flex` columns, up to `most`. `sort`: it can be sorted by."""
+    what is left over goes to `flex` columns, up to `most`."""
 
     key: str
     title: str
@@ -20,7 +22,11 @@ class Column:
     priority: int = 50
     flex: bool = False
     most: int = 1000
-    sort: bool = False
+
+
+def widest(texts: Iterable[str], least: int, most: int) -> int:
+    """A width that every text fits into, between these bounds."""
+    return min(max([least, *(cell_len(text) for text in texts)]), most)
 
 
 def fit_columns(columns: Sequence[Column], width: int) -> list[tuple[Column, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.segment import Segment
 from rich.style import Style
+from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from anyserve.tui.palette import Palette
@@ -21,3 +22,21 @@ def to_strip(
     if missing > 0:
         segments.append(Segment(" " * missing, under))
     return Strip(segments, width)
+
+
+class StyledView(ScrollView):
+    """A scroll view that knows its own style without asking all its ancestors for each line."""
+
+    _base: Style | None = None
+
+    @property
+    def base_style(self) -> Style:
+        """What lies under everything that is drawn here."""
+        if self._base is None:
+            self._base = self.rich_style
+        return self._base
+
+    def notify_style_update(self) -> None:
+        """The style sheet, the focus or the theme changed."""
+        self._base = None
+        super().notify_style_update()

@@ -13,14 +13,13 @@ from typing import Any, Generic, TypeVar
 from textual import events
 from textual.geometry import Size
 from textual.message import Message
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from anyserve.tui.glyphs import Glyphs
 from anyserve.tui.palette import Palette
 from anyserve.tui.spans import EMPTY, Line, Span, fit
 from anyserve.tui.widgets.columns import GAP, Column, fit_columns
-from anyserve.tui.widgets.drawing import to_strip
+from anyserve.tui.widgets.drawing import StyledView, to_strip
 
 T = TypeVar("T")
 Cells = Mapping[str, Line]
@@ -30,7 +29,7 @@ Render = Callable[[T, Mapping[str, int]], Cells]
 """Makes a row's cells; gets the width of each column that is shown."""
 
 
-class LiveGrid(ScrollView, Generic[T]):
+class LiveGrid(StyledView, Generic[T]):
     """Rows of `T`. The cursor is on a key, not on a place: rows may move under it."""
 
     DEFAULT_CSS = """
@@ -70,6 +69,8 @@ class LiveGrid(ScrollView, Generic[T]):
         self._cursor: str | None = None
         self._cursor_place = 0
         self._drawn: dict[int, tuple[Any, ...]] = {}
+        self._strips: dict[int, tuple[tuple[Any, ...], Strip]] = {}
+        """The rows as they were drawn last, with the cells that they were drawn from."""
         self._layout_for: tuple[int, tuple[Column, ...]] | None = None
         self._widths: list[tuple[Column, int]] = []
         self.follow = False
@@ -108,18 +109,18 @@ class LiveGrid(ScrollView, Generic[T]):
         """Other columns."""
         if tuple(columns) != self.columns:
             self.columns = tuple(columns)
-            self._drawn.clear()
+            self._forget()
             self.refresh()
 
     def use(self, palette: Palette) -> None:
         """Another theme."""
-        self._palette = palette
-        self._drawn.clear()
+        self._palette, self._base = palette, None
+        self._forget()
         self.refresh()
 
     def redraw(self) -> None:
         """Paint everything again: what the rows are made with has changed."""
-        self._drawn.clear()
+        self._forget()
         self.refresh()
 
     # --- the cursor ----------------------------------------------------------------------------
@@ -152,8 +153,8 @@ class LiveGrid(ScrollView, Generic[T]):
         before = self._cursor_place
         self._cursor, self._cursor_place = self._key(self._items[place]), place
         self._scroll_to_cursor()
-        self._refresh_row(before)
-        self._refresh_row(place)
+        self._redraw_row(before)
+        self._redraw_row(place)
 
     def _keep_cursor(self) -> None:
         """Rows changed: stay on the key; where it is gone, on the place."""
@@ -185,6 +186,7 @@ class LiveGrid(ScrollView, Generic[T]):
         wanted = (width, self.columns)
         if self._layout_for != wanted:
             self._layout_for = wanted
+            self._forget()
             self._widths = fit_columns(self.columns, width - 1)
         return self._widths
 
@@ -202,12 +204,13 @@ class LiveGrid(ScrollView, Generic[T]):
             return
         top, height = self.scroll_offset.y, self.scrollable_content_region.height
         if not self._items:
-            self._drawn.clear()
+            self._forget()
             self.refresh()
             return
         bottom = min(len(self._items), top + height - 1)
         for place in [place for place in self._drawn if not top <= place < bottom]:
             del self._drawn[place]
+            self._strips.pop(place, None)
             self._refresh_row(place)
         for place in range(top, bottom):
             cells = self._cells(place)
@@ -218,19 +221,34 @@ class LiveGrid(ScrollView, Generic[T]):
     def _refresh_row(self, place: int) -> None:
         self.refresh_line(place + 1)
 
+    def _redraw_row(self, place: int) -> None:
+        self._drawn.pop(place, None)
+        self._refresh_row(place)
+
     def render_line(self, y: int) -> Strip:
         """Textual asks for a line of the visible part; the top one is always the header."""
         width = self.scrollable_content_region.width
         if y == 0:
-            return to_strip(self._header(width), width, self._palette, self.rich_style)
+            return to_strip(self._header(width), width, self._palette, self.base_style)
         if not self._items:
             spans = self.empty[y - 1] if y - 1 < len(self.empty) else EMPTY
-            return to_strip((Span(" "), *spans), width, self._palette, self.rich_style)
+            return to_strip((Span(" "), *spans), width, self._palette, self.base_style)
         place = y - 1 + self.scroll_offset.y
         if place >= len(self._items):
-            return Strip.blank(width, self.rich_style)
-        cells = self._drawn[place] = self._cells(place)
-        return self._strip(cells, width)
+            return Strip.blank(width, self.base_style)
+        self._layout_columns(width)
+        cells = self._drawn.get(place)
+        if cells is None:
+            cells = self._drawn[place] = self._cells(place)
+        drawn = self._strips.get(place)
+        if drawn is None or drawn[0] != cells or drawn[1].cell_length != width:
+            drawn = self._strips[place] = (cells, self._strip(cells, width))
+        return drawn[1]
+
+    def _forget(self) -> None:
+        """Nothing that was drawn counts any more."""
+        self._drawn.clear()
+        self._strips.clear()
 
     def _strip(self, cells: tuple[Any, ...], width: int) -> Strip:
         on_cursor, focused, *texts = cells
@@ -243,7 +261,7 @@ class LiveGrid(ScrollView, Generic[T]):
         row = None
         if on_cursor:
             row = self._palette.cursor if focused else self._palette.cursor_idle
-        return to_strip(tuple(spans), width, self._palette, self.rich_style, row)
+        return to_strip(tuple(spans), width, self._palette, self.base_style, row)
 
     def _header(self, width: int) -> Line:
         spans: list[Span] = [Span(" ")]
@@ -262,7 +280,7 @@ class LiveGrid(ScrollView, Generic[T]):
 
     def on_resize(self) -> None:
         """The terminal, or the panel, has another size: keep the cursor in sight."""
-        self._drawn.clear()
+        self._forget()
         self._resize_content()
         if self._items:
             self._scroll_to_cursor()

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from textual.geometry import Size
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from anyserve.tui.palette import Palette
 from anyserve.tui.spans import EMPTY, Line
-from anyserve.tui.widgets.drawing import to_strip
+from anyserve.tui.widgets.drawing import StyledView, to_strip
 
 
-class LiveLines(ScrollView):
+class LiveLines(StyledView):
     """Shows lines; `show` compares them with those on screen and repaints the others."""
 
     DEFAULT_CSS = """
@@ -50,7 +49,7 @@ class LiveLines(ScrollView):
 
     def use(self, palette: Palette) -> None:
         """Another theme."""
-        self._palette = palette
+        self._palette, self._base = palette, None
         self.refresh()
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
@@ -63,4 +62,4 @@ class LiveLines(ScrollView):
         index = y + self.scroll_offset.y
         spans = self._lines[index] if index < len(self._lines) else EMPTY
         width = self.scrollable_content_region.width
-        return to_strip(spans, width, self._palette, self.rich_style)
+        return to_strip(spans, width, self._palette, self.base_style)

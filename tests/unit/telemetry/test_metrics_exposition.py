@@ -176,6 +176,15 @@ def test_repeated_events_change_nothing(teller: Storyteller) -> None:
     assert Scrape(folded([*teller.envelopes, *teller.envelopes])).text == once
 
 
+def test_what_was_said_before_we_listened_is_not_missing(teller: Storyteller) -> None:
+    told = teller.envelopes
+    late = [one for one in told if one.source != "scheduler" or one.seq > 2]
+    assert folded(late).missing == 0
+
+    hole = [one for one in told if (one.source, one.seq) != ("scheduler", 2)]
+    assert folded(hole).missing == 1
+
+
 def test_an_empty_cluster_has_metrics_too() -> None:
     scrape = Scrape(ClusterMetrics())
 

@@ -7,12 +7,12 @@ from typing import Any, Final
 
 import msgspec
 
-from anyserve import __version__
 from anyserve.runtime.ingress.front import Front
 from anyserve.runtime.ingress.http.errors import ErrorBody
 from anyserve.runtime.ingress.http.exchange import Exchange
 from anyserve.runtime.ingress.http.probes import Health
 from anyserve.runtime.ingress.openai.wire import ChatRequest, CompletionRequest, EmbeddingRequest
+from anyserve.version import __version__
 
 _JSON: Final = "application/json"
 _REF: Final = "#/components/schemas/{name}"
