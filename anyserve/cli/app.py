@@ -11,6 +11,7 @@ from typer.main import get_command
 from anyserve.cli.commands import (
     cluster,
     config,
+    control,
     doctor,
     explain,
     export,
@@ -53,7 +54,7 @@ def make_command() -> TyperGroup:
     )
     app.callback(invoke_without_command=True, help=_HELP, epilog=_epilog())(_root)
     for group in (
-        up, sim, send, cluster, watch, trace, tui, runs, export, scenario, models, doctor,
+        up, sim, send, cluster, control, watch, trace, tui, runs, export, scenario, models, doctor,
         explain, config,
     ):  # fmt: skip
         group.register(app)
