@@ -9,16 +9,21 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from anyserve.cli.commands import (
+    calibrate,
     cluster,
     config,
+    control,
     doctor,
     explain,
+    export,
     models,
     nodes,
     runs,
     scenario,
     send,
+    sim,
     trace,
+    tui,
     up,
     watch,
 )
@@ -49,7 +54,10 @@ def make_command() -> TyperGroup:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     app.callback(invoke_without_command=True, help=_HELP, epilog=_epilog())(_root)
-    for group in (up, send, cluster, watch, trace, runs, scenario, models, doctor, explain, config):
+    for group in (
+        up, sim, send, cluster, control, watch, trace, tui, runs, export, scenario, models,
+        calibrate, doctor, explain, config,
+    ):  # fmt: skip
         group.register(app)
     nodes.register(app)
     command = get_command(app)

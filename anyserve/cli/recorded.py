@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from anyserve.cli.finish import finish_run
+from anyserve.cli.finish import finish_run, read_resolved
 from anyserve.cli.session import Session
 from anyserve.cli.up.closing import print_finished, summary_object
 from anyserve.errors import UsageError
@@ -60,7 +60,8 @@ def show_one(session: Session, root: Path, name: str, *, as_json: bool) -> None:
     Raises:
         UsageError: there is no such run, or it recorded nothing.
     """
-    finished = finish_run(open_run(root, name), kind="live")
+    run = open_run(root, name)
+    finished = finish_run(run, kind=read_resolved(run).kind)
     if as_json:
         session.output.json(summary_object(finished))
         return
@@ -68,6 +69,7 @@ def show_one(session: Session, root: Path, name: str, *, as_json: bool) -> None:
     if finished.resolved.command:
         session.diagnostics.say()
         session.diagnostics.say(f"run      {finished.run.path}")
+        session.diagnostics.say(f"report   {finished.run.report}")
         session.diagnostics.say(f"again    {finished.resolved.command}")
 
 

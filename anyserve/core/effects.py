@@ -17,6 +17,8 @@ class Effect(msgspec.Struct, frozen=True, gc=False):
 class Inbox(Enum):
     """Where a message can be sent; the driver makes a topic of it."""
 
+    __hash__ = object.__hash__  # members are single; the inherited one is a call into Python
+
     SCHEDULER = "sched/in"
     SCHEDULER_STATE = "sched/state"
     REPLICA = "replica/{}/in"
@@ -91,7 +93,11 @@ class OutcomeKind(Enum):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How a request ended, and the code and sentence that say why."""
+    """How a request ended, and the code and sentence that say why.
+
+    `finish` joins the reasons of all choices, `finishes` has them by choice. `capability` is the
+    one that served, where an attempt said so.
+    """
 
     kind: OutcomeKind
     code: Code | None = None
@@ -101,6 +107,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     served_by: str | None = None
     attempt: int | None = None
     n_tokens: int = 0
+    finishes: list[str] = []
+    cached_tokens: int | None = None
+    capability: str = ""
+    delegations: int = 0
 
 
 class JournalRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from anyserve.core.messages import Code, Request
@@ -45,10 +47,17 @@ class Offered(Input, frozen=True):
 
 
 class Cancelled(Input, frozen=True):
-    """Origin: the client went away, or the run is being stopped."""
+    """Origin: the client went away, the run is being stopped, or (`DEADLINE_EXCEEDED`) the client's
+    time is up before the deadline of the request itself."""
 
     id: str
     code: Code = Code.CLIENT_CANCELLED
+
+
+class Enough(Input, frozen=True):
+    """Origin: the client has all it wanted (its stop string came); the request is completed."""
+
+    id: str
 
 
 class WorkerReady(Input, frozen=True):
@@ -77,6 +86,8 @@ class Delta(Input, frozen=True):
     choice: int = 0
     tokens: list[int] = []
     data: msgspec.Raw | None = None
+    gaps: Mapping[int, int] = {}
+    """As in `Frame`: for a driver that reports the tokens of several steps together."""
     scheduled_ns: int | None = None
     finish: str | None = None
     done: bool = False

@@ -8,9 +8,14 @@ from typing import TypeVar
 
 from anyserve.errors import ProtocolError
 
+# Members of an enumeration are what they are; the inherited hash is a call into Python, and the
+# tables below are looked at for every message.
+
 
 class TicketState(Enum):
     """A request as the scheduler knows it."""
+
+    __hash__ = object.__hash__
 
     NEW = "new"
     QUEUED = "queued"
@@ -27,6 +32,8 @@ class TicketState(Enum):
 class SlotState(Enum):
     """An attempt as its replica knows it."""
 
+    __hash__ = object.__hash__
+
     NEW = "new"
     WAITING = "waiting"
     """In the entry queue."""
@@ -39,6 +46,8 @@ class SlotState(Enum):
 
 class OriginState(Enum):
     """A request as its origin knows it."""
+
+    __hash__ = object.__hash__
 
     NEW = "new"
     WAITING = "waiting"

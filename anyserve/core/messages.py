@@ -12,6 +12,8 @@ from enum import Enum
 
 import msgspec
 
+from anyserve.core.objects import ObjRef
+
 PROTOCOL_VERSION = 1
 SPOKEN_VERSIONS = (PROTOCOL_VERSION, PROTOCOL_VERSION - 1)
 """Versions that are understood: this one and the one before."""
@@ -64,6 +66,7 @@ class Code(Enum):
     STALE = "stale"
     INVALID = "invalid_request"
     ENGINE_ERROR = "engine_error"
+    HANDLER_ERROR = "handler_error"
     REPLICA_LOST = "replica_lost"
     WORKER_DIED = "worker_died"
     POISONED = "poisoned"
@@ -127,6 +130,10 @@ class Request(Record, frozen=True):
     first_epoch: int = 0
     affinity: str | None = None
     resume_ids: list[int] = []
+    parent: str = ""
+    """The request whose handler asked for this one; empty for a client's own."""
+    depth: int = 0
+    """How many handlers stand between the client and this request."""
     body: msgspec.Raw = msgspec.Raw(b"{}")
 
     @property
@@ -135,12 +142,22 @@ class Request(Record, frozen=True):
         return self.id.partition("/")[0]
 
 
+NO_DATA = msgspec.Raw(b"null")
+"""`Raw | None` would decode as None only."""
+
+
 class Body(Record, frozen=True):
-    """What the engine reads of a request. `sampling` is the engine's own parameter struct."""
+    """What the worker reads of a request.
+
+    For an engine: `prompt_ids` and `sampling`, the engine's own parameter struct. For a handler
+    (task `handle`): `payload`, any JSON, or `payload_ref`, the object that holds it.
+    """
 
     prompt_ids: list[int] = []
     task: str = "generate"
     sampling: msgspec.Raw = msgspec.Raw(b"{}")
+    payload: msgspec.Raw = NO_DATA
+    payload_ref: ObjRef | None = None
 
 
 class Limits(Record, frozen=True):
@@ -448,17 +465,14 @@ class End(Record, frozen=True):
     cached_tokens: int | None = None
 
 
-NO_DATA = msgspec.Raw(b"null")
-"""`Raw | None` would decode as None only."""
-
-
 class Frame(Message, frozen=True, tag="frame"):
-    """Tokens of one choice from one engine step. Key: `(id, attempt, sequence)`; QoS 0.
+    """Tokens of one choice from one engine step or several. Key: `(id, attempt, sequence)`; QoS 0.
 
     `start` is the index of the first token within the choice, counted from the whole answer's
     beginning (an attempt that resumes k tokens starts at k). `data` is for origin and worker only
     (log probabilities, an embedding). The frame with `end` is the last and is repeated until
-    `Settled`.
+    `Settled`. The first one of an attempt says as which `capability` it is served, and after how
+    many `delegations`.
     """
 
     id: str
@@ -471,7 +485,12 @@ class Frame(Message, frozen=True, tag="frame"):
     tokens: list[int] = []
     choice: int = 0
     data: msgspec.Raw = NO_DATA
+    gaps: Mapping[int, int] = {}
+    """Where these tokens are of several steps: how far each came after the one before it, as
+    {upper bound of a bucket in ns: tokens}. Empty: one step made them all."""
     end: End | None = None
+    capability: str = ""
+    delegations: int = 0
 
     @property
     def has_data(self) -> bool:

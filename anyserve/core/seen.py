@@ -71,7 +71,11 @@ class SettledIds:
         life = self._life(origin, incarnation)
         if life is None or below <= life[1]:
             return
-        rest = {number for number in life[2] if number >= below}
+        rest = life[2]
+        if below - life[1] < len(rest):
+            rest.difference_update(range(life[1], below))
+        else:
+            rest = {number for number in rest if number >= below}
         self._lives[origin] = (incarnation, below, rest)
 
     def __contains__(self, request_id: str) -> bool:

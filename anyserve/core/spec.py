@@ -72,7 +72,7 @@ class SchedulerSpec(Spec, frozen=True):
 class EngineSpec(Spec, frozen=True):
     """What a replica's worker runs.
 
-    `kind`: vllm, model, echo (later torch, openai), already resolved from `auto`. `task`: generate
+    `kind`: vllm, model, echo, none (an app alone), already resolved from `auto`. `task`: generate
     or embed. `step_ms` and `prefill_ms_per_token` are for `echo`; `profile` names the step-time
     model of `model`. `gpus` is a count or, below 1, a share of one GPU's memory; 0 is the CPU or,
     with a CUDA build, a share of what others leave (`core.placement`). `options` go to the engine
@@ -94,6 +94,26 @@ class EngineSpec(Spec, frozen=True):
     options: Mapping[str, Any] = {}
 
 
+class AppSpec(Spec, frozen=True):
+    """User code that a replica's worker runs: `name` is `module:attribute`, `serves` are the
+    offered capabilities that its handlers serve; the engine serves the others."""
+
+    name: str
+    serves: tuple[str, ...] = ()
+
+
+class ObjectsSpec(Spec, frozen=True):
+    """The object plane of each host.
+
+    `limit_bytes` bounds all objects on it. `ttl_ms`: how long an object is kept if its maker says
+    nothing. Payloads above `threshold_bytes` travel as references by themselves.
+    """
+
+    limit_bytes: int = 1 << 30
+    ttl_ms: int = 600_000
+    threshold_bytes: int = 256 << 10
+
+
 class ReplicaSpec(Spec, frozen=True):
     """One replica. `concurrency` slots, `prefetch` assignments held beyond them, and
     `entry_queue` requests that entered here may wait."""
@@ -105,6 +125,7 @@ class ReplicaSpec(Spec, frozen=True):
     prefetch: int = 0
     entry_queue: int = 64
     group: str = ""
+    app: AppSpec | None = None
 
 
 class BrokerSpec(Spec, frozen=True):
@@ -113,8 +134,60 @@ class BrokerSpec(Spec, frozen=True):
     url: str | None = None
 
 
+class ModelRoute(Spec, frozen=True):
+    """What a model name of the front door stands for."""
+
+    capability: str
+    attributes: Mapping[str, str] = {}
+
+
+class IngressLimits(Spec, frozen=True):
+    """What the front door takes from clients, so that none of them can hurt the others.
+
+    `open_requests` of this ingress may be without an outcome; `unread_frames` of one stream may
+    wait for its reader; a client that reads nothing for `stall_ms` is cut off. Headers must be
+    there within `header_ms`, the body within `body_ms`, an idle connection lives `idle_ms`.
+    """
+
+    body_bytes: int = 4 * 2**20
+    header_bytes: int = 32 * 2**10
+    connections: int = 2048
+    open_requests: int = 4096
+    unread_frames: int = 4096
+    header_ms: int = 10_000
+    body_ms: int = 30_000
+    idle_ms: int = 75_000
+    stall_ms: int = 30_000
+
+
+class IngressSpec(Spec, frozen=True):
+    """The front doors. A port is None (closed), 0 (a free one) or a number.
+
+    `replica_http_port` and `replica_grpc_port` open the same doors in every replica's process,
+    counted up from that number in the order of the replicas. `models` maps model names;
+    `generate` and `embed` are the capabilities of requests that name none. API keys are read from
+    the environment variable `api_keys_env` or the file `api_keys_file`, one a line; none: open.
+    """
+
+    host: str = "127.0.0.1"
+    http_port: int | None = 8000
+    grpc_port: int | None = None
+    replica_http_port: int | None = None
+    replica_grpc_port: int | None = None
+    models: Mapping[str, ModelRoute] = {}
+    generate: str | None = None
+    embed: str | None = None
+    timeout_ms: int | None = None
+    api_keys_env: str | None = None
+    api_keys_file: str | None = None
+    tls_certificate: str | None = None
+    tls_key: str | None = None
+    drain_ms: int = 20_000
+    limits: IngressLimits = IngressLimits()
+
+
 class ClusterSpec(Spec, frozen=True):
-    """The whole cluster."""
+    """The whole cluster. `ingress` None: no front door is opened."""
 
     name: str
     capabilities: tuple[CapabilitySpec, ...]
@@ -123,7 +196,40 @@ class ClusterSpec(Spec, frozen=True):
     delegation: DelegationSpec = DelegationSpec()
     scheduler: SchedulerSpec = SchedulerSpec()
     broker: BrokerSpec = BrokerSpec()
+    objects: ObjectsSpec = ObjectsSpec()
+    call_depth: int = 4
+    """How deep calls of handlers may nest: 4 means that a client's request may lead to a call of a
+    call of a call of a call."""
     request_lifetime_ms: int = 600_000
+    ingress: IngressSpec | None = None
+
+
+class NetworkSpec(Spec, frozen=True):
+    """What the simulator takes for the way between two processes, broker included.
+
+    A message takes `latency_ns` and an exponential draw of mean `jitter_ns`; `drop` and `duplicate`
+    are shares, 0..1. Messages from one sender to one receiver keep their order unless `reorder`.
+    """
+
+    latency_ns: int = 500_000
+    jitter_ns: int = 0
+    drop: float = 0.0
+    duplicate: float = 0.0
+    reorder: bool = False
+
+
+class SimSpec(Spec, frozen=True):
+    """What only a simulation needs to be told; live, these things are as they are.
+
+    `scheduler_ns`: the scheduler's processor time per message, in which it hears no other one.
+    `boot_ns`: from the start of a process until it is connected. `load_ns`: from the start of a
+    worker until its engine is ready, where its profile does not say.
+    """
+
+    network: NetworkSpec = NetworkSpec()
+    scheduler_ns: int = 0
+    boot_ns: int = 1_000_000_000
+    load_ns: int = 0
 
 
 class Expectation(Spec, frozen=True):

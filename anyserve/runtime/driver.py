@@ -148,7 +148,7 @@ class Driver:
             self._timer.cancel()
         self._machine = None
         self._outbox.flush()
-        self.events.flush()
+        self.events.close()
         await self.bus.drain(DRAIN_S)
         await self.bus.close()
 
@@ -181,6 +181,7 @@ class Driver:
             _LOG.warning("%d with impossible names, now a %s on %s", self._unsound, kind, topic)
 
     def _on_connection(self, up: bool, connection: int) -> None:  # noqa: FBT001 - the bus calls it so
+        self.events.on_connection(up=up)
         if self._machine is None:
             return
         self.feed(BusUp(connection=connection) if up else BusDown())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from anyserve.core.events import (
@@ -26,23 +27,38 @@ from anyserve.core.events import (
     ReplicaChanged,
     ReplicaLoad,
     RequestDelegated,
+    RequestFirstToken,
     RequestOffered,
     RequestOutcome,
     RequestQueued,
     RequestReentered,
+    RequestRejected,
     RequestRouted,
+    RequestSubmitted,
     RunEnded,
     RunStarted,
     SchedulerLoad,
     SchedulerStarted,
+    StreamThinned,
+    TrafficRate,
     WorkerChanged,
 )
 from anyserve.errors import AnyServeError
 from anyserve.telemetry.gaps import GapCounter
 from anyserve.telemetry.notices import notice
 from anyserve.telemetry.reducer_snapshot import take_snapshot
-from anyserve.telemetry.reducer_state import Ledger, Memory, ReplicaCondition, RequestState
+from anyserve.telemetry.reducer_state import (
+    OTHER_CAPABILITIES,
+    Ledger,
+    Memory,
+    ReplicaCondition,
+    RequestState,
+)
+from anyserve.telemetry.reducer_sums import fold_thinned
 from anyserve.telemetry.replica_names import ReplicaNames
+from anyserve.telemetry.series import Series
+from anyserve.telemetry.stats import NS_PER_MS
+from anyserve.telemetry.sums import REENTRY_COUNTS
 from anyserve.telemetry.trace import Trace, build_trace
 from anyserve.telemetry.views import (
     FaultView,
@@ -57,11 +73,25 @@ _NS_PER_S = 1_000_000_000
 
 
 class Reducer:
-    """Folds envelopes into the state of a cluster. Repeated envelopes count once."""
+    """Folds envelopes into the state of a cluster. Repeated envelopes count once.
 
-    def __init__(self, memory: Memory | None = None) -> None:
+    `on_settled` is told each request whose offer and outcome have both been seen, once.
+    """
+
+    def __init__(
+        self,
+        memory: Memory | None = None,
+        *,
+        on_settled: Callable[[RequestState], None] | None = None,
+    ) -> None:
         self.memory = Memory() if memory is None else memory
         self.gaps = GapCounter()
+        self.one_in = 1
+        """One request in so many is told; of the others there are only sums."""
+        self.untold = 0
+        """Requests in flight that are not told."""
+        self.unheard = 0
+        """Events that the thinner of the stream missed itself."""
         self.now_ns = 0
         self.run: RunView | None = None
         self.epoch: int | None = None
@@ -69,6 +99,8 @@ class Reducer:
         self.counts: Counter[str] = Counter()
         self.by_code: Counter[str] = Counter()
         self.by_capability: dict[str, Counter[str]] = {}
+        self.delegations: Counter[tuple[str, str, str]] = Counter()
+        """By (capability at the hand-back, rung the scheduler chose, reason)."""
         self.queues: dict[str, int] = {}
         self.routing: dict[tuple[str, str], list[int]] = {}
         self.requests: OrderedDict[str, RequestState] = OrderedDict()
@@ -82,14 +114,16 @@ class Reducer:
         self.seconds: OrderedDict[int, list[int]] = OrderedDict()
         self.ttfts_ms: deque[float] = deque(maxlen=self.memory.samples)
         self.e2es_ms: deque[float] = deque(maxlen=self.memory.samples)
+        self._on_settled = on_settled
+        self.series = Series()
         self._boot: str | None = None
         self._names = ReplicaNames()
         self._handlers = self._table()
 
-    def apply(self, envelope: Envelope) -> None:
-        """Fold one envelope in."""
+    def apply(self, envelope: Envelope) -> bool:
+        """Fold one envelope in; False where it was a repeated one."""
         if not self.gaps.add(envelope.source, envelope.incarnation, envelope.seq):
-            return
+            return False
         self.counts["events"] += 1
         at_ns = self._at(envelope)
         handler = self._handlers.get(type(envelope.event))
@@ -97,7 +131,9 @@ class Reducer:
             handler(at_ns, envelope, envelope.event)
         said = notice(envelope.event)
         if said is not None:
-            self.notices.append(NoticeView(at_ns, said[0], envelope.source, said[1]))
+            kind = str(envelope.event.__struct_config__.tag)
+            self.notices.append(NoticeView(at_ns, said[0], envelope.source, said[1], kind))
+        return True
 
     def apply_all(self, envelopes: Iterable[Envelope]) -> None:
         """Fold many envelopes in."""
@@ -123,9 +159,25 @@ class Reducer:
             )
         return build_trace(request.events, request_id)
 
+    def find(self, request_id: str) -> RequestState | None:
+        """What is known of a request; None where it is not, or no longer, remembered."""
+        return (
+            self.requests.get(request_id)
+            or self.settled.get(request_id)
+            or self.unoffered.get(request_id)
+        )
+
+    def events_of(self, request_id: str) -> tuple[Envelope, ...]:
+        """What was said of a request in flight or among the recent ones; empty where unknown."""
+        request = self.requests.get(request_id) or self.settled.get(request_id)
+        return () if request is None else tuple(request.events)
+
     def _table(self) -> dict[type, Callable[[int, Envelope, Any], None]]:
         return {
             RequestOffered: self._offered,
+            RequestSubmitted: self._remembered,
+            RequestRejected: self._remembered,
+            RequestFirstToken: self._remembered,
             RequestQueued: self._queued,
             RequestRouted: self._routed,
             RequestDelegated: self._delegated,
@@ -147,6 +199,8 @@ class Reducer:
             RunEnded: self._run_ended,
             PhaseStarted: self._phase,
             FaultInjected: self._fault,
+            TrafficRate: self._traffic_rate,
+            StreamThinned: self._thinned,
         }
 
     def _at(self, envelope: Envelope) -> int:
@@ -163,21 +217,29 @@ class Reducer:
     # --- requests ------------------------------------------------------------------------------
 
     def _request(self, request_id: str, envelope: Envelope) -> RequestState:
-        request = self.requests.get(request_id) or self.settled.get(request_id)
-        if request is None:
-            request = self.unoffered.get(request_id)
+        request = self.find(request_id)
         if request is None:
             request = self.unoffered[request_id] = RequestState(request_id)
             if len(self.unoffered) > self.memory.unoffered:
                 self.unoffered.popitem(last=False)
+        request.seen = None
         if len(request.events) < self.memory.events_per_request:
             request.events.append(envelope)
         return request
 
-    def _capability(self, name: str | None) -> Counter[str]:
-        return self.by_capability.setdefault(name or "?", Counter())
+    def _remembered(self, _at_ns: int, envelope: Envelope, event: Any) -> None:
+        """It changes no view, but the request's trace needs it."""
+        self._request(event.id, envelope)
 
-    def _second(self, at_ns: int) -> list[int]:
+    def capability(self, name: str | None) -> Counter[str]:
+        """Clients choose names: beyond the bound new ones are counted together."""
+        name = name or "?"
+        if name not in self.by_capability and len(self.by_capability) >= self.memory.capabilities:
+            name = OTHER_CAPABILITIES
+        return self.by_capability.setdefault(name, Counter())
+
+    def second(self, at_ns: int) -> list[int]:
+        """What was offered, completed, and put out as tokens in this second of the clock."""
         second = at_ns // _NS_PER_S
         counts = self.seconds.get(second)
         if counts is None:
@@ -195,8 +257,11 @@ class Reducer:
         request.intended_ns, request.offered_ns = event.intended_ns, at_ns
         self.counts["offered"] += 1
         self.counts["prompt_tokens"] += event.prompt_tokens
-        self._capability(event.capability)["offered"] += 1
-        self._second(at_ns)[0] += 1
+        self.capability(event.capability)["offered"] += 1
+        self.second(at_ns)[0] += 1
+        self.series.offer(at_ns)
+        if request.stage is Stage.OFFERED:
+            request.stage_ns = at_ns
         for attempt, (replica, delegated) in request.started.items():
             self._count_start(request, attempt, replica, delegated=delegated)
         self.unoffered.pop(event.id, None)
@@ -208,18 +273,20 @@ class Reducer:
             self.requests.popitem(last=False)
             self.counts["forgotten"] += 1
 
-    def _queued(self, _at_ns: int, envelope: Envelope, event: RequestQueued) -> None:
+    def _queued(self, at_ns: int, envelope: Envelope, event: RequestQueued) -> None:
         request = self._request(event.id, envelope)
+        request.join(at_ns, event.depth)
         if request.stage is Stage.OFFERED or (
             request.stage is not Stage.SETTLED and request.attempt <= request.over
         ):
-            request.stage = Stage.QUEUED
+            request.enter(Stage.QUEUED, at_ns)
             request.capability = event.capability
 
-    def _routed(self, _at_ns: int, envelope: Envelope, event: RequestRouted) -> None:
+    def _routed(self, at_ns: int, envelope: Envelope, event: RequestRouted) -> None:
         request = self._request(event.id, envelope)
         request.routed[event.attempt] = (event.replica, event.capability)
-        request.move(Stage.BOUND, event.attempt, event.replica, event.capability)
+        request.routed_ns[event.attempt] = at_ns
+        request.move(at_ns, Stage.BOUND, event.attempt, event.replica, event.capability)
         for entry in request.ledger:
             _complete(entry, request)
 
@@ -230,9 +297,10 @@ class Reducer:
         self.counts["delegated_requests"] += not request.delegated
         request.delegated[event.attempt] = event
         self.counts["delegations"] += 1
-        self._capability(event.from_capability)["delegated"] += 1
-        self._replica(event.replica).counts["delegated_out"] += 1
-        request.give_back(event.attempt, event.replica)
+        self.delegations[event.from_capability, event.to_capability, event.reason] += 1
+        self.capability(event.from_capability)["delegated"] += 1
+        self.replica(event.replica).counts["delegated_out"] += 1
+        request.give_back(at_ns, event.attempt, event.replica)
         for attempt, (replica, delegated) in list(request.started.items()):
             if attempt > event.attempt and not delegated:
                 request.started[attempt] = (replica, True)
@@ -255,8 +323,8 @@ class Reducer:
     def _reentered(self, at_ns: int, envelope: Envelope, event: RequestReentered) -> None:
         request = self._request(event.id, envelope)
         replica = event.replica or request.routed.get(event.attempt, (request.replica or "?",))[0]
-        request.give_back(event.attempt, replica)
-        self.counts[_REENTRY_COUNTS.get(event.kind, event.kind)] += 1
+        request.give_back(at_ns, event.attempt, replica)
+        self.counts[REENTRY_COUNTS.get(event.kind, event.kind)] += 1
         if event.kind == "lost":
             request.recoveries += 1
             if replica in self.replicas:
@@ -281,20 +349,22 @@ class Reducer:
         self.ledger.append(entry)
         _complete(entry, request)
 
-    def _admitted(self, _at_ns: int, envelope: Envelope, event: AttemptAdmitted) -> None:
+    def _admitted(self, at_ns: int, envelope: Envelope, event: AttemptAdmitted) -> None:
         request = self._request(event.id, envelope)
         replica = self._names.of(envelope.source)
-        request.move(Stage.BOUND, event.attempt, replica, event.capability)
+        request.move(at_ns, Stage.BOUND, event.attempt, replica, event.capability)
+        if event.position:
+            request.join(at_ns, event.position)
 
-    def _started(self, _at_ns: int, envelope: Envelope, event: AttemptStarted) -> None:
+    def _started(self, at_ns: int, envelope: Envelope, event: AttemptStarted) -> None:
         request = self._request(event.id, envelope)
         replica = request.routed.get(event.attempt, (self._names.of(envelope.source),))[0]
-        request.move(Stage.RUNNING, event.attempt, replica, event.capability)
+        request.move(at_ns, Stage.RUNNING, event.attempt, replica, event.capability)
         if event.attempt in request.started:
             return
         delegated = any(attempt < event.attempt for attempt in request.delegated)
         request.started[event.attempt] = (replica, delegated)
-        self._replica(replica).counts["started"] += 1
+        self.replica(replica).counts["started"] += 1
         if request.asked is not None:
             self._count_start(request, event.attempt, replica, delegated=delegated)
 
@@ -309,33 +379,38 @@ class Reducer:
     def _count_delegated_in(self, request: RequestState, replica: str) -> None:
         if request.asked is not None:
             self._cell(request, replica)[1] += 1
-            self._replica(replica).counts["delegated_in"] += 1
+            self.replica(replica).counts["delegated_in"] += 1
 
     def _cell(self, request: RequestState, replica: str) -> list[int]:
         return self.routing.setdefault((request.asked or "?", replica), [0, 0])
 
-    def _first_token(self, _at_ns: int, envelope: Envelope, event: AttemptFirstToken) -> None:
+    def _first_token(self, at_ns: int, envelope: Envelope, event: AttemptFirstToken) -> None:
         request = self._request(event.id, envelope)
         replica = request.routed.get(event.attempt, (self._names.of(envelope.source),))[0]
-        request.move(Stage.STREAMING, event.attempt, replica, None)
+        request.move(at_ns, Stage.STREAMING, event.attempt, replica, None)
 
-    def _handed_back(self, _at_ns: int, envelope: Envelope, event: AttemptHandedBack) -> None:
-        replica = self._names.of(envelope.source)
-        self._request(event.id, envelope).give_back(event.attempt, replica)
+    def _handed_back(self, at_ns: int, envelope: Envelope, event: AttemptHandedBack) -> None:
+        request = self._request(event.id, envelope)
+        request.back_ns[event.attempt] = at_ns
+        request.give_back(at_ns, event.attempt, self._names.of(envelope.source))
+        for entry in request.ledger:
+            _complete(entry, request)
 
     def _ended(self, _at_ns: int, envelope: Envelope, event: AttemptEnded) -> None:
         request = self._request(event.id, envelope)
         replica = request.routed.get(event.attempt, (self._names.of(envelope.source),))[0]
         status = "completed" if event.status == "completed" else "failed"
         if event.status != "cancelled":
-            self._replica(replica).counts[status] += 1
+            self.replica(replica).counts[status] += 1
+        if event.status == "completed":
+            self.replica(replica).times.append(event.times)
 
     def _outcome(self, at_ns: int, envelope: Envelope, event: RequestOutcome) -> None:
         request = self._request(event.id, envelope)
         if request.outcome is not None:
             return
         request.outcome = event
-        request.stage = Stage.SETTLED
+        request.enter(Stage.SETTLED, at_ns)
         if request.offered_ns is not None:
             self._settle(at_ns, request, event)
 
@@ -346,16 +421,20 @@ class Reducer:
             self.settled.popitem(last=False)
         self.counts[outcome.outcome] += 1
         self.counts["output_tokens"] += outcome.n_tokens
-        self._capability(request.asked)[outcome.outcome] += 1
+        self.capability(request.asked)[outcome.outcome] += 1
         if outcome.code is not None:
             self.by_code[outcome.code] += 1
-        second = self._second(at_ns)
+        second = self.second(at_ns)
         second[1] += outcome.outcome == "completed"
+        if outcome.outcome == "completed":
+            self.series.complete(at_ns)
         second[2] += outcome.n_tokens
         for entry in request.ledger:
             _complete(entry, request)
         if outcome.outcome == "completed":
             self._sample(request)
+        if self._on_settled is not None:
+            self._on_settled(request)
 
     def _sample(self, request: RequestState) -> None:
         assert request.outcome is not None
@@ -364,11 +443,12 @@ class Reducer:
         if request.ttft_ms is not None:
             self.ttfts_ms.append(request.ttft_ms)
             if request.outcome.served_by is not None:
-                self._replica(request.outcome.served_by).ttfts_ms.append(request.ttft_ms)
+                self.replica(request.outcome.served_by).ttfts_ms.append(request.ttft_ms)
 
     # --- the cluster ---------------------------------------------------------------------------
 
-    def _replica(self, name: str) -> ReplicaCondition:
+    def replica(self, name: str) -> ReplicaCondition:
+        """The replica of this name, known from now on."""
         replica = self.replicas.get(name)
         if replica is None:
             replica = self.replicas[name] = ReplicaCondition(name)
@@ -376,7 +456,11 @@ class Reducer:
 
     def _replica_changed(self, at_ns: int, envelope: Envelope, event: ReplicaChanged) -> None:
         self._names.learn(envelope)
-        replica = self._replica(event.replica)
+        self.learn_replica(at_ns, event)
+
+    def learn_replica(self, at_ns: int, event: ReplicaChanged) -> None:
+        """What a replica is. Public, because its registration says the same to who comes late."""
+        replica = self.replica(event.replica)
         if event.incarnation < replica.incarnation:
             return
         replica.state, replica.incarnation = event.state, event.incarnation
@@ -391,11 +475,11 @@ class Reducer:
 
     def _replica_load(self, at_ns: int, envelope: Envelope, event: ReplicaLoad) -> None:
         self._names.learn(envelope)
-        self._replica(event.replica).report(at_ns, event.load)
+        self.replica(event.replica).report(at_ns, event.load)
 
     def _worker_changed(self, _at_ns: int, envelope: Envelope, event: WorkerChanged) -> None:
         self._names.learn(envelope)
-        replica = self._replica(event.replica)
+        replica = self.replica(event.replica)
         replica.worker, replica.worker_detail = event.state, event.detail
         replica.worker_pid = event.pid or replica.worker_pid
 
@@ -412,9 +496,13 @@ class Reducer:
     def _bus_trouble(self, _at_ns: int, _envelope: Envelope, event: BusTrouble) -> None:
         self.counts["malformed" if event.kind == "malformed" else "bus_troubles"] += event.count
 
+    def _thinned(self, at_ns: int, _envelope: Envelope, event: StreamThinned) -> None:
+        fold_thinned(self, at_ns, event)
+
     # --- the run -------------------------------------------------------------------------------
 
     def _run_started(self, at_ns: int, _envelope: Envelope, event: RunStarted) -> None:
+        self.series.begin(at_ns)
         self.run = RunView(
             run=event.run,
             scenario=event.scenario,
@@ -427,16 +515,11 @@ class Reducer:
 
     def _run_ended(self, _at_ns: int, _envelope: Envelope, event: RunEnded) -> None:
         if self.run is not None:
-            run = self.run
-            self.run = RunView(
-                run=run.run,
-                scenario=run.scenario,
-                seed=run.seed,
-                planned_requests=run.planned_requests,
-                planned_s=run.planned_s,
-                started_ns=run.started_ns,
-                ended=event.reason,
-            )
+            self.run = replace(self.run, ended=event.reason)
+
+    def _traffic_rate(self, _at_ns: int, _envelope: Envelope, event: TrafficRate) -> None:
+        if self.run is not None:
+            self.run = replace(self.run, rate=event.factor)
 
     def _phase(self, at_ns: int, _envelope: Envelope, event: PhaseStarted) -> None:
         self.phases.append(PhaseView(event.name, at_ns, event.planned_s))
@@ -445,13 +528,12 @@ class Reducer:
         self.faults.append(FaultView(at_ns, event.action, event.target, event.line, event.detail))
 
 
-_REENTRY_COUNTS = {"lost": "recoveries", "refuse": "refusals", "return": "returns"}
-
-
 def _complete(entry: Ledger, request: RequestState) -> None:
     """Fill in what is known by now of where a request went after it came back."""
     later = [attempt for attempt in request.routed if attempt > entry.attempt]
     if later:
         entry.to_replica, entry.to_capability = request.routed[min(later)]
+        back_ns = request.back_ns.get(entry.attempt, entry.at_ns)
+        entry.hop_ms = max(0, request.routed_ns[min(later)] - back_ns) / NS_PER_MS
     if request.outcome is not None:
         entry.outcome, entry.e2e_ms = request.outcome.outcome, request.e2e_ms

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from anyserve.core.events import Envelope, RequestDelegated, RequestOutcome
-from anyserve.core.messages import Load
+from anyserve.core.messages import Load, Times
 from anyserve.telemetry.stats import NS_PER_MS, percentile
 from anyserve.telemetry.views import (
+    EngineTimes,
     LedgerEntry,
     LoadPoint,
     ReplicaView,
@@ -20,6 +21,8 @@ from anyserve.telemetry.views import (
 _RANK = {stage: rank for rank, stage in enumerate(Stage)}
 HISTORY_NS = 60_000_000_000
 REPLICA_SAMPLES = 256
+OTHER_CAPABILITIES = "(other)"
+"""Stands for all capabilities beyond `Memory.capabilities`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,7 @@ class Memory:
     phases: int = 200
     seconds: int = 120
     samples: int = 2048
+    capabilities: int = 1024
 
 
 @dataclass(slots=True)
@@ -55,6 +59,7 @@ class Ledger:
     to_replica: str | None = None
     outcome: str | None = None
     e2e_ms: float | None = None
+    hop_ms: float | None = None
 
     def view(self) -> LedgerEntry:
         """As others see it."""
@@ -70,6 +75,7 @@ class Ledger:
             to_replica=self.to_replica,
             outcome=self.outcome,
             e2e_ms=self.e2e_ms,
+            hop_ms=self.hop_ms,
         )
 
 
@@ -96,29 +102,48 @@ class RequestState:
     delegated: dict[int, RequestDelegated] = field(default_factory=dict)
     routed: dict[int, tuple[str, str]] = field(default_factory=dict)
     """Attempt -> (replica, capability)."""
+    routed_ns: dict[int, int] = field(default_factory=dict)
+    back_ns: dict[int, int] = field(default_factory=dict)
+    """Attempt -> when it was handed back."""
     started: dict[int, tuple[str, bool]] = field(default_factory=dict)
     """Attempt -> (replica, whether it is counted as come by delegation)."""
     ledger: list[Ledger] = field(default_factory=list)
     events: list[Envelope] = field(default_factory=list)
+    stage_ns: int | None = None
+    joined: tuple[int, int] | None = None
+    """When it joined the queue it joined last, and its place there."""
+    seen: RequestView | None = None
+    """The view as it was made last; None once anything was heard since."""
 
-    def move(self, stage: Stage, attempt: int, replica: str, capability: str | None) -> None:
+    def enter(self, stage: Stage, at_ns: int) -> None:
+        """It is in this stage from now on."""
+        if stage is not self.stage or self.stage_ns is None:
+            self.stage, self.stage_ns = stage, at_ns
+
+    def join(self, at_ns: int, position: int) -> None:
+        """It joined a queue; of two, the later one counts, whichever is heard of first."""
+        self.joined = max(self.joined or (at_ns, position), (at_ns, position))
+
+    def move(
+        self, at_ns: int, stage: Stage, attempt: int, replica: str, capability: str | None
+    ) -> None:
         """An attempt has reached this stage."""
         if attempt <= self.over or attempt < self.attempt:
             return
         further = attempt > self.attempt or _RANK[stage] > _RANK[self.stage]
         if further and self.stage is not Stage.SETTLED:
-            self.stage = stage
+            self.enter(stage, at_ns)
         self.attempt, self.replica = attempt, replica
         self.capability = capability or self.capability
 
-    def give_back(self, attempt: int, replica: str) -> None:
+    def give_back(self, at_ns: int, attempt: int, replica: str) -> None:
         """An attempt is over without an answer: the request waits for another."""
         self.over = max(self.over, attempt)
         if attempt < self.attempt:
             return
         self.attempt, self.replica = attempt, replica
         if self.stage is not Stage.SETTLED:
-            self.stage = Stage.QUEUED
+            self.enter(Stage.QUEUED, at_ns)
 
     @property
     def e2e_ms(self) -> float | None:
@@ -135,7 +160,12 @@ class RequestState:
         return (self.outcome.first_ns - self.intended_ns) / NS_PER_MS
 
     def view(self) -> RequestView:
-        """As others see it."""
+        """As others see it; the same object until something more is heard of the request."""
+        if self.seen is None:
+            self.seen = self._view()
+        return self.seen
+
+    def _view(self) -> RequestView:
         outcome = self.outcome
         return RequestView(
             id=self.id,
@@ -155,6 +185,8 @@ class RequestState:
             code=None if outcome is None else outcome.code,
             ttft_ms=self.ttft_ms,
             e2e_ms=self.e2e_ms,
+            stage_ns=self.stage_ns,
+            position=None if self.joined is None else self.joined[1],
         )
 
 
@@ -178,12 +210,15 @@ class ReplicaCondition:
     load: Load | None = None
     history: deque[LoadPoint] = field(default_factory=deque)
     ttfts_ms: deque[float] = field(default_factory=lambda: deque(maxlen=REPLICA_SAMPLES))
+    times: deque[Times] = field(default_factory=lambda: deque(maxlen=REPLICA_SAMPLES))
     counts: Counter[str] = field(default_factory=Counter)
 
     def report(self, at_ns: int, load: Load) -> None:
         """Take a load report into the last 60 s."""
         self.load = load
-        self.history.append(LoadPoint(at_ns, load.waiting, load.running))
+        self.history.append(
+            LoadPoint(at_ns, load.waiting, load.running, load.kv_usage, load.tokens_per_s)
+        )
         while self.history[0].at_ns < at_ns - HISTORY_NS:
             self.history.popleft()
 
@@ -218,7 +253,21 @@ class ReplicaCondition:
             delegated_out=counts["delegated_out"],
             lost=counts["lost"],
             history=tuple(self.history),
+            times=_engine_times(self.times),
         )
+
+
+def _engine_times(times: deque[Times]) -> EngineTimes | None:
+    if not times:
+        return None
+    scale = len(times) * NS_PER_MS
+    return EngineTimes(
+        attempts=len(times),
+        queue_ms=sum(one.queue_ns for one in times) / scale,
+        engine_wait_ms=sum(one.engine_wait_ns for one in times) / scale,
+        prefill_ms=sum(one.prefill_ns for one in times) / scale,
+        decode_ms=sum(one.decode_ns for one in times) / scale,
+    )
 
 
 def quantile(samples: deque[float], q: float) -> float | None:

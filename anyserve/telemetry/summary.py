@@ -197,7 +197,7 @@ def summarise(
     for envelope in envelopes:
         tally.add(envelope)
     slos = {ANY_CAPABILITY: slo} if isinstance(slo, Slo) else dict(slo or {})
-    return _summary(tally, slos, facts)
+    return summary_of(tally, slos, facts)
 
 
 def to_dict(summary: Summary) -> dict[str, Any]:
@@ -224,7 +224,8 @@ def _inherited_last(kind: type[Summary]) -> list[str]:
     return [*own, *inherited, "capabilities", "replicas"]
 
 
-def _summary(tally: Tally, slos: Mapping[str, Slo], facts: RunFacts) -> Summary:
+def summary_of(tally: Tally, slos: Mapping[str, Slo], facts: RunFacts) -> Summary:
+    """The summary of what was counted so far."""
     offered = tally.offered
     duration_s = tally.duration_s
     started = tally.started

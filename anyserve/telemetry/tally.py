@@ -265,6 +265,7 @@ class Tally:
         request = self._request(event.id)
         if request.outcome is None:
             request.outcome = event
+            self._served = None
 
     def _replica_changed(self, envelope: Envelope, event: ReplicaChanged) -> None:
         self._names.learn(envelope)

@@ -7,8 +7,10 @@ None is unknown; 0 is nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+
+from anyserve.telemetry.series import SeriesView
 
 
 class Level(Enum):
@@ -51,6 +53,10 @@ class RequestView:
     code: str | None = None
     ttft_ms: float | None = None
     e2e_ms: float | None = None
+    stage_ns: int | None = None
+    """When it came to this stage."""
+    position: int | None = None
+    """Its place in the queue where it waits or waited last, as it was when it joined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,19 @@ class LoadPoint:
     at_ns: int
     waiting: int
     running: int
+    kv_usage: float | None = None
+    tokens_per_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTimes:
+    """Mean times of a replica's latest attempts, in milliseconds, by what they spent them on."""
+
+    attempts: int
+    queue_ms: float
+    engine_wait_ms: float
+    prefill_ms: float
+    decode_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +113,7 @@ class ReplicaView:
     delegated_out: int
     lost: int
     history: tuple[LoadPoint, ...]
+    times: EngineTimes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +156,8 @@ class LedgerEntry:
     to_replica: str | None
     outcome: str | None
     e2e_ms: float | None
+    hop_ms: float | None = None
+    """From the hand-back at one replica to the next assignment, waiting for it included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +188,8 @@ class NoticeView:
     level: Level
     source: str
     text: str
+    kind: str = ""
+    """The event's type: `replica.changed`, `request.delegated`, ..."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +213,8 @@ class RunView:
     planned_s: float
     started_ns: int
     ended: str | None
+    rate: float = 1.0
+    """Times as fast as planned that the traffic is offered now; 0: somebody paused it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,3 +268,8 @@ class Snapshot:
     ttft_p95_ms: float | None
     e2e_p50_ms: float | None
     e2e_p95_ms: float | None
+    series: SeriesView = field(default_factory=SeriesView)
+    """Offered and completed over the whole run."""
+    one_in: int = 1
+    """Above 1 the stream is thinned: totals are exact, but requests, traces, latencies and what is
+    counted from them stand for one request in so many."""

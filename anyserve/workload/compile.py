@@ -12,6 +12,7 @@ import msgspec
 
 from anyserve.core.messages import Limits, Offer
 from anyserve.core.spec import (
+    AppSpec,
     BrokerSpec,
     CapabilitySpec,
     ClusterSpec,
@@ -20,15 +21,20 @@ from anyserve.core.spec import (
     Expectation,
     FaultSpec,
     LadderSpec,
+    NetworkSpec,
+    ObjectsSpec,
     ReplicaSpec,
     SchedulerSpec,
+    SimSpec,
 )
 from anyserve.errors import UsageError
+from anyserve.workload.doors import ingress_spec
 from anyserve.workload.expectations import parse_expectation
 from anyserve.workload.facts import (
     all_replicas,
     concurrency_of,
     replica_ids,
+    served_by_app,
     servers_of,
     task_of,
     token_limit,
@@ -37,9 +43,10 @@ from anyserve.workload.facts import (
 from anyserve.workload.load import Scenario
 from anyserve.workload.plan import StreamPlan, make_plan
 from anyserve.workload.problems import nearest
-from anyserve.workload.schema import Engine, Fault, Replica, ScenarioFile, Section, SloTimes
+from anyserve.workload.schema import Engine, Fault, Replica, ScenarioFile, Section, Sim, SloTimes
 from anyserve.workload.traffic import SCHEDULER_ENTRY, PlannedPhase, TrafficPlan
 
+DEFAULT_SIM = SimSpec()
 ANY_ENTRY = "any"
 ANY_CAPABILITY = "*"
 _TIMES = frozenset({"by", "jitter", "down"})
@@ -95,6 +102,7 @@ class Compiled:
     slo: Mapping[str, SloSpec]
     seed: int
     source_path: Path | None
+    sim: SimSpec = DEFAULT_SIM
 
     def facts(self) -> PlanFacts:
         """What the run will do, counted over the plan."""
@@ -136,20 +144,28 @@ def compile_scenario(
     plan = make_plan(_streams(file, entry), file.traffic.phases, seed=seed, duration_ns=duration_ns)
     faults = _faults(scenario)
     return Compiled(
-        cluster=_cluster(file, seed, engine_kind),
+        cluster=_cluster(file, seed, engine_kind, _directory(scenario)),
         plan=plan,
         faults=tuple(fault for fault in faults if fault.at_ns < plan.duration_ns),
         expectations=_expectations(scenario),
         slo=_slos(file),
         seed=seed,
         source_path=scenario.path,
+        sim=_sim(file.sim),
     )
 
 
 # --- cluster -----------------------------------------------------------------------------------
 
 
-def _cluster(file: ScenarioFile, seed: int, engine_kind: EngineKindOf | None) -> ClusterSpec:
+def _directory(scenario: Scenario) -> Path:
+    """What relative paths in the file are relative to."""
+    return Path() if scenario.path is None else scenario.path.absolute().parent
+
+
+def _cluster(
+    file: ScenarioFile, seed: int, engine_kind: EngineKindOf | None, directory: Path
+) -> ClusterSpec:
     cluster = file.cluster
     return ClusterSpec(
         name=file.name,
@@ -173,7 +189,14 @@ def _cluster(file: ScenarioFile, seed: int, engine_kind: EngineKindOf | None) ->
         ),
         scheduler=_scheduler(file, seed),
         broker=BrokerSpec(url=cluster.broker.url),
+        objects=ObjectsSpec(
+            limit_bytes=cluster.objects.limit,
+            ttl_ms=_whole_ms(cluster.objects.ttl),
+            threshold_bytes=cluster.objects.threshold,
+        ),
+        call_depth=cluster.call_depth,
         request_lifetime_ms=cluster.request_lifetime // NS_PER_MS,
+        ingress=None if file.ingress is None else ingress_spec(file.ingress, directory),
     )
 
 
@@ -214,12 +237,21 @@ def _replica(
         prefetch=replica.prefetch,
         entry_queue=replica.entry_queue,
         group=group,
+        app=_app(replica),
     )
+
+
+def _app(replica: Replica) -> AppSpec | None:
+    if replica.app is None:
+        return None
+    return AppSpec(name=replica.app.name, serves=served_by_app(replica))
 
 
 def _engine(replica: Replica, engine_kind: EngineKindOf | None) -> EngineSpec:
     section = replica.engine
     kind: str = section.kind
+    if set(served_by_app(replica)) == set(replica.capabilities):
+        kind = "none"  # whatever --engine says: nothing here would use it
     if kind == "auto" and engine_kind is not None:
         kind = engine_kind(section)
     return EngineSpec(
@@ -322,6 +354,22 @@ def _slos(file: ScenarioFile) -> dict[str, SloSpec]:
 
 def _slo(times: SloTimes) -> SloSpec:
     return SloSpec(ttft_ms=_ms(times.ttft), tpot_ms=_ms(times.tpot), e2e_ms=_ms(times.e2e))
+
+
+def _sim(section: Sim) -> SimSpec:
+    network = section.network
+    return SimSpec(
+        network=NetworkSpec(
+            latency_ns=network.latency,
+            jitter_ns=network.jitter,
+            drop=network.drop,
+            duplicate=network.duplicate,
+            reorder=network.reorder,
+        ),
+        scheduler_ns=section.scheduler_cost,
+        boot_ns=section.boot,
+        load_ns=section.load,
+    )
 
 
 def _ms(duration_ns: int | None) -> float | None:

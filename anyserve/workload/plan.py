@@ -125,7 +125,7 @@ def _draw_stream(
             name,
             planned[phase].name,
             stream.capability,
-            make_segments(prompt),
+            make_segments(prompt) if prompt else (),
             output,
             entry,
             one.task,
@@ -133,6 +133,7 @@ def _draw_stream(
             stream.priority,
             deadline_ms,
             sampling,
+            stream.payload,
         )
 
 

@@ -35,16 +35,23 @@ class PlannedRequest(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     segments: tuple[Segment, ...]
     max_tokens: int
     entry: str = SCHEDULER_ENTRY
-    task: Literal["generate", "embed"] = "generate"
+    task: Literal["generate", "embed", "handle"] = "generate"
     attributes: Mapping[str, str] = {}
     priority: int = 0
     deadline_ms: int | None = None
     sampling: Mapping[str, Any] = {}
+    payload: Any = None
+    """For a handler: any JSON."""
 
     @property
     def prompt_tokens(self) -> int:
         """Length of the prompt."""
         return sum(length for _hash, length in self.segments)
+
+    @property
+    def affinity(self) -> str | None:
+        """Names the shared beginning of the prompt, where it has one."""
+        return f"{self.segments[0][0]:x}" if len(self.segments) > 1 else None
 
 
 class TrafficPlan(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,8 +26,12 @@ def test_broker_scheduler_and_replica_started_alone_find_each_other(
     scheduler.wait_for("scheduler scheduler begins")
     replica = shell.start("replica", "tiny.yaml", "--id", "s1", "--credentials", credentials)
     replica.wait_for("begins")
+    ingress = shell.start("ingress", "tiny.yaml", "--http", "0", "--credentials", credentials)
+    door = ingress.wait_for("open: http://").rpartition("open: ")[2].strip()
+    with urllib.request.urlopen(f"{door}/ready") as answer:
+        assert answer.status == 200
 
-    for process in (replica, scheduler, broker):
+    for process in (ingress, replica, scheduler, broker):
         process.interrupt()
         result = process.finish()
         assert result.code == 130, result.err
@@ -34,6 +39,24 @@ def test_broker_scheduler_and_replica_started_alone_find_each_other(
     assert not Path(credentials).exists()
     assert shell.left_processes() == []
     assert shell.left_files() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("--host", "0.0.0.0"), 2, "no address that others can connect to"),
+        (("--tls-cert", "c.pem"), 2, "--tls-cert and --tls-key go together"),
+        (("--tls-cert", "c.pem", "--tls-key", "k.pem"), 2, "there is no file c.pem"),
+        (("--host", "192.0.2.1", "--port", "0"), 3, "not an address of this machine"),
+    ],
+)
+def test_a_broker_that_nobody_could_reach_is_refused(
+    shell: Shell, words: tuple[str, ...], code: int, said: str
+) -> None:
+    result = shell.run("broker", *words)
+
+    assert (result.code, said in result.err) == (code, True), result.err
+    shell.assert_clean()
 
 
 def test_a_replica_without_a_broker_exits_3(shell: Shell, scenario: Callable[..., Path]) -> None:

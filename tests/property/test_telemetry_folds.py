@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 
 from anyserve.core.events import Envelope
 from anyserve.telemetry.gaps import GapCounter
 from anyserve.telemetry.log import merge
+from anyserve.telemetry.metrics import ClusterMetrics
+from anyserve.telemetry.metrics.exposition import render
 from anyserve.telemetry.reducer import Reducer
 from anyserve.telemetry.stats import distribution, histogram_distribution, percentile
 from anyserve.telemetry.storyteller import Leg, Storyteller
@@ -93,3 +96,25 @@ def test_a_summary_of_merged_copies_is_the_summary(
     merged = merge([interleaved(envelopes, seed + copy) for copy in range(copies)])
     assert [one.t for one in merged] == sorted(one.t for one in envelopes)
     assert summarise(merged) == summarise(envelopes)
+
+
+@given(st.lists(LEGS, min_size=1, max_size=4), st.integers(0, 2**20))
+def test_metrics_agree_with_the_summary_in_any_order_of_arrival(
+    fates: list[list[str]], seed: int
+) -> None:
+    envelopes = interleaved(story(fates), seed)
+    summary = summarise(envelopes)
+    metrics = ClusterMetrics()
+    for envelope in envelopes:
+        metrics.apply(envelope)
+
+    parsed = {
+        (sample.name, sample.labels.get("kind", "")): sample.value
+        for family in text_string_to_metric_families(render(metrics).decode())
+        for sample in family.samples
+    }
+    assert sum(metrics.outcomes.values()) == summary.requests.offered
+    assert sum(metrics.state.delegations.values()) == summary.delegations.total
+    assert parsed["anyserve_reentries_total", "lost"] == summary.recoveries.total
+    assert parsed["anyserve_reentries_total", "refuse"] == summary.refusals.total
+    assert parsed["anyserve_request_duration_seconds_count", ""] == summary.e2e.count

@@ -2,61 +2,94 @@
 
     t = a + b*P + c*D + d*K + e*A
 
-P new prefill tokens, D sequences that decode, K the context tokens that those decodes read,
-A = sum of p*(s + p/2) over the prefill chunks of p tokens on top of s computed ones. Times are
-whole nanoseconds and coefficients whole picoseconds, so a sum over many equal steps is exact.
+P new prefill tokens, D sequences that decode, K the context tokens that those decodes read, A = sum
+of p*(s + p/2) over the prefill chunks of p tokens on top of s computed ones. Further terms, where
+the fit chose them (`fit.py`): a cost per prefill chunk, a floor under b*P + c*D (a GPU that reads
+its weights in that time anyway), a piecewise-linear table over P + D, and D rounded up to the batch
+sizes that CUDA graphs were captured for.
+
+Coefficients are whole picoseconds. Of all terms only d*K changes while the same sequences decode,
+by d*D per step, so that a run of steps is an arithmetic series and its sum is exact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from bisect import bisect_left
+from typing import NamedTuple, Protocol
 
 import msgspec
 
-_PS_PER_NS = 1000
+
+class StepWork(NamedTuple):
+    """What one step computes."""
+
+    prefill_tokens: int = 0
+    """P: tokens of prompts (and of what is computed again after a preemption)."""
+    prefills: int = 0
+    """N: sequences that those tokens belong to."""
+    decodes: int = 0
+    """D: sequences that compute one token each to sample the next."""
+    context: int = 0
+    """K: tokens that the decodes read, their own new one included."""
+    attention: int = 0
+    """2*A: the sum of p * (2*s + p) over the prefill chunks."""
 
 
-class Chunk(NamedTuple):
-    """Work of one request in a step."""
+class StepTime(Protocol):
+    """Any model of step time. Users name their own as `pkg.mod:Class`, made without arguments."""
 
-    computed: int
-    """Tokens of its context that were computed before."""
-    tokens: int
-    """Tokens to compute now; a decode computes one."""
-    decode: bool
-    """Whether this is a decode, not (a part of) a prefill."""
+    def step_ps(self, work: StepWork) -> int:
+        """Duration of a step in picoseconds, at least 1. Must depend on `work` alone."""
+        ...
 
 
-class StepTimeModel(msgspec.Struct, frozen=True, kw_only=True):
-    """Coefficients of the step time, in picoseconds per unit."""
+class StepTimeModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The formula's coefficients, in picoseconds per unit. A `StepTime`."""
 
     base_ps: int
     """a: per step."""
-    prefill_ps: int
+    prefill_ps: int = 0
     """b: per prefill token."""
-    decode_ps: int
+    decode_ps: int = 0
     """c: per decoding sequence."""
     context_ps: int = 0
     """d: per context token that a decode reads."""
     attention_ps: int = 0
     """e: per pair of prefill token and token before it."""
+    prompt_ps: int = 0
+    """Per prefill chunk."""
+    floor_ps: int = 0
+    """Least time of the prefill and decode terms together (the max form)."""
+    table: tuple[tuple[int, int], ...] = ()
+    """(P + D, ps), ascending: added, linear between the points and beyond the last two."""
+    graph_sizes: tuple[int, ...] = ()
+    """Batch sizes, ascending, to which D is rounded up in steps without prefill."""
 
-    def step_ns(self, chunks: Iterable[Chunk]) -> int:
-        """Duration of a step that does `chunks`, in nanoseconds (rounded up)."""
-        prefill = decode = context = twice_attention = 0
-        for computed, tokens, is_decode in chunks:
-            if is_decode:
-                decode += 1
-                context += computed + 1
-            else:
-                prefill += tokens
-                twice_attention += tokens * (2 * computed + tokens)
-        picoseconds = (
-            self.base_ps
-            + self.prefill_ps * prefill
-            + self.decode_ps * decode
-            + self.context_ps * context
-            + self.attention_ps * twice_attention // 2
+    def step_ps(self, work: StepWork) -> int:
+        """Duration of a step in picoseconds."""
+        return (
+            self.fixed_ps(work.prefill_tokens, work.prefills, work.decodes)
+            + self.context_ps * work.context
+            + self.attention_ps * work.attention // 2
         )
-        return -(-picoseconds // _PS_PER_NS)
+
+    def fixed_ps(self, prefill_tokens: int, prefills: int, decodes: int) -> int:
+        """The part that does not depend on how long the contexts are."""
+        padded = decodes
+        if self.graph_sizes and not prefill_tokens:
+            place = bisect_left(self.graph_sizes, decodes)
+            if place < len(self.graph_sizes):
+                padded = self.graph_sizes[place]
+        compute = self.prefill_ps * prefill_tokens + self.decode_ps * padded
+        compute = max(compute, self.floor_ps)
+        if self.table:
+            compute += _interpolate(self.table, prefill_tokens + decodes)
+        return self.base_ps + compute + self.prompt_ps * prefills
+
+
+def _interpolate(table: tuple[tuple[int, int], ...], at: int) -> int:
+    if len(table) == 1:
+        return table[0][1]
+    place = min(max(1, bisect_left(table, (at, 0))), len(table) - 1)
+    (left, low), (right, high) = table[place - 1], table[place]
+    return max(0, low + (high - low) * (at - left) // (right - left))

@@ -22,7 +22,7 @@ from anyserve.core.effects import (
     Send,
     SetTimer,
 )
-from anyserve.core.inputs import BusDown, BusUp, Cancelled, Offered, Wake
+from anyserve.core.inputs import BusDown, BusUp, Cancelled, Enough, Offered, Wake
 from anyserve.core.lifecycle import OriginState
 from anyserve.core.messages import AttemptStatus, Code
 from anyserve.core.order import MS, deadline_ns
@@ -41,7 +41,7 @@ MAX_RESEND_MS = 30_000
 EXPIRED = frozenset({Code.DEADLINE_EXCEEDED, Code.STALE})
 FAILED = frozenset({Code.REPLICA_LOST, Code.WORKER_DIED, Code.POISONED, Code.RESUME_REFUSED})
 
-OriginInput = msg.OriginInbound | Offered | Cancelled | Wake | BusUp | BusDown
+OriginInput = msg.OriginInbound | Offered | Cancelled | Enough | Wake | BusUp | BusDown
 
 
 class Origin:
@@ -75,6 +75,7 @@ class Origin:
         self._handlers: dict[type, Callable[[Any, int], None]] = {
             Offered: self._on_offered,
             Cancelled: self._on_cancelled,
+            Enough: self._on_enough,
             msg.Frame: self._on_frame,
             msg.KeepAlive: self._on_keep_alive,
             msg.Accepted: self._on_accepted,
@@ -115,7 +116,9 @@ class Origin:
     # --- offering --------------------------------------------------------------------------------
 
     def _on_offered(self, offered: Offered, now: int) -> None:
-        request = msgspec.structs.replace(offered.request, first_epoch=self._epoch)
+        request = offered.request
+        if request.first_epoch != self._epoch:
+            request = msgspec.structs.replace(request, first_epoch=self._epoch)
         pending = Pending(request, offered.entry, offered.intended_ns, now)
         pending.resumable = offered.resumable and offered.choices == 1
         pending.deadline_ns = deadline_ns(request, self._boot, now)
@@ -133,6 +136,7 @@ class Origin:
                 deadline_ns=pending.deadline_ns,
                 stream=offered.stream,
                 phase=offered.phase,
+                parent=request.parent,
             )
         )
         pending.go(OriginState.WAITING)
@@ -213,6 +217,8 @@ class Origin:
             text = f"token {len(tokens)} was due, {frame.start} came"
             self._recover(pending, Code.REPLICA_LOST, text, now)
             return False
+        if frame.capability:
+            pending.served_as, pending.delegations = frame.capability, frame.delegations
         if frame.tokens or frame.has_data:
             self._deliver(pending, frame, now)
         if frame.end is not None:
@@ -223,7 +229,7 @@ class Origin:
     def _deliver(self, pending: Pending, frame: msg.Frame, now: int) -> None:
         first = pending.first_ns is None
         pending.tokens[frame.choice].extend(frame.tokens)
-        pending.note_tokens(max(1, len(frame.tokens)), now)
+        pending.note_tokens(max(1, len(frame.tokens)), now, frame.gaps)
         if pending.state is OriginState.WAITING:
             pending.go(OriginState.STREAMING)
         if first:
@@ -248,6 +254,10 @@ class Origin:
             served_by=frame.replica,
             attempt=frame.attempt,
             n_tokens=pending.n_tokens(),
+            finishes=end.finish,
+            cached_tokens=end.cached_tokens,
+            capability=pending.served_as,
+            delegations=pending.delegations,
         )
         self._finish(pending, outcome, now)
 
@@ -294,7 +304,7 @@ class Origin:
             kind = OutcomeKind.EXPIRED
         elif code in msg.CANCEL_CODES:
             kind = OutcomeKind.CANCELLED
-        elif code in FAILED or pending.n_tokens():
+        elif code in FAILED or pending.has_answer:
             kind = OutcomeKind.FAILED
         outcome = Outcome(
             kind=kind,
@@ -332,16 +342,13 @@ class Origin:
     def _recover(self, pending: Pending, code: Code, why: str, now: int) -> None:
         """The attempt is gone: ask the scheduler for another, or end where that is not allowed."""
         tokens = pending.tokens.get(0, [])
-        if pending.n_tokens():
+        if pending.has_answer:
             allowed = self._mid_stream.get(pending.request.capability, "fail") == "resume"
             if len(tokens) >= pending.request.max_tokens > 0 and pending.resumable:
-                outcome = Outcome(
-                    kind=OutcomeKind.COMPLETED, finish="length", n_tokens=pending.n_tokens()
-                )
-                self._finish(pending, outcome, now)
+                self._finish(pending, self._completed(pending, "length"), now)
                 return
             if not allowed or not pending.resumable:
-                text = f"{why} after {pending.n_tokens()} tokens had reached the client"
+                text = f"{why} after {pending.said_answer()} had reached the client"
                 code = code if not allowed else Code.RESUME_REFUSED
                 self._finish(pending, self._failure(pending, code, text), now)
                 return
@@ -361,17 +368,39 @@ class Origin:
     def _on_cancelled(self, cancelled: Cancelled, now: int) -> None:
         pending = self._pending.get(cancelled.id)
         if pending is not None:
-            self._give_up(pending, OutcomeKind.CANCELLED, cancelled.code, "", now)
+            expired = cancelled.code in EXPIRED
+            kind = OutcomeKind.EXPIRED if expired else OutcomeKind.CANCELLED
+            self._give_up(pending, kind, cancelled.code, "", now)
+
+    def _on_enough(self, enough: Enough, now: int) -> None:
+        pending = self._pending.get(enough.id)
+        if pending is not None:
+            self._cancel_everywhere(pending, Code.CLIENT_CANCELLED)
+            self._finish(pending, self._completed(pending, "stop"), now)
 
     def _give_up(
         self, pending: Pending, kind: OutcomeKind, code: Code, message: str, now: int
     ) -> None:
+        self._cancel_everywhere(pending, code)
+        outcome = Outcome(kind=kind, code=code, message=message, n_tokens=pending.n_tokens())
+        self._finish(pending, outcome, now)
+
+    def _cancel_everywhere(self, pending: Pending, code: Code) -> None:
         cancel = msg.Cancel(id=pending.id, code=code)
         self._out.append(Send(Inbox.SCHEDULER, "", cancel))
         for replica in sorted(pending.replicas):
             self._out.append(Send(Inbox.REPLICA_ENTRY, replica, cancel))
-        outcome = Outcome(kind=kind, code=code, message=message, n_tokens=pending.n_tokens())
-        self._finish(pending, outcome, now)
+
+    def _completed(self, pending: Pending, finish: str) -> Outcome:
+        """Completed by what the origin knows itself, without an attempt's last word."""
+        return Outcome(
+            kind=OutcomeKind.COMPLETED,
+            finish=finish,
+            served_by=pending.stream[0] if pending.stream is not None else None,
+            n_tokens=pending.n_tokens(),
+            capability=pending.served_as,
+            delegations=pending.delegations,
+        )
 
     def _finish(self, pending: Pending, outcome: Outcome, now: int) -> None:
         pending.go(OriginState.SETTLED)
@@ -537,6 +566,8 @@ class Origin:
         self._out.append(Emit(event))
 
     def _take(self, now: int) -> list[Effect]:
+        while self._due and self._due[0][2] not in self._pending:
+            heapq.heappop(self._due)  # its request is over
         if self._due and (self._timer_ns is None or self._due[0][0] < self._timer_ns):
             self._timer_ns = max(now, self._due[0][0])
             self._out.append(SetTimer(self._timer_ns))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from anyserve.core.lifecycle import ORIGIN, OriginState, step
 from anyserve.core.messages import Frame, Request
 
 SCHEDULER = "scheduler"
+
+NO_GAPS: Mapping[int, int] = {}
 
 BUCKETS_NS = tuple(round(1e6 * 10 ** (step_ / 10)) for step_ in range(-10, 51))
 """Upper bounds of the inter-token latency histogram: ten to the decade, 0.1 ms to 100 s."""
@@ -30,9 +34,10 @@ class Pending:
     """One request, from the offer to its outcome."""
 
     __slots__ = (
-        "asked_again", "buffer", "deadline_ns", "entry", "first_ns", "gap_since_ns", "heard_ns",
+        "asked_again", "buffer", "deadline_ns", "delegations", "entry", "first_ns", "gap_since_ns",
+        "heard_ns",
         "holder", "id", "intended_ns", "itl_ns", "last_attempt", "last_ns", "next_sequence",
-        "repairs", "replicas", "request", "resumable", "sent_epoch", "state", "stream",
+        "repairs", "replicas", "request", "resumable", "sent_epoch", "served_as", "state", "stream",
         "submission", "tokens",
     )  # fmt: skip
 
@@ -62,25 +67,41 @@ class Pending:
         self.itl_ns: dict[int, int] = {}
         self.deadline_ns: int | None = None
         self.resumable = True
+        self.served_as = ""
+        self.delegations = 0
 
     def go(self, state: OriginState) -> None:
         """Change state, as the table allows."""
         self.state = step(ORIGIN, self.state, state)
 
+    @property
+    def has_answer(self) -> bool:
+        """Whether a part of the answer has left for the client: tokens, or a handler's items."""
+        return self.first_ns is not None
+
+    def said_answer(self) -> str:
+        """That part in words."""
+        tokens = self.n_tokens()
+        return f"{tokens} tokens" if tokens else "a part of the answer"
+
     def n_tokens(self) -> int:
         """Tokens the client has, over all choices."""
         return sum(len(tokens) for tokens in self.tokens.values())
 
-    def note_tokens(self, count: int, now: int) -> None:
+    def note_tokens(self, count: int, now: int, gaps: Mapping[int, int] = NO_GAPS) -> None:
         """Tokens reached the client: fold the gap since the last ones into the histogram.
 
         The tokens of one delivery share its gap: `count` tokens after `g` ns count as `count` gaps
-        of `g / count`, so the histogram's mass equals the time between first and last token.
+        of `g / count`, so the histogram's mass equals the time between first and last token. Where
+        the delivery itself says its `gaps`, those count.
         """
         if self.first_ns is None:
             self.first_ns = now
             count -= 1
-        if count > 0:
+        if gaps:
+            for bound, tokens in gaps.items():
+                self.itl_ns[bound] = self.itl_ns.get(bound, 0) + tokens
+        elif count > 0:
             gap = bucket_ns((now - (self.last_ns or now)) // count)
             self.itl_ns[gap] = self.itl_ns.get(gap, 0) + count
         self.last_ns = now

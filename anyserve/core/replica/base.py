@@ -25,7 +25,8 @@ DueTime = tuple[int, int, AttemptKey | None]
 
 
 class ReplicaBase:
-    """A replica's memory. Its parts, one module each, add the rules; `Replica` joins them."""
+    """A replica's memory. Its parts, one module each, add the rules, each to the one before:
+    work, intake, endings, timekeeping, and `Replica` at the end."""
 
     def __init__(
         self,

@@ -11,11 +11,11 @@ from anyserve.core.inputs import (
 )
 from anyserve.core.lifecycle import SlotState
 from anyserve.core.messages import AttemptStatus, Code, ReplicaState
+from anyserve.core.replica.intake import Intake
 from anyserve.core.replica.slot import Slot
-from anyserve.core.replica.work import Work
 
 
-class Endings(Work):
+class Endings(Intake):
     """Messages that end, free or repeat."""
 
     def _on_cancel(self, cancel: msg.Cancel, now: int) -> None:

@@ -33,6 +33,7 @@ class Intake(Work):
             return
         slot = self._new_slot(request, assign.attempt, assign.submission, now)
         slot.ordinal = assign.ordinal
+        slot.delegations = assign.delegations
         if self._draining:
             self._hand_back(slot, self._return(slot), "draining", "", now)
         elif self._state in (ReplicaState.STARTING, ReplicaState.STOPPED):
@@ -63,6 +64,7 @@ class Intake(Work):
             return
         slot = self._new_slot(request, entry.attempt, entry.submission, now)
         slot.entered = True
+        slot.delegations = entry.delegations
         if self._draining:
             self._hand_back(slot, self._return(slot), "draining", "", now)
             return

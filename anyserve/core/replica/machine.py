@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +20,6 @@ from anyserve.core.inputs import (
 )
 from anyserve.core.messages import ReplicaState
 from anyserve.core.order import MS
-from anyserve.core.replica.endings import Endings
-from anyserve.core.replica.intake import Intake
 from anyserve.core.replica.timekeeping import Timekeeping
 from anyserve.core.spec import ClusterSpec, ReplicaSpec
 
@@ -37,7 +36,7 @@ ReplicaInput = (
 )
 
 
-class Replica(Intake, Endings, Timekeeping):
+class Replica(Timekeeping):
     """One life of a replica. `start` it, then `handle`.
 
     Args:
@@ -126,6 +125,8 @@ class Replica(Intake, Endings, Timekeeping):
     def _take(self, now: int) -> list[Effect]:
         if self._credits.dirty and self._epoch:
             self._report()
+        while self._due and (key := self._due[0][2]) is not None and key not in self._slots:
+            heapq.heappop(self._due)  # its attempt is settled
         if self._due and (self._timer_ns is None or self._due[0][0] < self._timer_ns):
             self._timer_ns = max(now, self._due[0][0])
             self._out.append(SetTimer(self._timer_ns))

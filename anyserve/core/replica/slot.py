@@ -23,7 +23,8 @@ class Slot:
     """One attempt, from its arrival until the origin settles it."""
 
     __slots__ = (
-        "answer", "attempt", "cached_tokens", "counts", "end", "ended_ns", "entered", "finishes",
+        "answer", "attempt", "cached_tokens", "counts", "delegations", "end", "ended_ns", "entered",
+        "finishes",
         "first_ns", "forget", "frames", "heard_ns", "id", "lost", "order", "ordinal",
         "received_ns", "rejection", "repeats", "request", "resumed", "scheduled_ns", "started_ns",
         "state", "stop_code", "submission",
@@ -51,6 +52,8 @@ class Slot:
         self.counts: dict[int, int] = {}
         self.finishes: dict[int, str] = {}
         self.cached_tokens: int | None = None
+        self.delegations = 0
+        """How many brought it here."""
         self.frames: list[Frame] = []
         self.end: End | None = None
         self.answer: HandBack | None = None

@@ -13,8 +13,9 @@ from anyserve.core.inputs import (
     Wake,
 )
 from anyserve.core.order import MS
+from anyserve.core.replica.endings import Endings
 from anyserve.core.replica.slot import AttemptKey, Slot
-from anyserve.core.replica.work import FIRST_REPEAT_MS, Work
+from anyserve.core.replica.work import FIRST_REPEAT_MS
 
 KEEP_ALIVE_MS = 1_000
 BOUNCED_MS = 30_000
@@ -23,7 +24,7 @@ MAX_REPEATS = 8
 TOMBSTONE_S = 120
 
 
-class Timekeeping(Work):
+class Timekeeping(Endings):
     """Everything that happens because time passed or a connection came back."""
 
     def _on_stale_epoch(self, stale: msg.StaleEpoch, now: int) -> None:  # noqa: ARG002

@@ -86,6 +86,7 @@ class Work(ReplicaBase):
     def _send_frame(
         self, slot: Slot, delta: Delta, start: int, end: msg.End | None, now: int
     ) -> None:
+        first = not slot.frames
         frame = msg.Frame(
             id=slot.id,
             attempt=slot.attempt,
@@ -97,7 +98,10 @@ class Work(ReplicaBase):
             tokens=delta.tokens,
             choice=delta.choice,
             data=msg.NO_DATA if delta.data is None else delta.data,
+            gaps=delta.gaps,
             end=end,
+            capability=slot.request.capability if first else "",
+            delegations=slot.delegations if first else 0,
         )
         slot.frames.append(frame)
         slot.heard_ns = now

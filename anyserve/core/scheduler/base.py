@@ -18,14 +18,15 @@ from anyserve.core.randomness import Rng
 from anyserve.core.scheduler.queues import Queues
 from anyserve.core.scheduler.rates import CompletionRate
 from anyserve.core.scheduler.registry import Registry
-from anyserve.core.scheduler.routing import Router
+from anyserve.core.scheduler.routing import Explains, Router, explain_all
 from anyserve.core.scheduler.state import ReplicaView, Ticket
 from anyserve.core.seen import SettledIds
 from anyserve.core.spec import ClusterSpec
 
 
 class SchedulerBase:
-    """The scheduler's memory. Its parts, one module each, add the rules; `Scheduler` joins them."""
+    """The scheduler's memory. Its parts, one module each, add the rules, each to the one before:
+    placing, submissions, handbacks, replicas, timekeeping, and `Scheduler` at the end."""
 
     def __init__(
         self,
@@ -35,6 +36,7 @@ class SchedulerBase:
         *,
         incarnation: int = 1,
         boot: str = "",
+        explains: Explains = explain_all,
     ) -> None:
         self._spec = spec
         self._rules = spec.scheduler
@@ -44,7 +46,9 @@ class SchedulerBase:
         self._capabilities = {item.name: item for item in spec.capabilities}
         self._registry = Registry(list(self._capabilities))
         reserves = {item.name: item.reserve for item in spec.capabilities}
-        self._router = Router(self._registry, policy, self._rules.policy, reserves, rng)
+        self._router = Router(
+            self._registry, policy, self._rules.policy, reserves, rng, explains=explains
+        )
         self._queues = Queues()
         self._rate = CompletionRate()
         self._tickets: dict[str, Ticket] = {}

@@ -11,14 +11,14 @@ from anyserve.core import messages as msg
 from anyserve.core.lifecycle import TicketState
 from anyserve.core.messages import Code
 from anyserve.core.order import MS
-from anyserve.core.scheduler.placing import Placing
 from anyserve.core.scheduler.registry import view_serves
 from anyserve.core.scheduler.state import Ticket
+from anyserve.core.scheduler.submissions import Submissions
 
 H = TypeVar("H", bound=msg.HandBack)
 
 
-class HandBacks(Placing):
+class HandBacks(Submissions):
     """Requests that a living replica gives back."""
 
     def _on_delegate(self, back: msg.Delegate, now: int) -> None:

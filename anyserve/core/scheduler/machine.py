@@ -12,16 +12,15 @@ from anyserve.core.inputs import BusDown, BusUp, Pressure, Wake
 from anyserve.core.order import MS
 from anyserve.core.policies import RoutingPolicy
 from anyserve.core.randomness import Rng
-from anyserve.core.scheduler.handbacks import HandBacks
+from anyserve.core.scheduler.routing import Explains, explain_all
 from anyserve.core.scheduler.state import ReplicaView, Ticket
-from anyserve.core.scheduler.submissions import Submissions
 from anyserve.core.scheduler.timekeeping import Timekeeping
 from anyserve.core.spec import ClusterSpec
 
 SchedulerInput = msg.SchedulerInbound | Wake | BusUp | BusDown | Pressure
 
 
-class Scheduler(Submissions, HandBacks, Timekeeping):
+class Scheduler(Timekeeping):
     """One life of the scheduler. Construct it, `replay` its journal, `start`, then `handle`.
 
     Args:
@@ -30,6 +29,7 @@ class Scheduler(Submissions, HandBacks, Timekeeping):
         rng: the random source of policies.
         incarnation: of this process.
         boot: names the host life whose monotonic clock `now` is.
+        explains: which requests' decisions are explained in full; all, unless events are sampled.
     """
 
     def __init__(
@@ -40,8 +40,9 @@ class Scheduler(Submissions, HandBacks, Timekeeping):
         *,
         incarnation: int = 1,
         boot: str = "",
+        explains: Explains = explain_all,
     ) -> None:
-        super().__init__(spec, policy, rng, incarnation=incarnation, boot=boot)
+        super().__init__(spec, policy, rng, incarnation=incarnation, boot=boot, explains=explains)
         self._handlers: dict[type, Callable[[Any, int], None]] = {
             msg.Submit: self._on_submit,
             msg.Cancel: self._on_cancel,

@@ -118,7 +118,7 @@ class Placing(SchedulerBase):
         deadline = self._deadline_ns(ticket)
         if deadline is not None and now >= deadline:
             return False
-        view = self._router.route(ticket, ticket.last_attempt, events)
+        view = self._router.route(ticket, self._attempt_after(ticket), events)
         if view is None:
             return False
         self._queues.remove(ticket)
@@ -143,16 +143,17 @@ class Placing(SchedulerBase):
             delegations=ticket.delegations,
         )
         for event in events:
-            if isinstance(event, ev.RequestRouted):
-                event = msgspec.structs.replace(event, attempt=attempt)  # noqa: PLW2901
             self._emit(event)
         self._out.append(Send(Inbox.REPLICA, view.id, ticket.delivery))
         return True
 
     def _next_attempt(self, ticket: Ticket) -> int:
-        ticket.attempt = max(ticket.last_attempt, self._epoch * msg.ATTEMPTS_PER_EPOCH) + 1
-        ticket.last_attempt = ticket.attempt
+        ticket.attempt = ticket.last_attempt = self._attempt_after(ticket)
         return ticket.attempt
+
+    def _attempt_after(self, ticket: Ticket) -> int:
+        """The number that its next attempt gets."""
+        return max(ticket.last_attempt, self._epoch * msg.ATTEMPTS_PER_EPOCH) + 1
 
     def _aged(self, ticket: Ticket, now: int) -> msg.Request:
         """The request with what is left of its deadline, for a host with another clock."""
@@ -165,9 +166,11 @@ class Placing(SchedulerBase):
 
     def _fill(self, view: ReplicaView, now: int) -> None:
         """Give a replica's credit to the best waiting requests over all queues it can serve."""
+        if self._queues.empty:
+            return
         while view.takes_work and view.credit > 0:
             best: Ticket | None = None
-            for capability in {offer.capability for offer in view.offers}:
+            for capability in view.capabilities:
                 if not self._queues.depth(capability):
                     continue
                 ticket = self._queues.first(

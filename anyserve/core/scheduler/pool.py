@@ -40,11 +40,12 @@ class Pool:
 
     def put(self, view: ReplicaView) -> None:
         """Add a member, or note that its numbers changed."""
-        if view.id not in self._position:
+        position = self._position.get(view.id)
+        if position is None:
             self._position[view.id] = len(self._members)
             self._members.append(view)
         else:
-            self._members[self._position[view.id]] = view
+            self._members[position] = view
         for name, heap in self._heaps.items():
             heapq.heappush(heap, (KEYS[name](view), view.id, view.version))
             if len(heap) > 4 * len(self._members) + 64:
@@ -68,6 +69,29 @@ class Pool:
     def at(self, position: int) -> ReplicaView:
         """The member at this place of the array; places change as members come and go."""
         return self._members[position]
+
+    def has_any(self, eligible: Callable[[ReplicaView], bool]) -> bool:
+        """Whether one of the members is eligible."""
+        for view in self._members:  # noqa: SIM110 - the loop costs half of what `any` does
+            if eligible(view):
+                return True
+        return False
+
+    def first(self, key: str, eligible: Callable[[ReplicaView], bool]) -> ReplicaView | None:
+        """The eligible member with the smallest `key`: O(log N) where few of the best are not."""
+        heap = self._heaps.get(key)
+        if heap is None:
+            heap = self._build(key)
+        while heap:
+            _, replica, version = heap[0]
+            position = self._position.get(replica)
+            view = None if position is None else self._members[position]
+            if view is not None and view.version == version:
+                if eligible(view):
+                    return view
+                break
+            heapq.heappop(heap)
+        return next((view for view in self.ascending(key) if eligible(view)), None)
 
     def ascending(self, key: str) -> Iterator[ReplicaView]:
         """Members by rising `key`, O(log N) a step; what was taken is put back at the end."""
@@ -129,10 +153,10 @@ class RequestView:
         """
         if key not in KEYS:
             raise KeyError(f"no index {key!r}; core keeps {', '.join(KEYS)}")
-        for view in self._pool.ascending(key):
-            if self._eligible(view):
-                return self._note(view)
-        raise LookupError("no candidate")
+        view = self._pool.first(key, self._eligible)
+        if view is None:
+            raise LookupError("no candidate")
+        return self._note(view)
 
     def sample(self, k: int) -> Sequence[ReplicaInfo]:
         """See `policies.CandidateView`; falls back to the first candidate where draws miss."""

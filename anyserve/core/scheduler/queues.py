@@ -24,6 +24,11 @@ class Queues:
         """How many wait for this capability."""
         return self._depth.get(capability, 0)
 
+    @property
+    def empty(self) -> bool:
+        """Whether nobody waits for anything."""
+        return not any(self._depth.values())
+
     def depths(self) -> dict[str, int]:
         """Waiting requests per capability that ever had one."""
         return dict(self._depth)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from anyserve.core.capability import attributes_match
 from anyserve.core.messages import Offer, Registration, ReplicaState, Request
@@ -11,6 +11,8 @@ from anyserve.core.scheduler.state import ReplicaView, Ticket
 
 OfferClass = tuple[tuple[tuple[str, str], ...], int | None]
 """Attributes and context limit: replicas of one class admit the same requests."""
+
+_NOBODY: Mapping[OfferClass, set[str]] = {}
 
 
 class Registry:
@@ -41,14 +43,15 @@ class Registry:
         One that was only `silent` comes back by being heard, any other by a new registration.
         """
         view.hushed = view.state if silent else None
-        view.state = ReplicaState.LOST
+        view.become(ReplicaState.LOST)
         view.lost_ns = now
         self.reindex(view)
 
     def mark_heard(self, view: ReplicaView) -> None:
         """One that was lost for its silence is as it was before."""
         assert view.hushed is not None
-        view.state, view.hushed, view.lost_ns = view.hushed, None, None
+        view.become(view.hushed)
+        view.hushed = view.lost_ns = None
         self.reindex(view)
 
     def reindex(self, view: ReplicaView) -> None:
@@ -66,8 +69,8 @@ class Registry:
         """Bring the pools in line with the view's credit and load."""
         view.version += 1
         has_room = view.takes_work and view.credit > 0
-        for offer in view.offers:
-            pool = self.pool(offer.capability)
+        for capability in view.capabilities:
+            pool = self.pool(capability)
             if has_room:
                 pool.put(view)
             else:
@@ -101,10 +104,23 @@ class Registry:
 
     def has_server(self, ticket: Ticket, capability: str) -> bool:
         """Whether somebody can serve the ticket, now or soon, who is not excluded for it."""
-        return any(
-            replica not in ticket.excluded and replica not in ticket.refused_by
-            for replica in self.servers(ticket.request, capability)
-        )
+        request = ticket.request
+        tokens = request.prompt_tokens + request.max_tokens
+        avoided = ticket.excluded or ticket.refused_by
+        for (attributes, limit), replicas in self._live.get(capability, _NOBODY).items():
+            if (limit is not None and tokens > limit) or not (
+                not request.attributes or attributes_match(request.attributes, dict(attributes))
+            ):
+                continue
+            if not avoided:
+                if replicas:
+                    return True
+            elif any(
+                replica not in ticket.excluded and replica not in ticket.refused_by
+                for replica in replicas
+            ):
+                return True
+        return False
 
     def may_return(self, request: Request, capability: str, now: int, patience_ns: int) -> bool:
         """Whether a replica that could serve was lost less than `patience_ns` ago."""
@@ -123,13 +139,14 @@ class Registry:
         offering = 0
         for (attributes, limit), replicas in self._live.get(capability, {}).items():
             offering += len(replicas)
-            if not attributes_match(request.attributes, dict(attributes)):
+            if request.attributes and not attributes_match(request.attributes, dict(attributes)):
                 _count(counts, "attributes", len(replicas))
             elif limit is not None and tokens > limit:
                 _count(counts, "too_long", len(replicas))
         _count(counts, "not_offered", len(self.replicas) - offering)
         _count(counts, "no_credit", offering - len(self.pool(capability)))
-        _count(counts, "tried", len(ticket.excluded | ticket.refused_by))
+        if ticket.excluded or ticket.refused_by:
+            _count(counts, "tried", len(ticket.excluded | ticket.refused_by))
         return counts
 
 
@@ -141,7 +158,7 @@ def view_serves(view: ReplicaView, request: Request, capability: str) -> bool:
         if (
             offer.capability == capability
             and (limit is None or tokens <= limit)
-            and attributes_match(request.attributes, offer.attributes)
+            and (not request.attributes or attributes_match(request.attributes, offer.attributes))
         ):
             return True
     return False

@@ -10,11 +10,13 @@ from anyserve.core.effects import Inbox, Send
 from anyserve.core.lifecycle import TicketState
 from anyserve.core.messages import Code, ReplicaState
 from anyserve.core.order import MS
-from anyserve.core.scheduler.placing import Placing
+from anyserve.core.scheduler.handbacks import HandBacks
 from anyserve.core.scheduler.state import ReplicaView, Ticket
 
+NO_BODY = msgspec.Raw(b"{}")
 
-class Replicas(Placing):
+
+class Replicas(HandBacks):
     """Registrations, credits, attempts, losses."""
 
     def _on_registration(self, registration: msg.Registration, now: int) -> None:
@@ -28,7 +30,11 @@ class Replicas(Placing):
         if view is not None and view.incarnation != registration.incarnation:
             self._lose_bound(view, Code.REPLICA_LOST)
         before = None if view is None else (view.state, view.offers)
+        was_lost = view is not None and view.state is ReplicaState.LOST
+        same_life = view is not None and view.incarnation == registration.incarnation
         view = self._registry.register(registration, now)
+        if was_lost and same_life:
+            self._say_back(view, "connected again")
         if view.state is ReplicaState.STOPPED:
             self._lose_bound(view, Code.REPLICA_LOST)
         if before != (view.state, view.offers):
@@ -57,15 +63,19 @@ class Replicas(Placing):
     def _welcome_back(self, view: ReplicaView, now: int) -> None:
         """It was lost for its silence (or ours: a process that stood still), and lives."""
         self._registry.mark_heard(view)
+        self._say_back(view, "heard again")
+        self._review(now)
+
+    def _say_back(self, view: ReplicaView, how: str) -> None:
+        """Who said that it was lost says that it is not: to itself nothing has changed."""
         self._emit(
             ev.ReplicaChanged(
                 replica=view.id,
                 state=view.state.value,
                 incarnation=view.incarnation,
-                detail="heard again",
+                detail=how,
             )
         )
-        self._review(now)
 
     def _stop_orphans(self, view: ReplicaView) -> None:
         """Attempts that a silent replica kept, once their origins have gone on without them."""
@@ -112,7 +122,8 @@ class Replicas(Placing):
         if ticket.state is TicketState.ASSIGNED:
             ticket.go(TicketState.STARTED)
             ticket.delivery = None
-            ticket.request = msgspec.structs.replace(ticket.request, body=msgspec.Raw(b"{}"))
+            if ticket.request.body != NO_BODY:
+                ticket.request = msgspec.structs.replace(ticket.request, body=NO_BODY)
 
     def _on_ended(self, ended: msg.Ended, now: int) -> None:
         if not self._speaks_for(ended.replica, ended.incarnation, now):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from anyserve.core.events import AnyEvent, Candidate, PolicyFailed, RequestRouted
@@ -19,6 +20,16 @@ COUNTED = 64
 """With up to so many replicas the explanation looks at each, else at those that the policy saw."""
 
 
+Explains = Callable[[str], bool]
+"""Whether the decisions on a request, by its id, are explained in full: which replicas were
+candidates, and why others were none."""
+
+
+def explain_all(_request_id: str) -> bool:
+    """Explain every decision."""
+    return True
+
+
 class Router:
     """Chooses among the replicas that are eligible for a ticket."""
 
@@ -29,33 +40,38 @@ class Router:
         policy_name: str,
         reserves: Mapping[str, float],
         rng: Rng,
+        *,
+        explains: Explains = explain_all,
     ) -> None:
         self._registry = registry
         self._policy = policy
         self._name = policy_name
         self._reserves = reserves
         self._rng = rng
+        self._explains = explains
         self._fallback = LeastLoaded(rng, {})
 
     def eligible(self, ticket: Ticket, view: ReplicaView) -> bool:
         """Whether this replica could take this ticket now."""
-        capability = ticket.request.capability
-        return (
-            view.takes_work
-            and view.credit > self._kept_back(ticket, view)
-            and view.id not in ticket.excluded
-            and view.id not in ticket.refused_by
-            and view_serves(view, ticket.request, capability)
-        )
+        credit = view.credit
+        if credit <= 0 or not view.takes_work:
+            return False
+        if ticket.overload and credit <= self._kept_back(ticket, view):
+            return False
+        if ticket.excluded and view.id in ticket.excluded:
+            return False
+        if ticket.refused_by and view.id in ticket.refused_by:
+            return False
+        request = ticket.request
+        return view_serves(view, request, request.capability)
 
     def route(self, ticket: Ticket, attempt: int, events: list[AnyEvent]) -> ReplicaView | None:
         """The replica that gets the ticket, with the event that explains it; None: nobody can."""
         pool = self._registry.pool(ticket.request.capability)
-        if not any(self.eligible(ticket, view) for view in pool):
+        eligible = partial(self.eligible, ticket)
+        if not pool.has_any(eligible):
             return None
-        view = RequestView(
-            pool, ticket.request, lambda replica: self.eligible(ticket, replica), self._rng
-        )
+        view = RequestView(pool, ticket.request, eligible, self._rng)
         choice, policy = self._choose(ticket, view, pool, events)
         chosen = pool.get(choice.replica)
         if chosen is None:
@@ -82,8 +98,6 @@ class Router:
         return self._fallback.choose(ticket.request, view), "least-loaded"
 
     def _kept_back(self, ticket: Ticket, view: ReplicaView) -> int:
-        if not ticket.overload:
-            return 0
         kept = math.ceil(self._reserves.get(ticket.request.capability, 0.0) * view.concurrency)
         # An idle replica keeps nothing back: with one slot, all would wait for ever.
         return min(kept, view.concurrency - 1)
@@ -96,6 +110,18 @@ class Router:
         policy: str,
         view: RequestView,
     ) -> RequestRouted:
+        if not self._explains(ticket.id):
+            return RequestRouted(
+                id=ticket.id,
+                attempt=attempt,
+                replica=choice.replica,
+                capability=ticket.request.capability,
+                policy=policy,
+                reason=choice.reason,
+                received_ns=ticket.received_ns,
+                submission=ticket.submission,
+                delegations=ticket.delegations,
+            )
         pool = self._registry.pool(ticket.request.capability)
         shown, n_eligible = list(view.examined.values()), len(pool)
         if n_eligible <= COUNTED:

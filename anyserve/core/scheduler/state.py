@@ -127,9 +127,33 @@ class ReplicaView:
     """One replica as the scheduler sees it. Implements `policies.ReplicaInfo`."""
 
     __slots__ = (
-        "assigned_total", "bound", "concurrency", "connection", "credit_sequence", "granted_total",
-        "heard_ns", "hushed", "id", "incarnation", "load", "lost_ns", "offers", "ordinal",
-        "orphans", "revision", "state", "synced", "taken_total", "turn", "unacked", "version",
+        "assigned_total",
+        "bound",
+        "capabilities",
+        "concurrency",
+        "connection",
+        "credit",
+        "credit_sequence",
+        "fill",
+        "granted_total",
+        "heard_ns",
+        "hushed",
+        "id",
+        "in_use",
+        "incarnation",
+        "load",
+        "lost_ns",
+        "offers",
+        "ordinal",
+        "orphans",
+        "revision",
+        "state",
+        "synced",
+        "taken_total",
+        "takes_work",
+        "turn",
+        "unacked",
+        "version",
     )  # fmt: skip
 
     def __init__(self, registration: Registration, now: int) -> None:
@@ -148,8 +172,18 @@ class ReplicaView:
         self.connection = self.revision = -1
         self.heard_ns = now
         self.state = ReplicaState.STARTING
+        self.takes_work = False
+        """Whether it may be assigned to at all."""
         self.offers: tuple[Offer, ...] = ()
+        self.capabilities: tuple[str, ...] = ()
+        """Those of its offers, each once."""
         self.concurrency = 0
+        self.credit = 0
+        """Slots free to assign."""
+        self.in_use = 0
+        """Slots taken, in the scheduler's view."""
+        self.fill = 0.0
+        """`(in_use + waiting) / concurrency`."""
         self.take_registration(registration, now)
 
     def _reset_counters(self) -> None:
@@ -176,12 +210,19 @@ class ReplicaView:
         self.incarnation = registration.incarnation
         self.connection = registration.connection
         self.revision = registration.revision
-        self.state = registration.state
         self.offers = tuple(registration.offers)
+        self.capabilities = tuple(dict.fromkeys(offer.capability for offer in self.offers))
         self.concurrency = registration.concurrency
         self.heard_ns = now
         self.lost_ns = self.hushed = None
         self.orphans = []
+        self.become(registration.state)
+        self._recount()
+
+    def become(self, state: ReplicaState) -> None:
+        """Change its state."""
+        self.state = state
+        self.takes_work = state is ReplicaState.READY or state is ReplicaState.SATURATED
 
     def take_credit(self, credit: Credit, now: int) -> bool:
         """Fold the counters of a credit; False where it is not news."""
@@ -195,9 +236,12 @@ class ReplicaView:
             # A restarted scheduler learns here how much of the grants its earlier life used.
             self.assigned_total = max(self.assigned_total, credit.assigned_seen)
             self.synced = True
-        for ordinal in [ordinal for ordinal in self.unacked if ordinal <= credit.ordinals_below]:
-            del self.unacked[ordinal]
+        if self.unacked:
+            below = credit.ordinals_below
+            for ordinal in [ordinal for ordinal in self.unacked if ordinal <= below]:
+                del self.unacked[ordinal]
         self.load = credit.load
+        self._recount()
         return True
 
     def assign(self, request_id: str, attempt: int, now: int) -> int:
@@ -205,19 +249,17 @@ class ReplicaView:
         self.assigned_total += 1
         self.ordinal += 1
         self.unacked[self.ordinal] = Unacked(request_id, attempt, now)
+        self._recount()
         return self.ordinal
 
-    @property
-    def credit(self) -> int:
-        """Slots free to assign."""
-        if not self.synced:
-            return 0
-        return self.granted_total - self.taken_total - self.assigned_total
-
-    @property
-    def in_use(self) -> int:
-        """Slots taken, in the scheduler's view."""
-        return max(0, self.concurrency - self.credit)
+    def _recount(self) -> None:
+        """Bring what policies read in line with the counters; it is read more than changed."""
+        credit = 0
+        if self.synced:
+            credit = self.granted_total - self.taken_total - self.assigned_total
+        self.credit = credit
+        self.in_use = in_use = self.concurrency - credit if credit < self.concurrency else 0
+        self.fill = (in_use + self.load.waiting) / (self.concurrency or 1)
 
     @property
     def waiting(self) -> int:
@@ -228,16 +270,6 @@ class ReplicaView:
     def kv_usage(self) -> float:
         """Share of its KV cache in use; 0 where unknown."""
         return self.load.kv_usage or 0.0
-
-    @property
-    def fill(self) -> float:
-        """`(in_use + waiting) / concurrency`."""
-        return (self.in_use + self.load.waiting) / max(1, self.concurrency)
-
-    @property
-    def takes_work(self) -> bool:
-        """Whether it may be assigned to at all."""
-        return self.state in (ReplicaState.READY, ReplicaState.SATURATED)
 
     @property
     def may_serve_later(self) -> bool:

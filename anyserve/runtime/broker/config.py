@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from anyserve.errors import MissingDependencyError
 from anyserve.runtime.broker.acl import AccessRules
@@ -74,11 +74,23 @@ def find_broker(kind: BrokerKind | None = None) -> BrokerBinary:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Certificate chain and key of a broker, PEM; `ca` is what its clients verify it with, None:
+    the system's authorities."""
+
+    certificate: Path
+    key: Path
+    ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class BrokerPlan:
     """What the configuration of one broker says."""
 
     directory: Path
+    host: str
     port: int
+    tls: TlsFiles | None
     rules: AccessRules
     credentials: Credentials
 
@@ -105,6 +117,15 @@ def _nats(plan: BrokerPlan) -> str:
         users.append(
             {"user": credential.user, "password": credential.password, "permissions": permissions}
         )
+    mqtt: dict[str, Any] = {
+        "host": plan.host,
+        "port": plan.port,
+        "max_ack_pending": _MAX_UNACKED,
+        # Sessions are clean: what belongs to one connection need not survive the broker.
+        "consumer_memory_storage": True,
+    }
+    if plan.tls is not None:
+        mqtt["tls"] = {"cert_file": str(plan.tls.certificate), "key_file": str(plan.tls.key)}
     config = {
         "server_name": f"anyserve-{plan.rules.cluster}-{secrets.token_hex(4)}",
         "host": "127.0.0.1",
@@ -112,13 +133,7 @@ def _nats(plan: BrokerPlan) -> str:
         "max_payload": MAX_PAYLOAD_BYTES,
         "max_pending": _MAX_PENDING_BYTES,
         "jetstream": {"store_dir": str(plan.directory / "store")},
-        "mqtt": {
-            "host": "127.0.0.1",
-            "port": plan.port,
-            "max_ack_pending": _MAX_UNACKED,
-            # Sessions are clean: what belongs to one connection need not survive the broker.
-            "consumer_memory_storage": True,
-        },
+        "mqtt": mqtt,
         "authorization": {"users": users},
     }
     return json.dumps(config, indent=1)
@@ -132,9 +147,13 @@ def _mosquitto(plan: BrokerPlan) -> str:
         for credential in plan.credentials.by_role.values()
     ]
     passwords = _write(plan.directory / "passwords", "\n".join(lines) + "\n")
+    tls: tuple[str, ...] = ()
+    if plan.tls is not None:
+        tls = (f"certfile {plan.tls.certificate}", f"keyfile {plan.tls.key}")
     return "\n".join(
         (
-            f"listener {plan.port} 127.0.0.1",
+            f"listener {plan.port} {plan.host}",
+            *tls,
             "allow_anonymous false",
             f"password_file {passwords}",
             f"acl_file {acl}",

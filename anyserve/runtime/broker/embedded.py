@@ -19,6 +19,7 @@ from anyserve.runtime.broker.config import (
     BrokerBinary,
     BrokerKind,
     BrokerPlan,
+    TlsFiles,
     find_broker,
     write_config,
 )
@@ -27,6 +28,7 @@ from anyserve.runtime.bus.address import BrokerAddress, Credentials, Role
 from anyserve.runtime.bus.link import GmqttLink, LinkEvents, LinkOptions
 from anyserve.runtime.lifeline import Lifeline
 
+LOOPBACK: Final = "127.0.0.1"
 _START_TIMEOUT_S: Final = 10.0
 _PORT_TRIES: Final = 5
 _POLL_S: Final = 0.02
@@ -34,21 +36,26 @@ _LOG_LINES: Final = 8
 
 
 class EmbeddedBroker:
-    """One broker on the loopback interface, with random credentials per role.
+    """One broker, on the loopback interface unless told, with random credentials per role.
 
-    `port` 0 takes a free one. `rules` are the access rules of the cluster; tests break them.
+    `host` is an address of this machine, by which others reach it. `port` 0 takes a free one.
+    `rules` are the access rules of the cluster; tests break them.
     """
 
     def __init__(
         self,
         rules: AccessRules,
         *,
+        host: str = LOOPBACK,
         port: int = 0,
+        tls: TlsFiles | None = None,
         kind: BrokerKind | None = None,
         credentials: Credentials | None = None,
     ) -> None:
         self._rules = rules
+        self._host = host
         self._wanted_port = port
+        self._tls = tls
         self._kind = kind
         self.credentials = credentials or Credentials.generate()
         self._lifeline: Lifeline | None = None
@@ -93,7 +100,7 @@ class EmbeddedBroker:
         tries = 1 if self._wanted_port else _PORT_TRIES
         for attempt in range(1, tries + 1):
             try:
-                await self._start_on(binary, self._wanted_port or _free_port())
+                await self._start_on(binary, self._wanted_port or _free_port(self._host))
             except StartError:
                 await self.close()
                 if attempt == tries:  # else: somebody may have taken the port in between
@@ -109,6 +116,11 @@ class EmbeddedBroker:
         if self._pid is not None:
             self._command(b"k")
             await self.wait_exit()
+
+    def send_kill(self) -> None:
+        """The same, without waiting for its end."""
+        if self._pid is not None:
+            self._command(b"k")
 
     async def restart(self) -> None:
         """Start it again after `kill` or a crash: same port, same store, same credentials.
@@ -154,8 +166,13 @@ class EmbeddedBroker:
 
     async def _start_on(self, binary: BrokerBinary, port: int) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="anyserve-broker-"))  # 0700
-        self._address = BrokerAddress("127.0.0.1", port)
-        plan = BrokerPlan(self._directory, port, self._rules, self.credentials)
+        ca = self._tls.ca if self._tls is not None else None
+        self._address = BrokerAddress(
+            self._host, port, tls=self._tls is not None, ca_file=str(ca) if ca else None
+        )
+        plan = BrokerPlan(
+            self._directory, self._host, port, self._tls, self._rules, self.credentials
+        )
         config = write_config(binary.kind, plan)
         self._exit.clear()
         self._failure = ""
@@ -245,11 +262,21 @@ class EmbeddedBroker:
         return text.splitlines()[-_LOG_LINES:]
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _free_port(host: str) -> int:
+    try:
+        with socket.create_server((host, 0), family=_family(host)) as probe:
+            port: int = probe.getsockname()[1]
+            return port
+    except OSError as error:
+        raise StartError(
+            f"{host} is not an address of this machine ({error.strerror or error})",
+            code="broker_host",
+            hint="name the address by which the other machines reach this one",
+        ) from None
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _ignore_message(_topic: str, _payload: bytes, _retain: bool) -> None:  # noqa: FBT001 - the signature of a bus callback

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from anyserve.core.engine.profiles import EngineProfile
+from anyserve.core.engine.profile import EngineProfile
 from anyserve.errors import AnyServeError
 
 
@@ -23,6 +23,8 @@ class EngineKind(StrEnum):
     VLLM = "vllm"
     MODEL = "model"
     ECHO = "echo"
+    NONE = "none"
+    """No engine: an app's handlers serve everything."""
 
 
 class Task(StrEnum):
@@ -30,6 +32,8 @@ class Task(StrEnum):
 
     GENERATE = "generate"
     EMBED = "embed"
+    HANDLE = "handle"
+    """Nothing of an engine: a handler's request."""
 
 
 class FinishReason(StrEnum):
@@ -73,7 +77,11 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     dtype: str = "auto"
     """Number format of weights and activations; `auto` takes what is fast on the machine."""
     profile: EngineProfile | None = None
-    """What the `model` engine imitates, if not the known profile of `name`."""
+    """What the `model` engine imitates."""
+    step_time: str = ""
+    """A user's step-time model `pkg.mod:Class` in place of the profile's."""
+    plugin_dir: str | None = None
+    """Where such a class may lie: the scenario's directory."""
     step_interval_ms: float = 0.0
     """Pause before each step of the `echo` engine."""
     tokens_per_step: int = 1
@@ -111,6 +119,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
+    logit_bias: dict[int, float] = {}
     guide: Guide | None = None
 
 

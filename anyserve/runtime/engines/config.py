@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from anyserve.core.engine.profiles import profile_for
 from anyserve.core.placement import Devices
 from anyserve.core.spec import EngineSpec
 from anyserve.errors import UsageError
 from anyserve.runtime.engines.base import EngineConfig, EngineKind, Task
 from anyserve.runtime.models.resolve import ResolvedModel
+from anyserve.workload.plugins import is_plugin_name
+from anyserve.workload.profiles import known_profile
 
 
 def engine_config(
@@ -17,13 +18,15 @@ def engine_config(
     seed: int = 0,
     devices: Devices | None = None,
     gpu_turn: str | None = None,
+    scenario_dir: str | None = None,
 ) -> EngineConfig:
     """Make the configuration of a worker. `model` is `spec.model` made ready (vLLM needs it).
 
     `devices`: the GPUs that it has (None on the CPU); `gpu_turn`: the file to lock while loading.
+    `scenario_dir`: where a user's step-time model may lie.
 
     Raises:
-        UsageError: No such engine, or an engine that needs a model got none.
+        UsageError: No such engine or profile, or an engine that needs a model got none.
     """
     if spec.kind not in set(EngineKind):
         raise UsageError(f"There is no engine {spec.kind!r}.", code="engine_unknown")
@@ -33,7 +36,8 @@ def engine_config(
     task = Task(spec.task)
     options = dict(spec.options)
     tokens_per_step = int(options.pop("tokens_per_step", 1)) if kind is EngineKind.ECHO else 1
-    profile = profile_for(spec.profile or spec.model or "", embeds=task is Task.EMBED)
+    models = kind is EngineKind.MODEL
+    profile = spec.profile or ""
     return EngineConfig(
         kind=kind,
         model=model.path if model is not None else "",
@@ -50,7 +54,9 @@ def engine_config(
         threads=spec.threads,
         dtype=spec.dtype,
         seed=seed,
-        profile=profile if kind is EngineKind.MODEL else None,
+        profile=known_profile(spec)[0] if models else None,
+        step_time=profile if models and is_plugin_name(profile) else "",
+        plugin_dir=scenario_dir,
         step_interval_ms=spec.step_ms,
         tokens_per_step=tokens_per_step,
         args=options,

@@ -10,9 +10,14 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from anyserve.core.engine.batch import BatchLimits, BatchScheduler, Sequence, StepPlan
-from anyserve.core.engine.profiles import EngineProfile, profile_for
+from anyserve.core.engine.keys import token_keys
+from anyserve.core.engine.model import PS_PER_NS, EngineModel, to_ns
+from anyserve.core.engine.sequence import Sequence
+from anyserve.core.engine.sizing import engine_sizes
+from anyserve.core.engine.step_time import StepTime
+from anyserve.core.spec import EngineSpec
 from anyserve.errors import StartError
 from anyserve.runtime.engines.base import (
     Delta,
@@ -30,9 +35,8 @@ from anyserve.runtime.engines.base import (
     spent,
 )
 from anyserve.runtime.engines.deterministic import bag_vector, echoed
+from anyserve.workload.profiles import known_profile, users_step_time
 
-_BATCHED_TOKENS = 256  # as the CPU build of vLLM is run here
-_DEFAULT_CONTEXT = 2048
 _NS_PER_S = 1e9
 
 
@@ -43,6 +47,7 @@ class _Held:
     request: EngineRequest
     choices: dict[Sequence, int] = field(default_factory=dict)
     scheduled_ns: int = 0
+    cached: int = 0
     told: bool = False
     """Whether a delta has carried `scheduled_ns`."""
 
@@ -59,11 +64,12 @@ class ModelEngine:
         self._config = config
         self._sleep = sleep
         self._clock_ns = clock_ns
-        embeds = config.task is Task.EMBED
-        self._profile = config.profile or profile_for(config.name, embeds=embeds)
-        self._context = config.max_model_len or min(self._profile.context, _DEFAULT_CONTEXT)
-        self._limits = _limits(config, self._profile, self._context)
-        self._batch = BatchScheduler(self._limits)
+        spec = _spec(config)
+        self._profile = config.profile or known_profile(spec)[0]
+        self._sizes = engine_sizes(spec, self._profile)
+        self._engine = EngineModel(
+            self._sizes.limits, self._step_time(), intake_ps=self._profile.intake_ps
+        )
         self._held: dict[str, _Held] = {}
         self._of_sequence: dict[Sequence, _Held] = {}
         self._ready: list[Delta] = []
@@ -75,52 +81,58 @@ class ModelEngine:
         Raises:
             StartError: One request of full length would not fit.
         """
-        kv_tokens = max(0, self._limits.kv_blocks - 1) * self._limits.block_size
-        if self._limits.kv_blocks and kv_tokens < self._context:
+        limits, context = self._sizes
+        kv_tokens = self._sizes.kv_tokens
+        if limits.kv_blocks and kv_tokens < context:
             raise StartError(
                 f"A KV cache of {self._config.kv_cache_gib} GiB holds {kv_tokens} tokens, the "
-                f"context has {self._context}.",
+                f"context has {context}.",
                 code="kv_too_small",
                 hint="Raise kv_cache_gib or lower max_model_len.",
             )
         report("ready", 1.0)
         return EngineInfo(
             kind=EngineKind.MODEL,
-            max_model_len=self._context,
-            max_num_seqs=self._limits.max_num_seqs,
-            max_num_batched_tokens=self._limits.max_num_batched_tokens,
+            max_model_len=context,
+            max_num_seqs=limits.max_num_seqs,
+            max_num_batched_tokens=limits.max_num_batched_tokens,
             kv_tokens=kv_tokens,
-            block_size=self._limits.block_size,
+            block_size=limits.block_size,
             device=f"model of {self._profile.name}",
         )
 
     def submit(self, request: EngineRequest) -> None:
         """Let the request's sequences wait for a place in the batch."""
-        check_request(request, self._config.task, self._context)
+        context = self._sizes.context
+        check_request(request, self._config.task, context)
         embeds = request.task is Task.EMBED
-        room = 0 if embeds else room_left(request, self._context)
+        room = 0 if embeds else room_left(request, context)
         if room == 0 and not embeds:
             self._ready.append(spent(request))
             return
         held = self._held[request.key] = _Held(request)
+        limits = self._sizes.limits
+        tokens = [*request.prompt_ids, *request.resume_ids]
+        keys = token_keys(tokens, limits.block_size) if limits.prefix_caching else ()
         for choice in range(1 if embeds else request.sampling.n):
-            number = next(self._numbers)
             sequence = Sequence(
-                key=f"{request.key}#{choice}",
-                prompt=len(request.prompt_ids) + len(request.resume_ids),
+                prompt=len(tokens),
                 room=room,
-                rank=(request.priority, int((request.arrival_s or 0.0) * _NS_PER_S), number),
+                priority=request.priority,
+                arrival=int((request.arrival_s or 0.0) * _NS_PER_S),
+                number=next(self._numbers),
+                keys=keys,
             )
             held.choices[sequence] = choice
             self._of_sequence[sequence] = held
-            self._batch.add(sequence)
+            self._engine.add(sequence, self._now_ps())
 
     def cancel(self, key: str) -> None:
         """Forget a request."""
         self._ready = [delta for delta in self._ready if delta.key != key]
         held = self._held.pop(key, None)
         for sequence in held.choices if held is not None else ():
-            self._batch.remove(sequence)
+            self._engine.abort(sequence, self._now_ps())
             del self._of_sequence[sequence]
 
     @property
@@ -132,34 +144,47 @@ class ModelEngine:
         """Choose a step, wait for as long as it would take, give its tokens out."""
         deltas, self._ready = self._ready, []
         if self._held:
-            started_ns = self._clock_ns()
-            plan = self._batch.schedule()
-            self._mark_admitted(plan, started_ns)
-            ends_ns = started_ns + self._profile.step_time.step_ns(plan.work.values())
-            self._sleep(max(0, ends_ns - self._clock_ns()) / _NS_PER_S)
-            deltas += [self._delta(sequence) for sequence in self._batch.commit(plan)]
+            deltas += self._compute()
         return StepOutput(deltas, self.stats())
 
     def stats(self) -> EngineStats:
         """State of the batch."""
-        return EngineStats(
-            running=self._batch.running,
-            waiting=self._batch.waiting,
-            kv_usage=self._batch.kv_usage,
-            preemptions=self._batch.preemptions,
-        )
+        return EngineStats(**self._engine.load(self._now_ps())._asdict())
 
     def stop(self) -> None:
         """Forget everything."""
         for key in list(self._held):
             self.cancel(key)
 
-    def _mark_admitted(self, plan: StepPlan, now_ns: int) -> None:
-        for sequence in plan.admitted:
+    def _compute(self) -> list[Delta]:
+        stretch = self._engine.start(self._now_ps(), max_steps=1)
+        assert stretch is not None, "a request is held and nothing can be computed"
+        for sequence in stretch.admitted:
             held = self._of_sequence[sequence]
-            held.scheduled_ns = held.scheduled_ns or now_ns
+            held.scheduled_ns = held.scheduled_ns or stretch.start_ps // PS_PER_NS
+            if not sequence.preemptions:
+                held.cached = sequence.found * self._sizes.limits.block_size
+        decoding = self._engine.decoding
+        self._sleep(max(0, to_ns(stretch.end_ps) - self._clock_ns()) / _NS_PER_S)
+        self._engine.finish()
+        now_ps = stretch.end_ps
+        return [
+            self._delta(sequence, self._engine.tokens_at(sequence, now_ps))
+            for sequence in (*decoding, *stretch.prefilled)
+        ]
 
-    def _delta(self, sequence: Sequence) -> Delta:
+    def _now_ps(self) -> int:
+        return self._clock_ns() * PS_PER_NS
+
+    def _step_time(self) -> StepTime:
+        config = self._config
+        if not config.step_time:
+            return self._profile.step_time
+        return users_step_time(
+            config.step_time, None if config.plugin_dir is None else Path(config.plugin_dir)
+        )
+
+    def _delta(self, sequence: Sequence, generated: int) -> Delta:
         held = self._of_sequence[sequence]
         request = held.request
         choice = held.choices[sequence]
@@ -167,13 +192,14 @@ class ModelEngine:
         if not held.told:
             held.told = True
             delta.scheduled_ns = held.scheduled_ns
+            delta.cached_tokens = held.cached
         if request.task is Task.EMBED:
             delta.embedding = bag_vector(request.prompt_ids)
             delta.finish = FinishReason.STOP
         else:
-            delta.first_index = len(request.resume_ids) + sequence.generated - 1
+            delta.first_index = len(request.resume_ids) + generated - 1
             delta.token_ids = echoed(request.prompt_ids, delta.first_index, 1, choice)
-            if sequence.generated >= sequence.room:
+            if generated >= sequence.room:
                 delta.finish = FinishReason.LENGTH
         if delta.finish is not None:
             self._end(held, sequence, delta)
@@ -187,13 +213,15 @@ class ModelEngine:
             del self._held[held.request.key]
 
 
-def _limits(config: EngineConfig, profile: EngineProfile, context: int) -> BatchLimits:
-    embeds = config.task is Task.EMBED
-    tokens = config.max_num_batched_tokens or _BATCHED_TOKENS
-    return BatchLimits(
+def _spec(config: EngineConfig) -> EngineSpec:
+    """The engine as the scenario said it, as far as its bounds go."""
+    return EngineSpec(
+        kind=config.kind,
+        model=config.name,
+        task="embed" if config.task is Task.EMBED else "generate",
+        max_model_len=config.max_model_len,
         max_num_seqs=config.max_num_seqs,
-        max_num_batched_tokens=max(tokens, context) if embeds else tokens,
-        kv_blocks=0 if embeds else profile.kv_blocks(config.kv_cache_gib),
-        block_size=profile.block_size,
-        chunked_prefill=not embeds,
+        max_num_batched_tokens=config.max_num_batched_tokens,
+        kv_cache_gib=config.kv_cache_gib,
+        options=config.args,
     )

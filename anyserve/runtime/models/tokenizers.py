@@ -41,7 +41,8 @@ class TextTokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._config = _read_json(folder / "tokenizer_config.json")
-        self._template = _chat_template(folder, self._config)
+        self.chat_template = _chat_template(folder, self._config)
+        """The template's text, where the model has one."""
         ids = self._tokenizer.encode("").ids
         half = (len(ids) + 1) // 2
         self.prefix_ids: list[int] = ids[:half]
@@ -57,7 +58,7 @@ class TextTokenizer:
     @property
     def has_chat_template(self) -> bool:
         """Whether `encode_chat` works."""
-        return self._template is not None
+        return self.chat_template is not None
 
     def encode(self, text: str, *, wrap: bool = True) -> list[int]:
         """Token ids of a text; `wrap` adds what the model wants around it."""
@@ -74,22 +75,31 @@ class TextTokenizer:
         return Detokenizer(self.decode, stop)
 
     def render_chat(
-        self, messages: Sequence[Mapping[str, Any]], *, generation_prompt: bool = True
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        generation_prompt: bool = True,
+        tools: Sequence[Any] | None = None,
     ) -> str:
         """Write a conversation the way the model was trained to read it.
 
         Raises:
             ChatTemplateError: The model has no template, or the template refuses the messages.
         """
-        if self._template is None:
+        if self.chat_template is None:
             raise ChatTemplateError("This model has no chat template.", code="no_chat_template")
         names = ("bos_token", "eos_token", "pad_token", "unk_token")
         tokens = {name: _token_text(self._config.get(name)) for name in names}
         try:
             return (
                 _environment()
-                .from_string(self._template)
-                .render(messages=list(messages), add_generation_prompt=generation_prompt, **tokens)
+                .from_string(self.chat_template)
+                .render(
+                    messages=list(messages),
+                    tools=list(tools) if tools else None,
+                    add_generation_prompt=generation_prompt,
+                    **tokens,
+                )
             )
         except TemplateError as error:
             raise ChatTemplateError(
@@ -97,10 +107,14 @@ class TextTokenizer:
             ) from error
 
     def encode_chat(
-        self, messages: Sequence[Mapping[str, Any]], *, generation_prompt: bool = True
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        generation_prompt: bool = True,
+        tools: Sequence[Any] | None = None,
     ) -> list[int]:
         """Token ids of a conversation; the template has written the special tokens already."""
-        text = self.render_chat(messages, generation_prompt=generation_prompt)
+        text = self.render_chat(messages, generation_prompt=generation_prompt, tools=tools)
         return self.encode(text, wrap=False)
 
 

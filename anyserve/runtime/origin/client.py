@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -12,7 +13,7 @@ import msgspec
 
 from anyserve.core.effects import Deliver, Effect, Finish, Outcome
 from anyserve.core.events import AnyEvent, Envelope
-from anyserve.core.inputs import BusUp, Cancelled, Offered
+from anyserve.core.inputs import BusUp, Cancelled, Enough, Offered
 from anyserve.core.messages import (
     Body,
     Code,
@@ -22,6 +23,7 @@ from anyserve.core.messages import (
     OriginInbound,
     Request,
 )
+from anyserve.core.objects import ObjRef
 from anyserve.core.order import MS
 from anyserve.core.origin import Origin
 from anyserve.core.spec import ClusterSpec
@@ -43,10 +45,13 @@ class Draft:
 
     `entry` is `scheduler` or a replica's id. `deadline_ms` counts from now. `intended_ns` is when
     it should have been offered, on this host's monotonic clock; None: now.
+
+    For a handler (task `handle`): `payload` is JSON, or `payload_ref` the object that holds it;
+    `parent` and `depth` are set where another handler asks.
     """
 
     capability: str
-    prompt_ids: list[int]
+    prompt_ids: list[int] = field(default_factory=list)
     max_tokens: int = 16
     task: Task = Task.GENERATE
     sampling: Sampling = field(default_factory=Sampling)
@@ -58,44 +63,102 @@ class Draft:
     intended_ns: int | None = None
     stream: str = ""
     phase: str = ""
+    payload: bytes = b"null"
+    payload_ref: ObjRef | None = None
+    parent: str = ""
+    depth: int = 0
 
 
 class Handle:
     """One offered request: what has arrived of it, and its outcome.
 
-    `tokens` holds the token ids per choice. Iterate to get the frames as they come; await
-    `outcome` for how it ended.
+    `tokens` holds the token ids per choice. Iterate to get the frames as they come, or call
+    `batch` to get all that came since; await `outcome` for how it ended. One reader at a time.
     """
 
-    def __init__(self, request_id: str, *, streamed: bool) -> None:
+    def __init__(
+        self,
+        request_id: str,
+        *,
+        streamed: bool,
+        unread_limit: int | None = None,
+        on_overrun: Callable[[str], None] | None = None,
+    ) -> None:
         self.id = request_id
         self.tokens: dict[int, list[int]] = {}
         self.data: list[msgspec.Raw] = []
         """What came beside tokens: log probabilities, an embedding (`AnswerData` as JSON)."""
         self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._frames: asyncio.Queue[Frame | None] | None = asyncio.Queue() if streamed else None
+        self.first: Frame | None = None
+        """The first frame of the attempt that serves, once one has come: by whom, and as what."""
+        self.overrun = False
+        """Whether more than `unread_limit` frames lay unread: its reader is too slow."""
+        self._streamed = streamed
+        self._unread_limit = unread_limit
+        self._on_overrun = on_overrun
+        self._frames: deque[Frame] = deque()
+        self._reader: asyncio.Future[None] | None = None
+
+    @property
+    def unread(self) -> int:
+        """Frames that came and were not read yet."""
+        return len(self._frames)
 
     def take(self, frame: Frame) -> None:
         """Tokens arrived (called by the client)."""
         self.tokens.setdefault(frame.choice, []).extend(frame.tokens)
+        if frame.capability:
+            self.first = frame
         if frame.has_data:
             self.data.append(frame.data)
-        if self._frames is not None:
-            self._frames.put_nowait(frame)
+        if self._streamed:
+            self._frames.append(frame)
+            self._wake()
+            self._bound()
 
     def end(self, outcome: Outcome) -> None:
         """It is over (called by the client)."""
         if not self.outcome.done():
             self.outcome.set_result(outcome)
-        if self._frames is not None:
-            self._frames.put_nowait(None)
+        self._wake()
+
+    async def batch(self) -> list[Frame]:
+        """All frames that came since the last call; waits for one. Empty: it is over.
+
+        Raises:
+            UsageError: the request was offered without streaming.
+        """
+        await self._arrival()
+        frames = list(self._frames)
+        self._frames.clear()
+        return frames
 
     async def __aiter__(self) -> AsyncIterator[Frame]:
-        if self._frames is None:
+        while await self._arrival():
+            yield self._frames.popleft()
+
+    async def _arrival(self) -> bool:
+        """Whether there is a frame to read, once that is known."""
+        if not self._streamed:
             message = "this request was offered without streaming"
             raise UsageError(message, code="not_streamed")
-        while (frame := await self._frames.get()) is not None:
-            yield frame
+        while not self._frames and not self.outcome.done():
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
+        return bool(self._frames)
+
+    def _bound(self) -> None:
+        limit = self._unread_limit
+        if limit is None or self.overrun or len(self._frames) <= limit:
+            return
+        self.overrun = True
+        if self._on_overrun is not None:
+            # Not now: we are inside the effects of the message that brought the frame.
+            asyncio.get_running_loop().call_soon(self._on_overrun, self.id)
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
 
 
 class OriginClient:
@@ -124,7 +187,7 @@ class OriginClient:
         self.name = name
         self._lifetime_ms = cluster.request_lifetime_ms
         self._boot = boot
-        self._incarnation = incarnation
+        self.incarnation = incarnation
         self._machine = Origin(name, cluster, incarnation=incarnation, boot=boot)
         self._handles: dict[str, Handle] = {}
         topics = Topics(prefix)
@@ -143,7 +206,7 @@ class OriginClient:
         )
 
     def _will(self, connection: int) -> bytes:
-        gone = Gone(source=self.name, incarnation=self._incarnation, connection=connection)
+        gone = Gone(source=self.name, incarnation=self.incarnation, connection=connection)
         return b"[" + encode(gone) + b"]"
 
     async def start(self, *, scheduler_s: float = SCHEDULER_S) -> None:
@@ -169,16 +232,30 @@ class OriginClient:
             await asyncio.sleep(POLL_S)
 
     @property
+    def connected(self) -> bool:
+        """Whether messages reach the broker, and a scheduler has been heard of."""
+        return self._driver.bus.connected and self._machine.epoch > 0
+
+    @property
     def open_requests(self) -> int:
         """Requests without an outcome."""
         return self._machine.open_requests
 
-    def offer(self, draft: Draft, *, streamed: bool = False) -> Handle:
-        """Offer a request now."""
+    def offer(
+        self, draft: Draft, *, streamed: bool = False, unread_limit: int | None = None
+    ) -> Handle:
+        """Offer a request now. One with more than `unread_limit` unread frames is cancelled."""
         now = time.monotonic_ns()
-        handle = Handle(self._machine.next_id(), streamed=streamed)
+        handle = Handle(
+            self._machine.next_id(),
+            streamed=streamed,
+            unread_limit=unread_limit,
+            on_overrun=self.cancel,
+        )
         self._handles[handle.id] = handle
-        resumable = draft.sampling.n == 1 and draft.sampling.guide is None
+        # What a handler has said cannot be said again by another one.
+        plain = draft.task is not Task.HANDLE and draft.sampling.guide is None
+        resumable = draft.sampling.n == 1 and plain
         self._driver.feed(
             Offered(
                 request=self._request(handle.id, draft, now),
@@ -197,6 +274,8 @@ class OriginClient:
             prompt_ids=draft.prompt_ids,
             task=draft.task.value,
             sampling=msgspec.Raw(encode(draft.sampling)),
+            payload=msgspec.Raw(draft.payload),
+            payload_ref=draft.payload_ref,
         )
         deadline = None
         if draft.deadline_ms is not None:
@@ -215,12 +294,18 @@ class OriginClient:
             priority=draft.priority,
             deadline=deadline,
             affinity=draft.affinity,
+            parent=draft.parent,
+            depth=draft.depth,
             body=msgspec.Raw(encode(body)),
         )
 
     def cancel(self, request_id: str, code: Code = Code.CLIENT_CANCELLED) -> None:
         """Give a request up; its outcome follows at once."""
         self._driver.feed(Cancelled(id=request_id, code=code))
+
+    def enough(self, request_id: str) -> None:
+        """The client has all it wanted of a request: completed, and the engine may stop."""
+        self._driver.feed(Enough(id=request_id))
 
     def cancel_all(self, code: Code = Code.SHUTDOWN) -> None:
         """Give up every open request."""

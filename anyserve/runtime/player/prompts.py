@@ -79,8 +79,8 @@ class Prompts:
         source = self._sources.get(capability)
         return source.tokenizer if isinstance(source, TokenizedText) else None
 
-    def draft(self, planned: PlannedRequest, start_ns: int) -> Draft:
-        """The planned request as an origin offers it."""
+    def draft(self, planned: PlannedRequest) -> Draft:
+        """The planned request as an origin offers it; when it is due is the player's to say."""
         sampling = msgspec.convert({**planned.sampling, "max_tokens": planned.max_tokens}, Sampling)
         return Draft(
             capability=planned.capability,
@@ -92,16 +92,11 @@ class Prompts:
             entry=planned.entry,
             priority=planned.priority,
             deadline_ms=planned.deadline_ms,
-            affinity=_affinity(planned),
-            intended_ns=start_ns + planned.at_ns,
+            affinity=planned.affinity,
+            payload=msgspec.json.encode(planned.payload),
             stream=planned.stream,
             phase=planned.phase,
         )
-
-
-def _affinity(planned: PlannedRequest) -> str | None:
-    """Names the shared beginning of a prompt, where it has one."""
-    return f"{planned.segments[0][0]:x}" if len(planned.segments) > 1 else None
 
 
 def _models(cluster: ClusterSpec) -> Mapping[str, str]:

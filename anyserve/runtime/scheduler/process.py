@@ -17,8 +17,8 @@ from anyserve.runtime.bus.outbox import BatchReader
 from anyserve.runtime.driver import Driver
 from anyserve.runtime.process import NodeConfig, Stop, report_ready
 from anyserve.runtime.scheduler.journal import Journal
-from anyserve.runtime.scheduler.policy import load_policy
 from anyserve.runtime.wire import Topics
+from anyserve.workload.policies import load_policy
 
 RETAINED_S: Final = 0.3
 """How long a retained message of an earlier life may take to arrive."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
-from anyserve.core.events import AnyEvent, Envelope
+from anyserve.core.events import AnyEvent
 from anyserve.core.messages import Operate
 from anyserve.runtime.broker.acl import AccessRules
 from anyserve.runtime.broker.external import check_external_broker
@@ -18,11 +17,11 @@ from anyserve.runtime.bus.address import BrokerAddress, Credentials, Role
 from anyserve.runtime.bus.base import Bus
 from anyserve.runtime.bus.mqtt import MqttBus
 from anyserve.runtime.bus.outbox import Outbox
+from anyserve.runtime.eventsink import EventSink
 from anyserve.runtime.supervisor.view import ClusterView
 
 SOURCE: Final = "supervisor"
 _DRAIN_S: Final = 1.0
-_POLL_S: Final = 0.02
 
 
 class Speaker:
@@ -39,31 +38,31 @@ class Speaker:
     ) -> None:
         self._outbox = Outbox(bus, msgspec.json.encode)
         self._prefix = prefix
-        self._incarnation = incarnation
-        self._boot = boot
-        self._now_ns = now_ns
-        self._seq = 0
+        self._events = EventSink(
+            bus,
+            f"{prefix}/event/{SOURCE}",
+            source=SOURCE,
+            incarnation=incarnation,
+            boot=boot,
+            now_ns=now_ns,
+        )
 
     def emit(self, event: AnyEvent) -> None:
-        """Say what happened, now."""
-        envelope = Envelope(
-            t=self._now_ns(),
-            source=SOURCE,
-            incarnation=self._incarnation,
-            seq=self._seq,
-            event=event,
-            boot=self._boot,
-        )
-        self._seq += 1
-        self._outbox.put(f"{self._prefix}/event/{SOURCE}", envelope, qos=0)
+        """Say what happened, now; while the broker is away, when it is back."""
+        self._events.emit(event)
 
     def operate(self, wish: Operate) -> None:
         """Ask the scheduler to tell a replica."""
         self._outbox.put(f"{self._prefix}/sched/in", wish, qos=1)
 
-    def flush(self) -> None:
+    def on_connection(self, up: bool, _connection: int) -> None:  # noqa: FBT001 - the bus calls it so
+        """The connection came up or went down."""
+        self._events.on_connection(up=up)
+
+    def close(self) -> None:
         """Hand everything to the connection."""
         self._outbox.flush()
+        self._events.close()
 
 
 class ClusterLink:
@@ -86,6 +85,7 @@ class ClusterLink:
             credentials.of(Role.ORIGIN),
             client_id=SOURCE,
             on_message=_hears_nothing,
+            on_connection=self._on_connection,
         )
         self._heard = MqttBus(
             address,
@@ -113,20 +113,16 @@ class ClusterLink:
         await prove_permissions(self._said, self._rules, Role.ORIGIN)
         return ()
 
-    async def until_reconnected(self) -> None:
-        """After a broker's end: return once what is said goes out again."""
-        # The end of the process may be known before the end of its connections.
-        number = self._said.connection
-        while not self._said.connected or self._said.connection == number:  # noqa: ASYNC110 - the bus has no such event
-            await asyncio.sleep(_POLL_S)
-
     async def close(self) -> None:
         """Send what waits, and leave."""
-        self.speaker.flush()
+        self.speaker.close()
         if self._said.connected:
             await self._said.drain(_DRAIN_S)
         await self._said.close()
         await self._heard.close()
+
+    def _on_connection(self, up: bool, connection: int) -> None:  # noqa: FBT001 - the bus calls it so
+        self.speaker.on_connection(up, connection)
 
 
 def _hears_nothing(_topic: str, _payload: bytes, _retain: bool) -> None:  # noqa: FBT001 - the signature of a bus callback

@@ -20,6 +20,15 @@ from anyserve.runtime.engines.base import (
     EngineRequest,
     EngineStats,
 )
+from anyserve.runtime.handlers.words import (
+    AppConfig,
+    Call,
+    CallCancel,
+    CallEnded,
+    CallPiece,
+    Handle,
+    Outputs,
+)
 
 MAX_FRAME_BYTES = 64 << 20
 _LENGTH = struct.Struct(">I")
@@ -27,9 +36,10 @@ _READ_BYTES = 1 << 16
 
 
 class Start(msgspec.Struct, frozen=True, tag="start"):
-    """Build this engine. Sent once, first."""
+    """Build this engine, and run this app beside it (or alone). Sent once, first."""
 
     config: EngineConfig
+    app: AppConfig | None = None
 
 
 class Submit(msgspec.Struct, frozen=True, tag="submit"):
@@ -60,7 +70,7 @@ class Ping(msgspec.Struct, frozen=True, tag="ping"):
     number: int
 
 
-Command = Start | Submit | Cancel | Slow | Stop | Ping
+Command = Start | Submit | Cancel | Slow | Stop | Ping | Handle | CallPiece | CallEnded
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
@@ -145,7 +155,10 @@ class Pong(msgspec.Struct, frozen=True, tag="pong"):
     number: int
 
 
-Report = Hello | Loading | Ready | StepFrame | Cancelled | Failed | Heartbeat | Fatal | Pong
+Report = (
+    Hello | Loading | Ready | StepFrame | Cancelled | Failed | Heartbeat | Fatal | Pong | Outputs
+    | Call | CallCancel
+)  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()
 _commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)

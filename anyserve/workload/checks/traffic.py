@@ -62,7 +62,12 @@ def tasks_agree(file: ScenarioFile, _names: Names) -> Iterator[Finding]:
         loc = ("traffic", "streams", name)
         servers = servers_of(file, stream)
         tasks = {server.task for server in servers}
-        if len(tasks) > 1:
+        yield from _wants_what_it_may(stream, loc, handled=tasks == {"handle"})
+        if len(tasks) > 1 and "handle" in tasks:
+            handles = next(server for server in servers if server.task == "handle")
+            message = f"a handler of '{handles.replica}' may serve this stream, or an engine"
+            yield Finding((*loc, "capability"), "AS-S030", message, "use two capabilities")
+        elif len(tasks) > 1:
             embeds = next(server for server in servers if server.task == "embed")
             message = f"'{embeds.replica}' embeds, and others that may serve this stream generate"
             yield Finding((*loc, "capability"), "AS-S030", message, "use two capabilities")
@@ -72,6 +77,20 @@ def tasks_agree(file: ScenarioFile, _names: Names) -> Iterator[Finding]:
         elif tasks == {"embed"} and stream.output_tokens is not None:
             message = "an embedding has no output tokens"
             yield Finding((*loc, "output_tokens"), "AS-S031", message, "leave it out", at_key=True)
+
+
+def _wants_what_it_may(stream: Stream, loc: Loc, *, handled: bool) -> Iterator[Finding]:
+    """Engines take prompts, handlers take payloads."""
+    if not handled and stream.prompt_tokens is None:
+        message = f"'prompt_tokens' is missing in {'.'.join(map(str, loc))}"
+        yield Finding(loc, "AS-S011", message, "how long the prompts are", at_key=True)
+    if not handled and stream.payload is not None:
+        message = "an engine serves this stream, and takes prompts"
+        yield Finding((*loc, "payload"), "AS-S031", message, "leave payload out")
+    for field in ("prompt_tokens", "output_tokens", "prefix"):
+        if handled and getattr(stream, field) is not None:
+            message = "a handler serves this stream, and takes a payload"
+            yield Finding((*loc, field), "AS-S031", message, "leave it out")
 
 
 def lengths_are_ordered(file: ScenarioFile, _names: Names) -> Iterator[Finding]:

@@ -1,8 +1,10 @@
 """The scenario file as pydantic models: the only place where its keys are named."""
 
 from anyserve.workload.schema.cluster import Capability, Cluster, Engine, Offering, Replica
-from anyserve.workload.schema.faults import FAULT_ACTIONS, LIVE_ACTIONS, Fault
+from anyserve.workload.schema.faults import FAULT_ACTIONS, Fault
 from anyserve.workload.schema.file import ScenarioFile, Slo, SloTimes
+from anyserve.workload.schema.ingress import Ingress
+from anyserve.workload.schema.sim import Sim
 from anyserve.workload.schema.traffic import (
     Length,
     LognormalLength,
@@ -16,11 +18,11 @@ from anyserve.workload.schema.types import Section, format_duration, parse_durat
 
 __all__ = [
     "FAULT_ACTIONS",
-    "LIVE_ACTIONS",
     "Capability",
     "Cluster",
     "Engine",
     "Fault",
+    "Ingress",
     "Length",
     "LognormalLength",
     "Offering",
@@ -29,6 +31,7 @@ __all__ = [
     "Replica",
     "ScenarioFile",
     "Section",
+    "Sim",
     "Slo",
     "SloTimes",
     "Stream",

@@ -120,10 +120,12 @@ class Stream(Section):
     """Requests per second, unless a phase says otherwise."""
     arrivals: Literal["constant", "poisson"] = "constant"
     """Evenly spaced, or at random with that mean rate."""
-    prompt_tokens: Length
-    """Length of the prompts, exact."""
+    prompt_tokens: Length | None = None
+    """Length of the prompts, exact. Needed, except for handlers."""
     output_tokens: Length | None = None
     """Tokens asked for. Needed to generate; an embedding has none."""
+    payload: Any = None
+    """For handlers: what they get, the same for every request."""
     attributes: Attributes = Field(default_factory=dict)
     """Attributes a replica must offer."""
     entry: Id = Field(default="scheduler", examples=["scheduler", "any", "s1"])

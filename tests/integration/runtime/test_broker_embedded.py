@@ -12,10 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import trustme
 
 from anyserve.errors import MissingDependencyError, StartError
 from anyserve.runtime.broker.acl import AccessRules
-from anyserve.runtime.broker.config import BrokerKind, find_broker
+from anyserve.runtime.broker.config import BrokerKind, TlsFiles, find_broker
 from anyserve.runtime.broker.embedded import EmbeddedBroker
 from anyserve.runtime.bus.address import Credential, Credentials, Role
 from anyserve.runtime.bus.mqtt import MqttBus
@@ -190,3 +191,32 @@ async def test_not_even_the_guards_death_leaves_the_broker() -> None:
     await until(lambda: not is_running(pid))
     await broker.close()
     assert not directory.exists()
+
+
+@pytest.mark.parametrize("kind", BrokerKind)
+async def test_it_speaks_tls_where_it_is_given_a_certificate(
+    kind: BrokerKind, tmp_path: Path
+) -> None:
+    try:
+        find_broker(kind)
+    except MissingDependencyError:
+        pytest.skip(f"{kind} is not installed here")
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    ca, chain, key = tmp_path / "ca.pem", tmp_path / "chain.pem", tmp_path / "key.pem"
+    authority.cert_pem.write_to_path(str(ca))
+    certificate.cert_chain_pems[0].write_to_path(str(chain))
+    certificate.private_key_pem.write_to_path(str(key))
+
+    async with EmbeddedBroker(RULES, kind=kind, tls=TlsFiles(chain, key, ca)) as broker:
+        assert broker.address.url.startswith("mqtts://127.0.0.1:")
+        bus = bus_for(broker, broker.credentials.of(Role.ORIGIN))
+        await bus.start()
+        await bus.close()
+
+
+async def test_an_address_of_another_machine_is_refused() -> None:
+    broker = EmbeddedBroker(RULES, host="192.0.2.1")  # an address for documentation
+    with pytest.raises(StartError) as caught:
+        await broker.start()
+    assert caught.value.code == "broker_host"

@@ -170,6 +170,7 @@ EXAMPLES: list[dict[str, Any]] = [
         "tokens": [11, 12],
         "choice": 1,
         "data": {"logprob": -0.5},
+        "gaps": {"31622777": 2},
         "end": {
             "status": "failed",
             "n_tokens": [3, 9],
@@ -179,6 +180,8 @@ EXAMPLES: list[dict[str, Any]] = [
             "message": "boom",
             "cached_tokens": 4,
         },
+        "capability": "decode.heavy",
+        "delegations": 1,
     },
     {
         "type": "keep_alive",

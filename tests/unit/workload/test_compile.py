@@ -6,13 +6,13 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from anyserve.core.engine.profiles import PROFILES
 from anyserve.core.spec import ClusterSpec, FaultSpec
 from anyserve.errors import UsageError
 from anyserve.runtime.engines.base import Sampling
 from anyserve.runtime.supervisor.faults import plan_faults
 from anyserve.workload.compile import Compiled, SloSpec, compile_scenario
 from anyserve.workload.load import live_problems, parse_scenario
+from anyserve.workload.profiles import shipped_profiles
 from anyserve.workload.schema import FAULT_ACTIONS, Engine
 
 SECOND = 1_000_000_000
@@ -118,7 +118,7 @@ def test_auto_is_resolved_where_a_resolver_is_given(base: str) -> None:
 
 
 def test_the_known_embedder_embeds(base: str) -> None:
-    assert PROFILES["minilm"].kv_bytes_per_token == 0
+    assert shipped_profiles()["minilm"].embeds
     told = compiled(
         base,
         "cluster.replicas.e.engine.task=generate",
@@ -154,12 +154,17 @@ def test_faults_are_those_the_supervisor_takes(base: str) -> None:
     assert len(plan_faults(run.faults)) == 7
 
 
-def test_later_faults_are_valid_but_not_live(base: str) -> None:
+def test_a_broker_of_somebody_else_cannot_be_restarted_live(base: str) -> None:
     text = without_faults(base) + LATER_FAULTS
-    scenario = parse_scenario(text)
-    problems = live_problems(scenario)
-    assert [problem.code for problem in problems] == ["AS-S060"] * 6
-    assert [problem.line for problem in problems] == sorted(p.line or 0 for p in problems)
+    assert live_problems(parse_scenario(text)) == []
+    theirs = parse_scenario(text, overrides=["cluster.broker.url=mqtt://10.0.0.5:1883"])
+    (problem,) = live_problems(theirs)
+    assert problem.code == "AS-S060"
+    assert "restart-broker" in text.splitlines()[(problem.line or 0) - 1]
+
+
+def test_faults_of_the_connection_and_restarts_are_those_the_supervisor_takes(base: str) -> None:
+    scenario = parse_scenario(without_faults(base) + LATER_FAULTS)
     faults = {one.action: one for one in compile_scenario(scenario, seed=1).faults}
     assert faults["partition"].target == "replica h1"
     assert faults["drop"].options == {"share": 0.1}

@@ -77,7 +77,7 @@ error[AS-S020]: no capability 'decod' in cluster.capabilities
    |                              ^^^^^
 help: did you mean 'decode'?
 
-error[AS-S016]: 'kind' must be 'auto', 'vllm', 'model' or 'echo', not 'vlm'
+error[AS-S016]: 'kind' must be 'auto', 'vllm', 'model', 'echo' or 'none', not 'vlm'
   --> broken.yaml:11:22
    |
 11 |       engine: {kind: vlm, model: smollm2-135m}

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import pytest
-
-from anyserve.core.engine.profiles import MINILM_CPU, SMOLLM2_CPU, profile_for
-from anyserve.core.engine.step_time import Chunk, StepTimeModel
+from anyserve.core.engine.step_time import StepTimeModel, StepWork
 
 MODEL = StepTimeModel(
     base_ps=1_000_000,
@@ -15,53 +12,48 @@ MODEL = StepTimeModel(
 
 
 def test_an_empty_step_costs_the_base() -> None:
-    assert MODEL.step_ns([]) == 1_000
+    assert MODEL.step_ps(StepWork()) == 1_000_000
 
 
 def test_prefill_costs_tokens_and_attention() -> None:
-    # 1,000,000 + 10,000 * 8 + 20 * 8 * (4 + 8/2) = 1,081,280 ps
-    assert MODEL.step_ns([Chunk(4, 8, decode=False)]) == 1_082
+    # 1,000,000 + 10,000 * 8 + 20 * 8 * (4 + 8/2)
+    work = StepWork(prefill_tokens=8, prefills=1, attention=8 * (2 * 4 + 8))
+    assert MODEL.step_ps(work) == 1_081_280
 
 
 def test_decode_costs_sequences_and_context() -> None:
-    # 1,000,000 + 5,000 * 2 + 100 * (11 + 21) = 1,013,200 ps
-    assert MODEL.step_ns([Chunk(10, 1, decode=True), Chunk(20, 1, decode=True)]) == 1_014
+    # 1,000,000 + 5,000 * 2 + 100 * (11 + 21)
+    assert MODEL.step_ps(StepWork(decodes=2, context=32)) == 1_013_200
 
 
 def test_a_prefill_in_two_chunks_reads_the_same_pairs_as_in_one() -> None:
-    pure = StepTimeModel(base_ps=0, prefill_ps=0, decode_ps=0, attention_ps=2_000)
+    pure = StepTimeModel(base_ps=0, attention_ps=2_000)
 
-    whole = pure.step_ns([Chunk(0, 100, decode=False)])
-    halves = pure.step_ns([Chunk(0, 50, decode=False)]) + pure.step_ns(
-        [Chunk(50, 50, decode=False)]
+    whole = pure.step_ps(StepWork(attention=100 * 100))
+    halves = pure.step_ps(StepWork(attention=50 * 50)) + pure.step_ps(
+        StepWork(attention=50 * (2 * 50 + 50))
     )
 
     assert whole == halves
 
 
-def test_durations_are_whole_nanoseconds_rounded_up() -> None:
-    tiny = StepTimeModel(base_ps=1, prefill_ps=0, decode_ps=0)
+def test_the_floor_is_under_the_work_on_tokens() -> None:
+    roofline = StepTimeModel(base_ps=1, prefill_ps=10, decode_ps=10, floor_ps=100)
 
-    assert tiny.step_ns([]) == 1
-
-
-@pytest.mark.parametrize(
-    ("name", "embeds", "expected"),
-    [
-        ("smollm2-135m", False, SMOLLM2_CPU),
-        ("minilm", True, MINILM_CPU),
-        ("never-measured", False, SMOLLM2_CPU),
-        ("never-measured", True, MINILM_CPU),
-    ],
-)
-def test_profiles_are_found_by_name_or_by_task(
-    name: str, *, embeds: bool, expected: object
-) -> None:
-    assert profile_for(name, embeds=embeds) is expected
+    assert roofline.step_ps(StepWork(decodes=4)) == 101
+    assert roofline.step_ps(StepWork(decodes=10, prefill_tokens=5)) == 151
 
 
-def test_a_cache_holds_whole_blocks() -> None:
-    block_bytes = SMOLLM2_CPU.kv_bytes_per_token * SMOLLM2_CPU.block_size
+def test_a_table_is_linear_between_its_points_and_beyond_them() -> None:
+    model = StepTimeModel(base_ps=0, table=((1, 100), (11, 200), (21, 600)))
 
-    assert SMOLLM2_CPU.kv_blocks(1.0) == (1 << 30) // block_bytes
-    assert MINILM_CPU.kv_blocks(1.0) == 0
+    times = [model.step_ps(StepWork(decodes=tokens)) for tokens in (1, 6, 11, 16, 26)]
+
+    assert times == [100, 150, 200, 400, 800]
+
+
+def test_decodes_are_padded_to_captured_sizes_unless_something_is_prefilled() -> None:
+    model = StepTimeModel(base_ps=0, decode_ps=1, graph_sizes=(1, 2, 4, 8))
+
+    assert [model.step_ps(StepWork(decodes=size)) for size in (1, 3, 8, 9)] == [1, 4, 8, 9]
+    assert model.step_ps(StepWork(decodes=3, prefill_tokens=1)) == 3

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from anyserve.core.engine.profiles import EngineProfile
+from anyserve.core.engine.profile import EngineProfile
 from anyserve.core.engine.step_time import StepTimeModel
 from anyserve.errors import StartError
 from anyserve.runtime.engines.base import EngineConfig, EngineKind, EngineRequest, Sampling

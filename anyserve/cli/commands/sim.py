@@ -1,0 +1,96 @@
+"""`anyserve sim`."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from anyserve.cli.commands.options import AsJson, Overrides, RunsDir, ScenarioFile
+from anyserve.cli.session import session_of
+
+
+class Ui(Enum):
+    """What `sim` shows while it computes."""
+
+    PLAIN = "plain"
+    JSON = "json"
+    NONE = "none"
+
+
+_HELP = """
+Play a scenario in virtual time: the same decisions, on a model of network and engines.
+
+\b
+  anyserve sim scenarios/mixed.yaml
+  anyserve sim scenarios/faults.yaml --check
+  anyserve sim scenarios/mixed.yaml --set 'cluster.replicas[heavy].count=3' --seed 7
+
+Equal scenario and seed give the same events, byte for byte. The run directory, the report and the
+exit code are those of a live run: trace, runs and tui work on it.
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("sim", help=_HELP, short_help="Play a scenario in virtual time.")(sim)
+
+
+def sim(
+    context: typer.Context,
+    scenario: ScenarioFile,
+    *,
+    ui: Annotated[
+        Ui | None,
+        typer.Option(help="plain: a progress bar. json: every event as a line (setting: ui)."),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Seed of traffic, policies and network."),
+    ] = None,
+    runs: RunsDir = None,
+    duration: Annotated[
+        str | None,
+        typer.Option(metavar="D", help="Let the traffic last so long: 20s, 1m30s."),
+    ] = None,
+    entry: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHERE", help="All requests enter here: scheduler, any, or a replica's id."
+        ),
+    ] = None,
+    overrides: Overrides = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Check the invariants over all events.")
+    ] = False,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Step every engine one by one: slower, same events.")
+    ] = False,
+    sample: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE", min=0, max=1, help="Record the events of this share of requests."
+        ),
+    ] = 1.0,
+    as_json: AsJson = False,
+) -> None:
+    """Play a scenario in virtual time."""
+    from anyserve.cli.sim.command import run_sim  # noqa: PLC0415 - loaded when asked for
+    from anyserve.cli.sim.options import SimOptions  # noqa: PLC0415
+
+    session = session_of(context)
+    options = SimOptions(
+        scenario=scenario,
+        ui=str(session.setting("ui", None if ui is None else ui.value)),
+        seed=int(str(session.setting("seed", seed))),
+        runs=session.runs(runs),
+        duration=duration,
+        entry=entry,
+        overrides=tuple(overrides or ()),
+        check=check,
+        exact=exact,
+        sample=sample,
+        as_json=as_json,
+    )
+    raise typer.Exit(run_sim(session, options))

@@ -1,0 +1,1 @@
+"""`anyserve sim`: a scenario in virtual time, with the report and the exit code of a live run."""

@@ -1,0 +1,120 @@
+"""The steps of `anyserve sim`, one after the other."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+from anyserve.cli.diagnostics import ExitCode
+from anyserve.cli.finish import Finished, finish_run
+from anyserve.cli.session import Session
+from anyserve.cli.sim.checking import check_run
+from anyserve.cli.sim.options import SimOptions
+from anyserve.cli.sim.playing import Played, play
+from anyserve.cli.sim.prepare import PreparedSim, prepare_sim
+from anyserve.cli.up.closing import print_finished, summary_object
+from anyserve.errors import UsageError
+from anyserve.telemetry.invariants import Violation
+from anyserve.telemetry.runs import RunDirectory, create_run
+
+UI_CHOICES: Final = ("plain", "json", "none")
+_SHOWN_VIOLATIONS: Final = 20
+
+
+def run_sim(session: Session, options: SimOptions) -> int:
+    """Everything that `anyserve sim` does; returns its exit code.
+
+    Raises:
+        AnyServeError: the simulation could not start, or could not end.
+    """
+    if options.ui not in UI_CHOICES:
+        hint = f"one of: {', '.join(UI_CHOICES)}"
+        raise UsageError(f"there is no ui '{options.ui}'", code="usage", hint=hint)
+    began_s = time.perf_counter()
+    prepared = prepare_sim(options)
+    _announce(session, prepared)
+    run = make_run(prepared)
+    played = play(session, prepared, run)
+    finished = finish_run(run, kind="sim")
+    violations = check_run(run, prepared.compiled) if options.check else []
+    _report(session, prepared, finished, violations)
+    if options.ui != "none":
+        _say_how_fast(session, finished, played, time.perf_counter() - began_s)
+    if played.interrupted:
+        return ExitCode.INTERRUPTED
+    if violations or not finished.as_expected:
+        return ExitCode.EXPECTATIONS_FAILED
+    return ExitCode.OK
+
+
+def make_run(prepared: PreparedSim) -> RunDirectory:
+    """The run's directory, with what is run in it."""
+    compiled = prepared.compiled
+    root = prepared.options.runs.absolute()
+    run = create_run(root, compiled.cluster.name, compiled.seed, datetime.now(UTC))
+    resolved = msgspec.json.format(msgspec.json.encode(prepared.resolved()), indent=2)
+    run.scenario.write_bytes(resolved + b"\n")
+    return run
+
+
+def _announce(session: Session, prepared: PreparedSim) -> None:
+    if prepared.options.ui == "none":
+        return
+    compiled = prepared.compiled
+    facts = compiled.facts()
+    session.diagnostics.say(
+        f"{compiled.cluster.name}, simulated: {len(compiled.cluster.replicas)} replicas, "
+        f"{facts.requests} requests in {facts.duration_s:g} s, seed {compiled.seed}"
+    )
+    if prepared.policy:
+        session.diagnostics.say(f"policy {prepared.policy}")
+
+
+def _report(
+    session: Session, prepared: PreparedSim, finished: Finished, violations: list[Violation]
+) -> None:
+    options = prepared.options
+    if options.ui == "json" or options.as_json:
+        found = summary_object(finished)
+        if options.check:
+            found["violations"] = [str(violation) for violation in violations]
+        if options.ui == "json":
+            session.output.text(msgspec.json.encode(found).decode() + "\n")
+        else:
+            session.output.json(found)
+    elif options.ui != "none":
+        print_finished(session, finished)
+    if options.check:
+        _report_check(session, violations, quiet=options.ui == "none")
+
+
+def _report_check(session: Session, violations: list[Violation], *, quiet: bool) -> None:
+    for violation in violations[:_SHOWN_VIOLATIONS]:
+        session.diagnostics.error("invariant", str(violation))
+    more = len(violations) - _SHOWN_VIOLATIONS
+    if more > 0:
+        session.diagnostics.say(f"… and {more} more")
+    if not violations and not quiet:
+        mark = session.terminal.mark(ok=True)
+        session.diagnostics.say(f"{mark} all invariants hold over the log")
+
+
+def _say_how_fast(session: Session, finished: Finished, played: Played, wall_s: float) -> None:
+    say = session.diagnostics.say
+    offered = finished.summary.requests.offered
+    virtual_s = finished.summary.duration_s or 0.0
+    say()
+    say(
+        f"{virtual_s:.1f} s of serving in {played.wall_s:.2f} s "
+        f"({offered / max(played.wall_s, 1e-9):,.0f} requests/s), {wall_s:.2f} s in all"
+    )
+    for text in played.notes:
+        say(text)
+    say(f"run      {finished.run.path}")
+    if finished.notable:
+        say(f"go on    anyserve trace {finished.notable[0].id.rpartition('/')[2]}")
+    if finished.resolved.command:
+        say(f"again    {finished.resolved.command}")

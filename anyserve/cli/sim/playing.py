@@ -1,0 +1,159 @@
+"""Computing a simulation to its end: its events to the log, its progress to the terminal."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from anyserve.cli.output import OutputClosed
+from anyserve.cli.session import Session
+from anyserve.cli.sim.prepare import PreparedSim
+from anyserve.core.events import Envelope
+from anyserve.sim.simulation import Phase, Progress, Simulation
+from anyserve.telemetry.log import EventLogWriter
+from anyserve.telemetry.runs import RunDirectory
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
+_Show = Callable[[Progress], None]
+_Record = Callable[[Envelope], None]
+ENTRIES: Final = 20_000
+"""Computed between two looks at the terminal: some tens of milliseconds."""
+
+
+@dataclass(slots=True)
+class Played:
+    """How the computing went. `notes`: what the report should say of the run beside its figures."""
+
+    wall_s: float = 0.0
+    interrupted: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+def play(session: Session, prepared: PreparedSim, run: RunDirectory) -> Played:
+    """Compute the run; Ctrl-C ends it early, in order.
+
+    Raises:
+        StalledError: it cannot end.
+    """
+    played = Played()
+    began_s = time.perf_counter()
+    listener = _Listener(session) if prepared.options.ui == "json" else None
+    with EventLogWriter(run.events) as log, quick_objects():
+        record = log.write if listener is None else listener.tee(log)
+        simulation = Simulation(
+            prepared.compiled,
+            record,
+            exact=prepared.options.exact,
+            scenario_dir=prepared.scenario_dir,
+        )
+        with _progress(session, prepared) as show:
+            while not simulation.over:
+                try:
+                    simulation.advance(ENTRIES)
+                    show(simulation.progress())
+                except KeyboardInterrupt:
+                    played.interrupted = True
+                    simulation.stop("stopped: interrupted")
+    played.wall_s = time.perf_counter() - began_s
+    played.notes = notes_on(simulation)
+    return played
+
+
+def notes_on(simulation: Simulation) -> list[str]:
+    """What a reader of the report should know: the cluster could not keep up, say."""
+    progress = simulation.progress()
+    late_s = progress.now_s - progress.planned_s
+    if progress.phase is not Phase.OVER or late_s < max(10.0, progress.planned_s / 2):
+        return []
+    return [f"the cluster did not keep up: the last request ended {late_s:.0f} s after the traffic"]
+
+
+@contextmanager
+def quick_objects() -> Iterator[None]:
+    """Millions of objects that live for a moment: the cycle collector would look at all of them.
+
+    What core makes has no cycles; what is left when it ends is collected then.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+class _Listener:
+    """Writes each event to standard output as well, until nobody reads it."""
+
+    def __init__(self, session: Session) -> None:
+        self._output = session.output
+        self._encode = msgspec.json.Encoder().encode
+        self._listening = True
+        self._log: EventLogWriter | None = None
+
+    def tee(self, log: EventLogWriter) -> _Record:
+        """What records to both."""
+        self._log = log
+        return self._record
+
+    def _record(self, envelope: Envelope) -> None:
+        assert self._log is not None
+        self._log.write(envelope)
+        if self._listening:
+            try:
+                self._output.text(self._encode(envelope).decode() + "\n")
+            except OutputClosed:
+                self._listening = False
+
+
+class _ProgressBar:
+    """A bar with the time that is left, on a terminal."""
+
+    def __init__(self, bar: Bar, task: TaskID) -> None:
+        self._bar = bar
+        self._task = task
+
+    def show(self, progress: Progress) -> None:
+        self._bar.update(
+            self._task,
+            completed=progress.settled,
+            description=f"{progress.now_s:.0f} of {progress.planned_s:.0f} s",
+        )
+
+
+@contextmanager
+def _progress(session: Session, prepared: PreparedSim) -> Iterator[_Show]:
+    diagnostics = session.diagnostics
+    if prepared.options.ui != "plain" or not diagnostics.terminal.lively(diagnostics.stream):
+        yield _show_nothing
+        return
+    from rich.progress import (  # noqa: PLC0415 - only where it is drawn
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bar  # noqa: PLC0415
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TextColumn("requests, left"), TimeRemainingColumn(),
+    )  # fmt: skip
+    console = diagnostics.terminal.console(diagnostics.stream)
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=len(prepared.compiled.plan.requests))
+        yield _ProgressBar(bar, task).show
+
+
+def _show_nothing(_: Progress) -> None:
+    return None

@@ -1,0 +1,335 @@
+"""The engine as a driver sees it: sequences in, stretches of steps out. No clock of its own.
+
+Two drivers use it. The simulator runs it in virtual time and lets it take many steps at once; the
+`model` engine runs it in real time, step by step, and sleeps. Both see the same steps.
+
+    engine.add(sequence, now_ps)            # may shorten the stretch that is under way
+    stretch = engine.start(now_ps)          # None: nothing to do; else it ends at engine.end_ps
+    ...                                     # at engine.end_ps (it may have come closer by then)
+    done = engine.finish()                  # who was given a token, who ended
+
+Times are whole picoseconds (ps), so that a sum over many steps is exact: a stretch of k steps ends
+at the same picosecond as k stretches of one step. A driver whose clock counts nanoseconds passes
+`now_ns * 1000` in and rounds `end_ps` up (`to_ns`).
+
+What a step sees: a sequence that was added at `t` takes part in the first step that starts at or
+after `t`, and an abort at `t` acts before the first step that starts at or after `t`. As that is
+decided by times and not by the order of calls, a driver may handle a step's end and an arrival of
+the same nanosecond in any order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import IntEnum
+from typing import Any, Final, NamedTuple
+
+from anyserve.core.engine.batch import UNBOUNDED, Batch, StepPlan
+from anyserve.core.engine.jitter import Jitter, Noise
+from anyserve.core.engine.keys import SegmentKeys
+from anyserve.core.engine.limits import EngineLimits
+from anyserve.core.engine.sequence import Sequence
+from anyserve.core.engine.step_time import StepTime, StepTimeModel, StepWork
+
+PS_PER_NS: Final = 1000
+FULL_PACE: Final = 1000
+_NOBODY: Final[list[Sequence]] = []
+
+
+def to_ns(time_ps: int) -> int:
+    """The first whole nanosecond that is not before `time_ps`."""
+    return -(-time_ps // PS_PER_NS)
+
+
+class Stretch:
+    """Steps under way: one step of any kind, or several in which the same sequences decode.
+
+    Only the last step of a stretch can end a sequence or complete a prompt. In each of its steps
+    every sequence of `EngineModel.decoding` is given one token.
+    """
+
+    __slots__ = (
+        "admitted", "end_ps", "finished", "first_ps", "growth_ps", "noise", "preempted",
+        "prefilled", "start_ps", "steps", "wait_ps",
+    )  # fmt: skip
+
+    def __init__(self, start_ps: int, plan: StepPlan, wait_ps: int) -> None:
+        self.start_ps = start_ps
+        self.steps = plan.steps
+        """At least 1; fewer once the stretch was cut."""
+        self.wait_ps = wait_ps
+        """Before the first step: the engine takes new sequences in."""
+        self.first_ps = 0
+        """How long the first step takes after that."""
+        self.growth_ps = 0
+        """How much longer each step takes than the one before it."""
+        self.noise: Noise | None = None
+        """What each step differs by from that."""
+        self.end_ps = start_ps
+        """When the last step ends."""
+        self.admitted: list[Sequence] = plan.admitted
+        """Taken out of the queue at `start_ps` (for the first time, or after a preemption)."""
+        self.preempted: list[Sequence] = plan.preempted
+        """Put back into the queue at `start_ps`; they lose their blocks, not their tokens."""
+        self.prefilled: list[Sequence] = _NOBODY
+        """Filled in by `finish`. Their last prompt token is computed: they were given one token at
+        `end_ps`, their first one if `generated` is 1. (Embeddings: they are complete.)"""
+        self.finished: list[Sequence] = _NOBODY
+        """Filled in by `finish`. Complete at `end_ps`, in the order of the batch; those of
+        `prefilled` may be among them."""
+
+    def step_end_ps(self, number: int) -> int:
+        """When step `number` (from 1) ends. The last one's end is `end_ps`, even where it was
+        delayed."""
+        if number == self.steps:
+            return self.end_ps
+        return self.start_ps + self.after(number)
+
+    def after(self, steps: int) -> int:
+        """Time from the start to the end of step number `steps` (from 1), undisturbed."""
+        time_ps = self.wait_ps + steps * self.first_ps
+        if steps > 1:
+            time_ps += self.growth_ps * (steps * (steps - 1) // 2)
+        if self.noise is not None:
+            time_ps += self.noise.sum_ps(steps)
+        return time_ps
+
+    def ended_before(self, now_ps: int) -> int:
+        """How many of the steps end before now."""
+        if now_ps > self.end_ps:
+            return self.steps
+        left = now_ps - self.start_ps
+        most = self.steps - 1
+        done = (left - self.wait_ps) // max(1, self.first_ps)  # rarely off by more than one
+        done = min(max(done, 0), most)
+        while done < most and self.after(done + 1) < left:
+            done += 1
+        while done > 0 and self.after(done) >= left:
+            done -= 1
+        return done
+
+
+class EngineLoad(NamedTuple):
+    """What the engine reports of itself, as of the last step that ended."""
+
+    running: int = 0
+    waiting: int = 0
+    kv_usage: float = 0.0
+    """Share of the KV blocks in use, 0 to 1."""
+    prefix_queries: int = 0
+    """Tokens looked up in the prefix cache so far."""
+    prefix_hits: int = 0
+    """Tokens found there so far."""
+    preemptions: int = 0
+    """Preemptions so far."""
+
+
+class _Do(IntEnum):
+    ADD = 0
+    ABORT = 1
+    PACE = 2
+
+
+class EngineModel:
+    """One engine: queue, batch, KV memory and the time that steps take.
+
+    Args:
+        limits: Bounds and rules.
+        step_time: Duration of steps. Stretches of several steps need a `StepTimeModel`; with any
+            other model each step is a stretch.
+        intake_ps: Time that the engine's loop spends on taking a new sequence in, before a step.
+        jitter: What real steps differ by; None is no difference.
+    """
+
+    def __init__(
+        self,
+        limits: EngineLimits,
+        step_time: StepTime,
+        *,
+        intake_ps: int = 0,
+        jitter: Jitter | None = None,
+    ) -> None:
+        self._batch = Batch(limits)
+        self._keys = SegmentKeys(limits.block_size) if limits.prefix_caching else None
+        self._step_time = step_time
+        self._formula = step_time if isinstance(step_time, StepTimeModel) else None
+        self._intake_ps = intake_ps
+        self._jitter = jitter
+        self._pace = FULL_PACE
+        self._inbox: deque[tuple[int, _Do, Any]] = deque()
+        self._stretch: Stretch | None = None
+        self._plan = StepPlan()
+        self._before = self._batch.state()
+        """The batch when the last step ended."""
+        self._wait_ps = 0
+        """For what was taken in since the last step."""
+        self._steps = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a stretch is under way."""
+        return self._stretch is not None
+
+    @property
+    def has_work(self) -> bool:
+        """Whether anything waits or runs, what was added a moment ago included."""
+        return bool(self._inbox) or self._batch.running > 0 or self._batch.waiting > 0
+
+    @property
+    def end_ps(self) -> int:
+        """When the stretch under way ends. Comes closer when something arrives, never later."""
+        assert self._stretch is not None, "no stretch is under way"
+        return self._stretch.end_ps
+
+    @property
+    def stretch(self) -> Stretch | None:
+        """The stretch under way."""
+        return self._stretch
+
+    @property
+    def decoding(self) -> list[Sequence]:
+        """The sequences that are given a token in every step of the stretch under way, those whose
+        prompt ends in it aside; in the order of the batch."""
+        return self._batch.members() if self._plan.packed else list(self._plan.decodes)
+
+    def add(self, sequence: Sequence, now_ps: int) -> None:
+        """Queue a sequence. A stretch under way is cut at its first step end at or after now."""
+        if sequence.shared and self._keys is not None:
+            sequence.keys = self._keys.of(sequence.shared)
+        self._inbox.append((now_ps, _Do.ADD, sequence))
+        self.cut(now_ps)
+
+    def abort(self, sequence: Sequence, now_ps: int) -> None:
+        """Forget a sequence, before the first step that starts at or after now. A stretch under way
+        is cut as `add` does; the sequence may still end in it. Unknown ones are ignored."""
+        self._inbox.append((now_ps, _Do.ABORT, sequence))
+        if self._stretch is None:
+            self._take_in(now_ps)
+        else:
+            self.cut(now_ps)
+
+    def set_pace(self, permille: int, now_ps: int) -> None:
+        """Let steps that start at or after now take so many thousandths of their time: 2000 is half
+        as fast. For neighbours on the host, and for faults."""
+        self._inbox.append((now_ps, _Do.PACE, permille))
+        self.cut(now_ps)
+
+    def cut(self, now_ps: int) -> None:
+        """Let the stretch under way end with its first step that ends at or after now: something
+        about the steps that follow will change."""
+        stretch = self._stretch
+        if stretch is None or stretch.steps == 1 or now_ps >= stretch.end_ps:
+            return
+        steps = stretch.ended_before(now_ps) + 1
+        if steps < stretch.steps:
+            stretch.steps = steps
+            stretch.end_ps = stretch.start_ps + stretch.after(steps)
+
+    def delay(self, late_ps: int) -> None:
+        """The step under way, the last one of its stretch, ends so much later: the engine stood
+        still. Call `cut` when it stops, and this when it goes on."""
+        assert self._stretch is not None, "no stretch is under way"
+        self._stretch.end_ps += late_ps
+
+    def start(self, now_ps: int, max_steps: int | None = None) -> Stretch | None:
+        """Begin the next stretch; None if there is nothing to compute.
+
+        Args:
+            now_ps: When it begins: the `end_ps` before, if the engine was busy until then.
+            max_steps: At most so many steps; 1 is the exact mode. None: as many as have the same
+                sequences decoding and nothing else to decide.
+        """
+        assert self._stretch is None, "the stretch before was not finished"
+        batch = self._batch
+        self._before = batch.state()
+        if self._inbox:
+            self._take_in(now_ps)
+        if self._formula is None:
+            max_steps = 1
+        plan = self._plan = batch.plan(UNBOUNDED if max_steps is None else max_steps)
+        stretch = self._stretch = self._measure(now_ps, plan)
+        return stretch
+
+    def finish(self) -> Stretch:
+        """End the stretch under way: its tokens are generated, its finished sequences are gone."""
+        stretch = self._stretch
+        assert stretch is not None, "no stretch is under way"
+        self._stretch = None
+        self._wait_ps = 0
+        self._steps += stretch.steps
+        self._plan.steps = stretch.steps
+        stretch.prefilled, stretch.finished = self._batch.commit(self._plan)
+        return stretch
+
+    def tokens_at(self, sequence: Sequence, now_ps: int) -> int:
+        """Tokens that a sequence has been given by now, those of the stretch under way that were
+        complete by now included. What a crash at this moment would leave."""
+        stretch = self._stretch
+        done = 0 if stretch is None else stretch.ended_before(now_ps + 1)
+        if sequence.base is not None:
+            return self._batch.pack.generated(sequence, done)
+        if done and sequence.room and not sequence.gone and self._plan.samples(sequence):
+            return sequence.generated + 1
+        return sequence.generated
+
+    def load(self, now_ps: int) -> EngineLoad:
+        """What the engine last reported, at the end of the last step that ended by now."""
+        batch = self._batch
+        stretch = self._stretch
+        if stretch is None:
+            state = batch.state()
+        elif stretch.steps == 1 or not (done := stretch.ended_before(now_ps + 1)):
+            state = self._before
+        else:
+            state = batch.state()
+            taken = batch.pack.blocks_for(done) - self._plan.reserved
+            state = (state[0], state[1], state[2] - taken, *state[3:])
+        running, waiting, free, queries, hits, preemptions = state
+        usage = batch.cache.usage_at(free)
+        return EngineLoad(running, waiting, usage, queries, hits, preemptions)
+
+    def _take_in(self, now_ps: int) -> None:
+        """Obey what came by now; it takes its time before the next step."""
+        inbox = self._inbox
+        while inbox and inbox[0][0] <= now_ps:
+            _, do, what = inbox.popleft()
+            if do is _Do.ADD:
+                self._batch.add(what)
+                self._wait_ps += self._intake_ps
+            elif do is _Do.ABORT:
+                self._batch.abort(what)
+            else:
+                self._pace = what
+
+    def _measure(self, now_ps: int, plan: StepPlan) -> Stretch | None:
+        """What is planned, with its times; None: nothing is."""
+        pack = self._batch.pack
+        if plan.packed:
+            decodes, context = pack.size, pack.context
+        elif plan.prefills or plan.decodes:
+            decodes = len(plan.decodes)
+            context = sum(sequence.computed for sequence in plan.decodes)
+        else:
+            return None
+        prefills = len(plan.prefills)
+        formula = self._formula
+        pace = self._pace
+        if formula is None:
+            work = StepWork(plan.prefill_tokens, prefills, decodes, context, plan.attention)
+            fixed = self._step_time.step_ps(work) * pace // FULL_PACE
+            each = rest = 0
+        else:
+            fixed = formula.fixed_ps(plan.prefill_tokens, prefills, decodes)
+            each = formula.context_ps
+            rest = formula.attention_ps * plan.attention // 2
+            if pace != FULL_PACE:  # the coefficients, so that a run stays an arithmetic series
+                fixed = fixed * pace // FULL_PACE
+                each = each * pace // FULL_PACE
+                rest = rest * pace // FULL_PACE
+        stretch = Stretch(now_ps, plan, self._wait_ps)
+        stretch.first_ps = fixed + each * context + rest
+        stretch.growth_ps = each * decodes
+        if self._jitter is not None:
+            stretch.noise = self._jitter.noise(self._steps, fixed)
+        stretch.end_ps = now_ps + stretch.after(stretch.steps)
+        return stretch

@@ -1,0 +1,1 @@
+"""Users' handlers in the worker: loading an app, running its handlers, the calls they make."""

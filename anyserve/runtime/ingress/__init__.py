@@ -1,0 +1,1 @@
+"""Where requests enter: HTTP (OpenAI-compatible) and gRPC (Open Inference Protocol)."""

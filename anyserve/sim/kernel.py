@@ -1,0 +1,90 @@
+"""Virtual time: what is to happen, in order. Whole nanoseconds, and an order that never depends on
+how many steps were taken to get there.
+
+At one nanosecond engines come first, in the order of their replicas; then everything else in the
+order in which it was asked for. Engines do not take part in that count, so it is the same whether a
+stretch of steps is one entry here or many.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+Action = Callable[[Any], None]
+Entry = tuple[int, int, Action, Any]
+"""Time, place among those of the same time, what to call, and with what."""
+
+_ENGINES: Final = 1 << 62
+"""Places of engines are this much below zero: before all others."""
+_PER_ENGINE: Final = 1 << 40
+
+
+class Kernel:
+    """The clock and the agenda of one simulation.
+
+    Args:
+        lane_ns: the delay that most entries have. They need no heap: they fall due in the order in
+            which they were made.
+    """
+
+    __slots__ = ("_engines", "_heap", "_lane", "_lane_ns", "_places", "handled", "limit_ns", "now")
+
+    def __init__(self, lane_ns: int) -> None:
+        self.now = 0
+        self.handled = 0
+        """Entries carried out so far."""
+        self.limit_ns = 0
+        """Nothing beyond this time is carried out."""
+        self._lane_ns = lane_ns
+        self._lane: deque[Entry] = deque()
+        self._heap: list[Entry] = []
+        self._places = 0
+        self._engines = 0
+
+    def at(self, time_ns: int, action: Action, argument: Any) -> None:
+        """Call `action(argument)` at this time; now, if it has passed."""
+        self._places = place = self._places + 1
+        heapq.heappush(self._heap, (max(time_ns, self.now), place, action, argument))
+
+    def soon(self, action: Action, argument: Any) -> None:
+        """Call `action(argument)` after the usual delay."""
+        self._places = place = self._places + 1
+        self._lane.append((self.now + self._lane_ns, place, action, argument))
+
+    def engine_at(self, time_ns: int, engine: int, action: Action, argument: Any) -> None:
+        """The same for an engine: before all else that happens at this nanosecond."""
+        self._engines += 1
+        place = engine * _PER_ENGINE + self._engines - _ENGINES
+        heapq.heappush(self._heap, (time_ns, place, action, argument))
+
+    def run(self, most: int) -> int:
+        """Carry out what is due up to `limit_ns`, at most so many entries; returns how many."""
+        heap, lane, pop = self._heap, self._lane, heapq.heappop
+        count = 0
+        while count < most:
+            if lane and not (heap and heap[0] < lane[0]):
+                if lane[0][0] > self.limit_ns:
+                    break
+                entry = lane.popleft()
+            elif heap and heap[0][0] <= self.limit_ns:
+                entry = pop(heap)
+            else:
+                break
+            self.now = entry[0]
+            count += 1
+            entry[2](entry[3])
+        self.handled += count
+        return count
+
+    def clear_lane(self) -> None:
+        """Forget everything that waits for the usual delay."""
+        self._lane.clear()
+
+    @property
+    def next_ns(self) -> int | None:
+        """When the next entry is due."""
+        due = [entries[0][0] for entries in (self._heap, self._lane) if entries]
+        return min(due, default=None)

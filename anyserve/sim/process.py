@@ -1,0 +1,153 @@
+"""What all simulated processes have in common: a state machine, a connection, a timer, a voice."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol
+
+from anyserve.core.effects import Effect, Emit, Inbox, Send, SetTimer
+from anyserve.core.events import AnyEvent
+from anyserve.core.inputs import BusDown, BusUp, Wake
+from anyserve.core.messages import Registration, SchedulerState
+from anyserve.sim.recorder import Voice
+from anyserve.sim.world import World
+
+_WAKE: Final = Wake()
+
+
+class Machine(Protocol):
+    """What core's three machines have in common."""
+
+    def handle(self, now: int, message: Any) -> list[Effect]:
+        """Fold one input."""
+        ...
+
+
+class Process:
+    """A process of the cluster, through all its lives."""
+
+    def __init__(self, name: str, world: World) -> None:
+        self.name = name
+        self.incarnation = 0
+        self.connection = 0
+        self._world = world
+        self._kernel = world.kernel
+        self._network = world.network
+        self._machine: Machine | None = None
+        self._voice = Voice(name, 0, world.record)
+        self._timer = 0
+        self._frozen: list[Any] | None = None
+
+    # --- driving the machine ---------------------------------------------------------------------
+
+    def hear(self, message: Any) -> None:
+        """A message or a local input. Lost where no process is there to hear it."""
+        machine = self._machine
+        if machine is None:
+            return
+        if self._frozen is not None:
+            self._frozen.append(message)
+            return
+        now = self._kernel.now
+        self._carry_out(machine.handle(now, message), now)
+
+    def say(self, event: AnyEvent) -> None:
+        """An event of this process, now."""
+        self._voice.say(event, self._kernel.now)
+
+    def _carry_out(self, effects: list[Effect], now: int) -> None:
+        for effect in effects:
+            kind = type(effect)
+            if kind is Send:
+                self._send(effect)  # type: ignore[arg-type]
+            elif kind is Emit:
+                self._voice.say(effect.event, now)  # type: ignore[attr-defined]
+            elif kind is SetTimer:
+                self._timer += 1
+                self._kernel.at(effect.at_ns, self._wake, self._timer)  # type: ignore[attr-defined]
+            else:
+                self._perform(effect)
+
+    def _perform(self, effect: Effect) -> None:
+        """Carry out an effect that only this role has."""
+
+    def _send(self, send: Send) -> None:
+        if not self._world.broker_up:
+            return
+        world, inbox = self._world, send.inbox
+        if inbox is Inbox.SCHEDULER:
+            self._network.send(self.name, world.scheduler, send.message)
+        elif inbox is Inbox.ORIGIN:
+            origin = world.origins.get(send.to)
+            if origin is not None:
+                self._network.send(self.name, origin, send.message)
+        elif inbox is Inbox.REPLICA or inbox is Inbox.REPLICA_ENTRY:
+            replica = world.replicas.get(send.to)
+            if replica is not None:
+                self._network.send(self.name, replica, send.message)
+        else:
+            self._retain(send)
+
+    def _retain(self, send: Send) -> None:
+        """A message that the broker keeps for those who come later."""
+        world, message = self._world, send.message
+        if isinstance(message, SchedulerState):
+            world.state = message
+            for process in (*world.replicas.values(), *world.origins.values()):
+                self._network.send(self.name, process, message)
+        elif isinstance(message, Registration):
+            world.registrations[message.replica] = message
+            self._network.send(self.name, world.scheduler, message)
+
+    def _wake(self, timer: int) -> None:
+        if timer == self._timer:
+            self.hear(_WAKE)
+
+    # --- connection and life ---------------------------------------------------------------------
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._machine is not None
+
+    def _begin(self, machine: Machine) -> None:
+        """A new life."""
+        self.incarnation += 1
+        self.connection = 0
+        self._frozen = None
+        self._timer += 1
+        self._machine = machine
+        self._voice = Voice(self.name, self.incarnation, self._world.record)
+
+    def connect(self) -> None:
+        """The connection stands: say so, and get what the broker retains."""
+        if not self.alive:
+            return
+        self.connection += 1
+        self.hear(BusUp(connection=self.connection))
+        self._hear_retained()
+
+    def disconnect(self) -> None:
+        """The connection broke."""
+        if self.alive:
+            self.hear(BusDown())
+
+    def _hear_retained(self) -> None:
+        if self._world.state is not None:
+            self._network.send("broker", self, self._world.state)
+
+    def die(self) -> None:
+        """SIGKILL: nothing more is done or said."""
+        self._machine = None
+        self._frozen = None
+        self._timer += 1
+
+    def freeze(self) -> None:
+        """SIGSTOP: what arrives waits."""
+        if self.alive and self._frozen is None:
+            self._frozen = []
+
+    def thaw(self) -> None:
+        """SIGCONT: what waited is handled now, in order."""
+        waiting, self._frozen = self._frozen or [], None
+        for message in waiting:
+            self.hear(message)

@@ -1,0 +1,50 @@
+"""Where events of a simulation go: numbered per source like those of live processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+from zlib import crc32
+
+from anyserve.core.events import AnyEvent, Envelope
+
+Record = Callable[[Envelope], None]
+_ALL: Final = 1 << 32
+
+
+class Sample:
+    """Which requests' events are recorded: a share of them, the same ones for the same ids."""
+
+    __slots__ = ("_below", "share")
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+        self._below = round(share * _ALL)
+
+    def __contains__(self, request_id: object) -> bool:
+        return self.share >= 1.0 or crc32(str(request_id).encode()) < self._below
+
+    def takes(self, request_id: str) -> bool:
+        """Whether the events of this request are recorded."""
+        return request_id in self
+
+
+class Voice:
+    """One life of one process, as the event log knows it."""
+
+    __slots__ = ("_record", "incarnation", "seq", "source")
+
+    def __init__(self, source: str, incarnation: int, record: Record) -> None:
+        self.source = source
+        self.incarnation = incarnation
+        self.seq = 0
+        self._record = record
+
+    def say(self, event: AnyEvent, now: int) -> None:
+        """Something happened."""
+        self._record(
+            Envelope(
+                t=now, source=self.source, incarnation=self.incarnation, seq=self.seq, event=event
+            )
+        )
+        self.seq += 1

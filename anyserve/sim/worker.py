@@ -1,0 +1,371 @@
+"""A worker in virtual time: `core.engine`'s model, and what its steps tell the replica.
+
+The tokens of an attempt are told when its first one is made, when it ends, and when something is
+about to happen to it (`flush`): never one by one. The gaps between them are counted step by step,
+so the inter-token latencies are those of the steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, Final
+
+import msgspec
+
+from anyserve.core.effects import StartWork
+from anyserve.core.engine.model import EngineModel, Stretch, to_ns
+from anyserve.core.engine.sequence import Sequence
+from anyserve.core.inputs import Delta, Stepped
+from anyserve.core.messages import Code
+from anyserve.core.origin.pending import bucket_ns
+from anyserve.sim.engines import EngineSetup
+from anyserve.sim.kernel import Kernel
+from anyserve.workload.traffic import Segment
+
+PS_PER_NS: Final = 1000
+_VECTOR: Final = msgspec.Raw(b"{}")
+_NO_TOKENS: Final[list[int]] = []
+
+bucket = lru_cache(maxsize=4096)(bucket_ns)
+
+
+@lru_cache(maxsize=65536)
+def _tokens(count: int) -> list[int]:
+    """So many tokens; nobody changes a delta's list, so all of one length can be the same."""
+    return [0] * count
+
+
+class Job:
+    """An attempt in the engine."""
+
+    __slots__ = (
+        "attempt", "cancelled", "gaps", "id", "marks", "resumed", "scheduled_ns", "sent",
+        "sequence", "stalled_ps",
+    )  # fmt: skip
+
+    def __init__(self, work: StartWork) -> None:
+        self.id = work.request.id
+        self.attempt = work.attempt
+        self.resumed = len(work.request.resume_ids)
+        self.sequence: Sequence
+        self.scheduled_ns: int | None = None
+        self.sent = 0
+        """Tokens that the replica was told of."""
+        self.cancelled = False
+        self.gaps: dict[int, int] = {}
+        """Of tokens that it was not told of yet, beside those since `marks`."""
+        self.marks: dict[int, int] | None = None
+        """The engine's histogram of steps when the newest token that is in `gaps` was made."""
+        self.stalled_ps: int | None = None
+        """When its newest token was made, while it waits to be computed again."""
+
+
+class Worker:
+    """One life of a worker. `feed` takes what the replica is told."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        place: int,
+        setup: EngineSetup,
+        feed: Callable[[Stepped], None],
+        *,
+        exact: bool,
+    ) -> None:
+        self._kernel = kernel
+        self._place = place
+        self._setup = setup
+        self._feed = feed
+        self._exact = exact
+        self._engine: EngineModel = setup.make()
+        self._jobs: dict[tuple[str, int], Job] = {}
+        self._cancels: list[Job] = []
+        self._due: int | None = None
+        """When the kernel is to call: the end of a stretch, or the begin of the next."""
+        self._steps: dict[int, int] = {}
+        """All steps so far, by their distance from the one before: {bucket: steps}."""
+        self._last_end_ps = 0
+        self._factor = 1.0
+        self._hung_ps: int | None = None
+        self._dead = False
+
+    # --- what the replica wants ------------------------------------------------------------------
+
+    def submit(self, work: StartWork, shared: tuple[Segment, ...]) -> None:
+        """Take an attempt. `shared`: the texts that its prompt begins with."""
+        request = work.request
+        refusal = self._setup.refusal(request)
+        if refusal:
+            delta = Delta(
+                id=request.id, attempt=work.attempt, done=True, error=refusal,
+                error_code=Code.TOO_LONG,
+            )  # fmt: skip
+            self._later(delta)
+            return
+        job = Job(work)
+        room = self._setup.room(request)
+        if room == 0 and not self._setup.embeds:
+            self._later(Delta(id=job.id, attempt=job.attempt, done=True, finish="length"))
+            return
+        self._jobs[job.id, job.attempt] = job
+        now = self._kernel.now
+        job.sequence = Sequence(
+            owner=job,
+            prompt=request.prompt_tokens + job.resumed,
+            room=room,
+            priority=request.priority,
+            arrival=now,
+            number=self._kernel.handled,
+            shared=shared,
+        )
+        self._engine.add(job.sequence, now * PS_PER_NS)
+        self._arm()
+
+    def cancel(self, request_id: str, attempt: int) -> None:
+        """Stop an attempt at the next step boundary."""
+        job = self._jobs.get((request_id, attempt))
+        if job is not None and not job.cancelled:
+            job.cancelled = True
+            self._cancels.append(job)
+            self._engine.abort(job.sequence, self._kernel.now * PS_PER_NS)
+            self._arm()
+
+    def slow(self, factor: float) -> None:
+        """From the next step on, each takes `factor` times as long."""
+        self._factor = max(1.0, factor)
+        self._cut()
+
+    def hang(self) -> None:
+        """Stop in its tracks; what is computed is computed later."""
+        if self._hung_ps is None:
+            self._cut()
+            self._hung_ps = self._kernel.now * PS_PER_NS
+            self._due = None
+
+    def resume(self) -> None:
+        """Go on where it hung: the step under way ends that much later."""
+        if self._hung_ps is None:
+            return
+        late_ps = self._kernel.now * PS_PER_NS - self._hung_ps
+        self._hung_ps = None
+        if self._engine.busy:
+            self._engine.delay(late_ps)
+        self._arm()
+
+    def die(self) -> None:
+        """It is gone with all it held."""
+        self._dead = True
+        self._due = None
+        self._jobs.clear()
+
+    @property
+    def hung(self) -> bool:
+        """Whether it stands still."""
+        return self._hung_ps is not None
+
+    # --- what it tells ---------------------------------------------------------------------------
+
+    def kv_usage(self) -> float | None:
+        """Share of its KV blocks in use, as it last reported; None where it has none."""
+        if self._setup.embeds:
+            return None
+        return round(self._engine.load(self._now_ps()).kv_usage, 4)
+
+    def flush(self, only: tuple[str, int] | None = None) -> None:
+        """Tell what has been made by now, of all attempts or of one."""
+        jobs = list(self._jobs.values()) if only is None else [self._jobs.get(only)]
+        now_ps = self._now_ps()
+        deltas = []
+        for job in jobs:
+            if job is None or job.sent == 0 or job.cancelled:
+                continue
+            made = self._engine.tokens_at(job.sequence, now_ps)
+            if made > job.sent:
+                deltas.append(self._progress(job, made, self._steps_until(now_ps)))
+        if deltas:
+            self._feed(Stepped(deltas=deltas))
+
+    def _now_ps(self) -> int:
+        return self._kernel.now * PS_PER_NS if self._hung_ps is None else self._hung_ps
+
+    # --- stepping --------------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        """See to it that the kernel calls when there is something to do."""
+        if self._dead or self._hung_ps is not None:
+            return
+        if self._engine.busy:
+            due = to_ns(self._engine.end_ps)
+            if due != self._due:
+                self._due = due
+                self._kernel.engine_at(due, self._place, self._end, due)
+        elif self._due is None:
+            self._due = self._kernel.now
+            self._kernel.engine_at(self._due, self._place, self._begin, self._due)
+
+    def _cut(self) -> None:
+        """Let a stretch under way end with its present step."""
+        if self._engine.busy:
+            self._engine.cut(self._kernel.now * PS_PER_NS)
+            self._arm()
+
+    def _begin(self, due: int) -> None:
+        if due == self._due and not self._dead:
+            self._due = None
+            self._tell_cancelled()
+            self._start(max(self._kernel.now * PS_PER_NS, self._last_end_ps))
+
+    def _end(self, due: int) -> None:
+        if due != self._due or self._dead:
+            return
+        self._due = None
+        stretch = self._engine.finish()
+        self._count(stretch)
+        deltas = [self._first(seq.owner, stretch) for seq in stretch.prefilled]
+        deltas += [
+            self._last(seq.owner) for seq in stretch.finished if seq not in stretch.prefilled
+        ]
+        told = [delta for delta in deltas if delta is not None]
+        if told:
+            self._feed(Stepped(deltas=told))
+        self._tell_cancelled()
+        if self._factor == 1.0:
+            self._start(stretch.end_ps)
+        elif self._engine.has_work and not self._dead:
+            pause_ps = int((stretch.end_ps - stretch.start_ps) * (self._factor - 1.0))
+            self._due = to_ns(stretch.end_ps + pause_ps)
+            self._kernel.engine_at(self._due, self._place, self._begin, self._due)
+
+    def _start(self, at_ps: int) -> None:
+        if self._dead or self._hung_ps is not None or self._engine.busy:
+            return
+        single = self._exact or self._factor != 1.0
+        stretch = self._engine.start(at_ps, 1 if single else None)
+        if stretch is None:
+            return
+        for sequence in stretch.preempted:
+            self._stall(sequence.owner)
+        for sequence in stretch.admitted:
+            job: Job = sequence.owner
+            if job.scheduled_ns is None:
+                job.scheduled_ns = to_ns(at_ps)
+        self._arm()
+
+    # --- counting gaps ---------------------------------------------------------------------------
+
+    def _count(self, stretch: Stretch) -> None:
+        """Add the steps of a stretch to the histogram of steps."""
+        for bound, steps in self._gaps_of(stretch, stretch.steps):
+            self._steps[bound] = self._steps.get(bound, 0) + steps
+        self._last_end_ps = stretch.end_ps
+
+    def _gaps_of(self, stretch: Stretch, steps: int) -> list[tuple[int, int]]:
+        """The distances between the ends of its first steps, as buckets and how many fall in."""
+        idle_ps = stretch.start_ps - self._last_end_ps
+        first = stretch.step_end_ps(1) - stretch.start_ps
+        found = [(bucket((idle_ps + first) // PS_PER_NS), 1)]
+        if steps == 1:
+            return found
+        second = stretch.step_end_ps(2) - stretch.step_end_ps(1)
+        last = stretch.step_end_ps(steps) - stretch.step_end_ps(steps - 1)
+        low, high = bucket(second // PS_PER_NS), bucket(last // PS_PER_NS)
+        if low == high and stretch.noise is None:
+            return [*found, (low, steps - 1)]
+        ends = [stretch.step_end_ps(number) for number in range(1, steps + 1)]
+        return found + [(bucket((b - a) // PS_PER_NS), 1) for a, b in pairwise(ends)]
+
+    def _steps_until(self, now_ps: int) -> dict[int, int]:
+        """The histogram of steps with those of the stretch under way that have ended by now."""
+        stretch = self._engine.stretch
+        if stretch is None:
+            return self._steps
+        ended = 0
+        while ended < stretch.steps and stretch.step_end_ps(ended + 1) <= now_ps:
+            ended += 1
+        if not ended:
+            return self._steps
+        steps = dict(self._steps)
+        for bound, count in self._gaps_of(stretch, ended):
+            steps[bound] = steps.get(bound, 0) + count
+        return steps
+
+    def _stall(self, job: Job) -> None:
+        """It was preempted: its next token comes after it has been computed again."""
+        if job.marks is not None:
+            _add_since(job.gaps, job.marks, self._steps)
+            job.marks, job.stalled_ps = None, self._last_end_ps
+
+    # --- deltas ----------------------------------------------------------------------------------
+
+    def _first(self, job: Job, stretch: Stretch) -> Delta | None:
+        """Its prompt is computed: for the first time, or again after a preemption."""
+        sequence = job.sequence
+        job.marks = self._steps.copy()
+        if job.stalled_ps is not None:
+            gap = bucket((stretch.end_ps - job.stalled_ps) // PS_PER_NS)
+            job.gaps[gap] = job.gaps.get(gap, 0) + 1
+            job.stalled_ps = None
+        done = sequence.finished
+        if job.sent and not done:
+            return None
+        if self._setup.embeds:
+            self._drop(job)
+            return self._delta(job, _NO_TOKENS, data=_VECTOR, finish="stop", done=True)
+        if done:
+            return self._last(job)
+        job.sent = 1
+        return self._delta(job, _tokens(1))
+
+    def _last(self, job: Job) -> Delta:
+        self._drop(job)
+        return self._progress(job, job.sequence.generated, self._steps, finish="length", done=True)
+
+    def _progress(self, job: Job, made: int, steps: dict[int, int], **more: Any) -> Delta:
+        """What was made since the replica was last told."""
+        gaps, job.gaps = job.gaps, {}
+        if job.marks is not None:
+            _add_since(gaps, job.marks, steps)
+            job.marks = None if more else steps.copy()
+        count, job.sent = made - job.sent, made
+        return self._delta(job, _tokens(count), gaps=gaps, **more)
+
+    def _delta(self, job: Job, tokens: list[int], **more: Any) -> Delta:
+        scheduled, job.scheduled_ns = job.scheduled_ns, job.scheduled_ns and -1
+        told = scheduled is not None and scheduled >= 0
+        return Delta(
+            id=job.id,
+            attempt=job.attempt,
+            tokens=tokens,
+            scheduled_ns=scheduled if told else None,
+            **more,
+        )
+
+    def _tell_cancelled(self) -> None:
+        if not self._cancels:
+            return
+        cancels, self._cancels = self._cancels, []
+        deltas = []
+        for job in cancels:
+            if self._jobs.get((job.id, job.attempt)) is job:
+                self._drop(job)
+                made = self._engine.tokens_at(job.sequence, self._now_ps())
+                deltas.append(self._progress(job, made, self._steps, finish="cancelled", done=True))
+        if deltas:
+            self._feed(Stepped(deltas=deltas))
+
+    def _drop(self, job: Job) -> None:
+        self._jobs.pop((job.id, job.attempt), None)
+
+    def _later(self, delta: Delta) -> None:
+        """Tell it in a moment: the replica is in the midst of starting this very attempt."""
+        self._kernel.at(self._kernel.now, self._feed, Stepped(deltas=[delta]))
+
+
+def _add_since(gaps: dict[int, int], marks: dict[int, int], steps: dict[int, int]) -> None:
+    """Add to `gaps` the steps that came since `marks` was taken."""
+    for bound, count in steps.items():
+        more = count - marks.get(bound, 0)
+        if more:
+            gaps[bound] = gaps.get(bound, 0) + more

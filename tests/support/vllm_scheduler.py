@@ -1,0 +1,185 @@
+"""vLLM's own scheduler and KV cache manager, driven without a model."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from engine_traces import Decision, Trace, arrivals_by_step
+from vllm.config import CacheConfig, DeviceConfig, ModelConfig, SchedulerConfig, VllmConfig
+from vllm.pooling_params import PoolingParams
+from vllm.sampling_params import SamplingParams
+from vllm.utils.hashing import sha256
+from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.request import Request, RequestStatus
+from vllm.v1.structured_output import StructuredOutputManager
+
+_LLAMA = """{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 16,
+"intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1,
+"num_key_value_heads": 1, "vocab_size": 64, "max_position_embeddings": 4096,
+"torch_dtype": "float32"}"""
+
+
+@functools.lru_cache(maxsize=64)
+def _model_config(max_model_len: int, *, pooling: bool) -> ModelConfig:
+    folder = Path(tempfile.mkdtemp())
+    (folder / "config.json").write_text(_LLAMA)
+    return ModelConfig(
+        model=str(folder),
+        skip_tokenizer_init=True,
+        max_model_len=max_model_len,
+        runner="pooling" if pooling else "generate",
+    )
+
+
+def _vllm_config(trace: Trace) -> VllmConfig:
+    limits = trace.limits
+    pooling = any(one.max_tokens == 0 for one in trace.requests)
+    scheduler = SchedulerConfig(
+        max_num_seqs=limits.max_num_seqs,
+        max_num_batched_tokens=limits.max_num_batched_tokens,
+        max_model_len=trace.max_model_len,
+        enable_chunked_prefill=limits.chunked_prefill,
+        long_prefill_token_threshold=limits.long_prefill_token_threshold,
+        long_prefill_token_threshold_adaptive=limits.long_prefill_adaptive,
+        scheduler_reserve_full_isl=limits.reserve_full_sequence,
+        watermark=limits.watermark,
+        policy="priority" if limits.priorities else "fcfs",
+        is_encoder_decoder=False,
+        async_scheduling=limits.async_scheduling,
+    )
+    cache = CacheConfig(block_size=limits.block_size, enable_prefix_caching=limits.prefix_caching)
+    cache.num_gpu_blocks = limits.kv_blocks
+    config = VllmConfig(
+        model_config=_model_config(trace.max_model_len, pooling=pooling),
+        cache_config=cache,
+        scheduler_config=scheduler,
+        device_config=DeviceConfig("cpu"),
+    )
+    # What the configuration corrected for the model's sake is set back: the rules are what we test.
+    config.scheduler_config.enable_chunked_prefill = limits.chunked_prefill
+    config.scheduler_config.max_num_batched_tokens = limits.max_num_batched_tokens
+    config.cache_config.enable_prefix_caching = limits.prefix_caching
+    config.cache_config.num_gpu_blocks = limits.kv_blocks
+    config.cache_config.block_size = limits.block_size
+    return config
+
+
+class VllmScheduler:
+    """Plays a trace on vLLM's scheduler. `two_in_flight`: as its asynchronous loop does."""
+
+    def __init__(self, trace: Trace) -> None:
+        init_none_hash(sha256)
+        self._trace = trace
+        limits = trace.limits
+        spec = FullAttentionSpec(
+            block_size=limits.block_size, num_kv_heads=1, head_size=16, dtype=torch.float32
+        )
+        kv_cache = KVCacheConfig(
+            num_blocks=limits.kv_blocks,
+            kv_cache_tensors=[],
+            kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)],
+        )
+        config = _vllm_config(trace)
+        kind = AsyncScheduler if limits.async_scheduling else Scheduler
+        self._scheduler: Any = kind(
+            vllm_config=config,
+            kv_cache_config=kv_cache,
+            structured_output_manager=StructuredOutputManager(config),
+            block_size=limits.block_size,
+            log_stats=True,
+        )
+        self._hasher = get_request_block_hasher(limits.block_size, sha256)
+        self._requests: dict[str, Any] = {}
+        self.prefix = (0, 0)
+
+    def play(self, *, most: int = 2000) -> list[Decision]:
+        """All decisions until nothing is left to do."""
+        decisions: list[Decision] = []
+        events = arrivals_by_step(self._trace)
+        while len(decisions) < most:
+            for number, comes in events.get(len(decisions), ()):
+                self._obey(number, comes=comes)
+            done = not self._scheduler.running and not self._scheduler.waiting
+            if done and len(decisions) > self._trace.last_step():
+                break
+            decisions.append(self._step())
+        return decisions
+
+    def _obey(self, number: int, *, comes: bool) -> None:
+        if comes:
+            request = self._requests[_name(number)] = self._request(number)
+            self._scheduler.add_request(request)
+        else:
+            self._scheduler.finish_requests(_name(number), RequestStatus.FINISHED_ABORTED)
+
+    def _request(self, number: int) -> Any:
+        one = self._trace.requests[number]
+        tokens = [token(name, place) for name, length in one.prompt for place in range(length)]
+        sampling = pooling = None
+        if one.max_tokens:
+            sampling = SamplingParams(max_tokens=one.max_tokens, ignore_eos=True)
+        else:
+            pooling = PoolingParams(task="embed")
+        return Request(
+            request_id=_name(number),
+            prompt_token_ids=tokens,
+            sampling_params=sampling,
+            pooling_params=pooling,
+            arrival_time=float(one.arrival),
+            priority=one.priority,
+            block_hasher=self._hasher,
+        )
+
+    def _step(self) -> Decision:
+        scheduler = self._scheduler
+        output = scheduler.schedule()
+        free = scheduler.kv_cache_manager.block_pool.get_num_free_blocks()
+        preempted = sorted(int(name) for name in output.preempted_req_ids or ())
+        stats = scheduler.update_from_output(output, self._sampled(output))
+        for outputs in stats.values():
+            if outputs.scheduler_stats is not None:
+                prefix = outputs.scheduler_stats.prefix_cache_stats
+                self.prefix = (self.prefix[0] + prefix.queries, self.prefix[1] + prefix.hits)
+        return Decision(
+            {int(name): tokens for name, tokens in output.num_scheduled_tokens.items()},
+            preempted,
+            free,
+            scheduler.kv_cache_manager.block_pool.get_num_free_blocks(),
+            *scheduler.get_request_counts(),
+        )
+
+    def _sampled(self, output: Any) -> Any:
+        names = list(output.num_scheduled_tokens)
+        sampled: list[list[int]] = []
+        pooled: list[Any] = []
+        for name in names:
+            request = self._requests[name]
+            ready = request.num_computed_tokens >= request.num_tokens
+            one = self._trace.requests[int(name)]
+            pooled.append(torch.zeros(1) if ready and not one.max_tokens else None)
+            place = request.num_output_tokens
+            text = one.output or 100_000 + int(name)
+            sampled.append([token(text, place)] if ready and one.max_tokens else [])
+        return ModelRunnerOutput(
+            req_ids=names,
+            req_id_to_index={name: index for index, name in enumerate(names)},
+            sampled_token_ids=sampled,
+            pooler_output=pooled if any(one is not None for one in pooled) else None,
+        )
+
+
+def _name(number: int) -> str:
+    return f"{number:06}"  # vLLM compares them as text
+
+
+def token(name: int, place: int) -> int:
+    """The token of a named text at a place."""
+    return name * 100_000 + place
