@@ -123,7 +123,7 @@ class Simulation:
             phase=self._phase,
             now_s=0.0 if started is None else max(0, self._kernel.now - started) / SECOND,
             planned_s=plan.duration_ns / SECOND,
-            planned=len(plan.requests),
+            planned=self._player.expected,
             offered=self._player.offered,
             settled=self._player.settled,
         )

@@ -65,6 +65,12 @@ never on what. Ids of replicas, streams, phases and scenarios have lower case le
         "AS-S018": """The key is meant for a later version of AnyServe.
 
 It is refused rather than ignored, so that a scenario never seems to do what it does not.""",
+        "AS-S040": """How the requests of a stream come is not said, or said twice.
+
+A stream has one of `rate` (open loop: requests per second, whatever becomes of them), `concurrency`
+(closed loop: so many users who wait for their answers) and `trace` (a file that says when). `think`
+and `requests` go with `concurrency`, `burst` with `arrivals: bursty`, `cv` with `arrivals: gamma`,
+`sessions` with a rate.""",
         "AS-S020": """A capability is named that `cluster.capabilities` does not declare.
 
 Every capability is declared there once, even if it has nothing to say: `embedding: {}`.""",
@@ -128,8 +134,8 @@ A fault has `at` and exactly one action, and the action one target: `{at: 10s, k
 `for` says how long it lasts, for all but kill and the restarts.""",
         "AS-S036": """The routing policy is not known.
 
-Shipped are round-robin, least-loaded, power-of-two and bin-packing. Your own class is named as
-pkg.mod:Class; it is imported when a run starts, never when a scenario is only checked.""",
+Shipped are round-robin, least-loaded, power-of-two, bin-packing and prefix-affinity. Your own class
+is named as pkg.mod:Class; it is imported when a run starts, never when a scenario is only checked.""",
         "AS-S037": """The broker's URL holds a user or a password.
 
 Scenario files are shared and stored with every run. Give credentials by environment or file.""",
