@@ -10,15 +10,18 @@ from typer.main import get_command
 
 from anyserve.cli.commands import (
     cluster,
+    compare,
     config,
     doctor,
     explain,
     models,
     nodes,
+    plan,
     runs,
     scenario,
     send,
     sim,
+    sweep,
     trace,
     up,
     watch,
@@ -53,6 +56,9 @@ def make_command() -> TyperGroup:
     for group in (
         up,
         sim,
+        compare,
+        sweep,
+        plan,
         send,
         cluster,
         watch,

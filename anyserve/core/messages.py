@@ -113,7 +113,8 @@ class Request(Record, frozen=True):
     wanted. `prompt_tokens + max_tokens` is held against a replica's context limit. Lower
     `priority` goes first. `first_epoch` is the scheduler epoch the origin knew when it was offered.
     `affinity` names the beginnings of its prompt that others may share, the shortest first, joined
-    by `/`. `resume_ids` are tokens the client already has: a forced prefix that the attempt continues.
+    by `/`. `resume_ids` are tokens the client already has: a forced prefix that the attempt
+    continues.
     """
 
     id: str

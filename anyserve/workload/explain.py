@@ -134,8 +134,9 @@ A fault has `at` and exactly one action, and the action one target: `{at: 10s, k
 `for` says how long it lasts, for all but kill and the restarts.""",
         "AS-S036": """The routing policy is not known.
 
-Shipped are round-robin, least-loaded, power-of-two, bin-packing and prefix-affinity. Your own class
-is named as pkg.mod:Class; it is imported when a run starts, never when a scenario is only checked.""",
+Shipped are round-robin, least-loaded, power-of-two, bin-packing and prefix-affinity. Your own
+class is named as pkg.mod:Class; it is imported when a run starts, never when a scenario is only
+checked.""",
         "AS-S037": """The broker's URL holds a user or a password.
 
 Scenario files are shared and stored with every run. Give credentials by environment or file.""",
