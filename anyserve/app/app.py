@@ -90,7 +90,8 @@ class App:
         if name in self.handlers:
             hint = "one handler for each capability; models are told apart by attributes"
             self._refuse(name, f"{self.handlers[name].name} serves it already", hint)
-        wrong = [key for key, value in attributes.items() if not isinstance(value, str)]
+        given: dict[str, object] = {**attributes}
+        wrong = [key for key, value in given.items() if not isinstance(value, str)]
         if wrong:
             self._refuse(name, f"the attribute {wrong[0]} is no text", "attributes are strings")
         # `vars`, because a bound method has lost its `self` and a function of a class has not.

@@ -9,11 +9,14 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from anyserve.cli.commands import (
+    calibrate,
     cluster,
     compare,
     config,
+    control,
     doctor,
     explain,
+    export,
     models,
     nodes,
     plan,
@@ -23,6 +26,7 @@ from anyserve.cli.commands import (
     sim,
     sweep,
     trace,
+    tui,
     up,
     watch,
 )
@@ -54,22 +58,9 @@ def make_command() -> TyperGroup:
     )
     app.callback(invoke_without_command=True, help=_HELP, epilog=_epilog())(_root)
     for group in (
-        up,
-        sim,
-        compare,
-        sweep,
-        plan,
-        send,
-        cluster,
-        watch,
-        trace,
-        runs,
-        scenario,
-        models,
-        doctor,
-        explain,
-        config,
-    ):
+        up, sim, compare, sweep, plan, send, cluster, control, watch, trace, tui, runs, export,
+        scenario, models, calibrate, doctor, explain, config,
+    ):  # fmt: skip
         group.register(app)
     nodes.register(app)
     command = get_command(app)

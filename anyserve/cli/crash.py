@@ -10,10 +10,10 @@ import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 
-from anyserve import __version__
 from anyserve.errors import AnyServeError
 from anyserve.runtime.join import PASSWORD_ENV
 from anyserve.runtime.logs import Redactor
+from anyserve.version import __version__
 
 
 class InternalError(AnyServeError):

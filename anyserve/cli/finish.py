@@ -6,7 +6,7 @@ one end here alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -93,7 +93,7 @@ def load_events(run: RunDirectory) -> tuple[list[Envelope], tuple[str, ...]]:
 
 
 def finish_run(run: RunDirectory, *, kind: str) -> Finished:
-    """Merge the run's logs into one, write `summary.json`, judge the expectations.
+    """Merge the run's logs into one, judge it, write `summary.json` and `report.html`.
 
     `kind`: live or sim. Repeating it changes nothing.
 
@@ -104,7 +104,16 @@ def finish_run(run: RunDirectory, *, kind: str) -> Finished:
     _keep_one_log(run, envelopes)
     finished = judge(run, envelopes, problems, kind=kind)
     write_summary(finished.summary, run.summary)
+    run.report.write_text(report_page(finished, envelopes), encoding="utf-8")
     return finished
+
+
+def report_page(finished: Finished, envelopes: Sequence[Envelope]) -> str:
+    """The report of a run as one HTML page."""
+    from anyserve.telemetry.html.page import ReportFacts, render_report  # noqa: PLC0415 - jinja2
+
+    facts = ReportFacts(run=finished.run.id, command=finished.resolved.command)
+    return render_report(envelopes, finished.summary, finished.results, facts)
 
 
 def judge(

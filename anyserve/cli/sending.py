@@ -7,7 +7,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,12 +17,11 @@ from anyserve.cli.session import Session
 from anyserve.core.capability import Ladder
 from anyserve.core.effects import Outcome, OutcomeKind
 from anyserve.core.spec import ClusterSpec, EngineSpec
-from anyserve.errors import AnyServeError, TimeLimitError, UsageError
+from anyserve.errors import TimeLimitError, UsageError
 from anyserve.runtime.bus.address import Role
 from anyserve.runtime.clusters import ClusterRecord, ClusterStore, state_dir
 from anyserve.runtime.engines.base import Sampling, Task
-from anyserve.runtime.models.resolve import resolve_model
-from anyserve.runtime.models.tokenizers import TextTokenizer
+from anyserve.runtime.models.codec import Codec, load_tokenizer
 from anyserve.runtime.origin import Draft, Handle, OriginClient
 from anyserve.runtime.process import boot_id
 from anyserve.telemetry.runs import RunDirectory
@@ -35,7 +33,8 @@ SCHEMA: Final = "anyserve.answer/1"
 class SendOptions:
     """What to ask, and of whom."""
 
-    text: str
+    text: str | None
+    payload: str | None
     capability: str
     entry: str
     max_tokens: int
@@ -47,46 +46,42 @@ class SendOptions:
     as_json: bool
 
 
-class Codec:
-    """Text to ids and back: the model's own tokenizer, or bytes where nothing real computes."""
-
-    def __init__(self, tokenizer: TextTokenizer | None) -> None:
-        self._tokenizer = tokenizer
-        self._detokenizer = None if tokenizer is None else tokenizer.detokenizer()
-
-    def encode(self, text: str, *, chat: bool) -> list[int]:
-        """The prompt's token ids; `chat` applies the model's chat template if it has one."""
-        if self._tokenizer is None:
-            return list(text.encode())
-        if chat and self._tokenizer.has_chat_template:
-            return self._tokenizer.encode_chat([{"role": "user", "content": text}])
-        return self._tokenizer.encode(text)
-
-    def push(self, ids: Sequence[int]) -> str:
-        """The text that is certain after these tokens."""
-        if self._detokenizer is None:
-            return bytes(token & 0xFF for token in ids).decode("utf-8", "replace")
-        return self._detokenizer.push(ids)
-
-    def finish(self) -> str:
-        """The rest of the text."""
-        return "" if self._detokenizer is None else self._detokenizer.finish()
-
-
 def run_send(session: Session, options: SendOptions) -> int:
     """Send the request and show the answer; 0 where it was completed, else 1.
+
+    With a payload it is sent as JSON (`cli.asking`).
 
     Raises:
         AnyServeError: no cluster, no such capability, no broker, or no time left.
     """
+    if (options.text is None) == (options.payload is None):
+        message = "give either TEXT or --json-payload JSON"
+        raise UsageError(message, code="usage", hint="anyserve send --help")
     name = session.setting("cluster", options.cluster)
     store = ClusterStore(state_dir(session.environ))
     record = store.find(None if name is None else str(name))
-    cluster = _cluster_of(record)
+    cluster = cluster_of(record)
+    if options.payload is not None:
+        from anyserve.cli.asking import run_ask  # noqa: PLC0415 - few need it
+
+        return run_ask(session, options, record, cluster)
     engine = _engine_for(cluster, options.capability)
-    text = sys.stdin.read() if options.text == "-" else options.text
+    text = sys.stdin.read() if options.text == "-" else options.text or ""
     sending = _Sending(session, options, record, cluster, engine)
     return asyncio.run(sending.run(text))
+
+
+def make_client(record: ClusterRecord, cluster: ClusterSpec) -> OriginClient:
+    """An origin of this process's own."""
+    return OriginClient(
+        address=record.broker,
+        credential=record.role_credentials().of(Role.ORIGIN),
+        prefix=record.prefix,
+        name=f"cli-{os.getpid()}",
+        cluster=cluster,
+        incarnation=time.time_ns() // 1_000_000,
+        boot=boot_id(),
+    )
 
 
 class _Sending:
@@ -102,16 +97,7 @@ class _Sending:
         self._options = options
         self._task = Task(engine.task)
         self._codec = Codec(load_tokenizer(engine))
-        now_ms = time.time_ns() // 1_000_000
-        self._client = OriginClient(
-            address=record.broker,
-            credential=record.role_credentials().of(Role.ORIGIN),
-            prefix=record.prefix,
-            name=f"cli-{os.getpid()}",
-            cluster=cluster,
-            incarnation=now_ms,
-            boot=boot_id(),
-        )
+        self._client = make_client(record, cluster)
 
     async def run(self, text: str) -> int:
         options = self._options
@@ -198,7 +184,12 @@ def _safe(text: str) -> str:
     return "".join(char if char.isprintable() or char in "\n\t" else " " for char in text)
 
 
-def _cluster_of(record: ClusterRecord) -> ClusterSpec:
+def cluster_of(record: ClusterRecord) -> ClusterSpec:
+    """What a running cluster was made of.
+
+    Raises:
+        UsageError: its run directory does not tell.
+    """
     cluster = read_resolved(RunDirectory(Path(record.run_dir))).cluster
     if cluster is None:
         raise UsageError(
@@ -214,6 +205,12 @@ def _engine_for(cluster: ClusterSpec, capability: str) -> EngineSpec:
     for rung in Ladder(cluster.ladder.upgrades).rungs(capability):
         for replica in cluster.replicas:
             if any(offer.capability == rung for offer in replica.offers):
+                if replica.app is not None and rung in replica.app.serves:
+                    raise UsageError(
+                        f"a handler serves {rung}, and takes JSON",
+                        code="usage",
+                        hint="anyserve send --json-payload JSON -c NAME",
+                    )
                 return replica.engine
     known = sorted({offer.capability for replica in cluster.replicas for offer in replica.offers})
     raise UsageError(
@@ -221,17 +218,3 @@ def _engine_for(cluster: ClusterSpec, capability: str) -> EngineSpec:
         code="unknown_capability",
         hint=f"it offers: {', '.join(known)}",
     )
-
-
-def load_tokenizer(engine: EngineSpec) -> TextTokenizer | None:
-    """The tokenizer of an engine's model; None where nothing real computes and none is at hand."""
-    if engine.model is None:
-        return None
-    try:
-        model = resolve_model(engine.model)
-        if model.tokenizer_path is not None:
-            return TextTokenizer(Path(model.path))
-    except AnyServeError:
-        if engine.kind == "vllm":
-            raise
-    return None

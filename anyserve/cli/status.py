@@ -74,6 +74,7 @@ def _entry(record: ClusterRecord, status: ClusterStatus | None) -> dict[str, Any
     # Defaults count here: a reader wants `restarts: 0`, not a hole.
     plain = {name: getattr(status, name) for name in status.__struct_fields__}
     plain["processes"] = [_all_fields(process) for process in status.processes]
+    plain["doors"] = [_all_fields(door) for door in status.doors]
     plain["replicas"] = [_all_fields(replica) for replica in status.replicas]
     return facts | plain
 
@@ -101,6 +102,9 @@ def _lines(record: ClusterRecord, status: ClusterStatus | None) -> list[str]:
         f"  scenario {record.scenario}",
         f"  run      {status.run_dir}",
     ]
+    for door in status.doors:
+        addresses = "  ".join(filter(None, (door.http, door.grpc)))
+        lines.append(f"  door     {door.name:<12} {addresses}")
     for replica in status.replicas:
         worker = f"worker {replica.worker_pid}" if replica.worker_pid else "no worker"
         lines.append(f"  replica  {replica.id:<12} {replica.state:<10} {worker}")

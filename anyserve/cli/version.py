@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import platform
 
-from anyserve import __version__
 from anyserve.cli.session import Session
 from anyserve.runtime.engines.detect import detect
+from anyserve.version import __version__
 
 SCHEMA = "anyserve.version/1"
 

@@ -286,6 +286,47 @@ class ProcessExited(Event, frozen=True, tag="process.exited"):
     restart_in_s: float | None = None
 
 
+class IngressOpened(Event, frozen=True, tag="ingress.opened"):
+    """Ingress: its doors are open at these addresses (empty: closed; both: it leaves). `replica`:
+    in whose process it runs; empty for one of its own."""
+
+    http: str = ""
+    grpc: str = ""
+    replica: str = ""
+
+
+class RequestSums(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What became of a number of requests, as sums: `counts` and `codes` over all of them, and the
+    same by the capability asked and by replica. `cells`: (asked, replica, attempts started, of
+    them after a delegation). `edges`: (from capability, to capability, reason, delegations)."""
+
+    counts: Mapping[str, int] = {}
+    codes: Mapping[str, int] = {}
+    capabilities: Mapping[str, Mapping[str, int]] = {}
+    replicas: Mapping[str, Mapping[str, int]] = {}
+    cells: list[tuple[str, str, int, int]] = []
+    edges: list[tuple[str, str, str, int]] = []
+
+
+class StreamThinned(Event, frozen=True, tag="stream.thinned"):
+    """Observer, of its own stream and never on the bus: more is said than it passes on.
+
+    One request in `one_in` is told whole, drawn by its id; the others only as `sums` since the
+    last such event, so that totals stay exact. `left_out` counts the events behind them, `open`
+    the requests among them that have no outcome yet. All that `heard` numbers was heard or is
+    counted in `missing`: holes below those numbers mean nothing. `changed`: `one_in` is new.
+    """
+
+    one_in: int
+    left_out: int
+    open: int
+    sums: RequestSums = RequestSums()
+    heard: list[tuple[str, int, int]] = []
+    """Source, incarnation, and the number that its next event will have."""
+    missing: int = 0
+    changed: bool = False
+
+
 # --- a run -------------------------------------------------------------------------------------
 
 
@@ -306,8 +347,16 @@ class PhaseStarted(Event, frozen=True, tag="phase.started"):
     planned_s: float
 
 
+class TrafficRate(Event, frozen=True, tag="traffic.rate"):
+    """Player: somebody changed the pace of the traffic. From here, where the plan has come to
+    `planned_at_s`, it runs `factor` times as fast as planned; 0: it stands still."""
+
+    factor: float
+    planned_at_s: float
+
+
 class FaultInjected(Event, frozen=True, tag="fault.injected"):
-    """Player or supervisor: a fault of the scenario was carried out."""
+    """Player or supervisor: a fault of the scenario (`line`) or an operator's was carried out."""
 
     action: str
     target: str
@@ -326,7 +375,8 @@ AnyEvent = (
     | RequestReentered | RequestRejected | AttemptAdmitted | AttemptStarted | AttemptFirstToken
     | AttemptHandedBack | AttemptEnded | RequestFirstToken | RequestOutcome | ReplicaChanged
     | ReplicaLoad | SchedulerLoad | SchedulerStarted | WorkerChanged | EpochChanged | PolicyFailed
-    | BusTrouble | ProcessExited | RunStarted | PhaseStarted | FaultInjected | RunEnded
+    | BusTrouble | ProcessExited | IngressOpened | RunStarted | PhaseStarted | TrafficRate
+    | FaultInjected | RunEnded | StreamThinned
 )  # fmt: skip
 
 

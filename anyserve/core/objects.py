@@ -14,8 +14,8 @@ class ObjRef(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Names a large payload that lives outside the messages. Small enough to travel in one.
 
     `size` is in bytes, `digest` is the BLAKE3 of exactly these bytes (hexadecimal). `expires_ms` is
-    wall clock: from then on the object may be gone. `home` names the store that made it, `url` where
-    other hosts get a copy (empty: nowhere). `dtype` and `shape` are set for arrays.
+    wall clock: from then on the object may be gone. `home` names the store that made it, `url`
+    tells where other hosts get a copy (empty: nowhere). `dtype` and `shape` are set for arrays.
     """
 
     id: str
@@ -63,7 +63,7 @@ def choose_victims(
     """What to remove so that `need` more bytes stay within `limit`, and whether that is enough.
 
     All that has expired goes, then the oldest, until it fits. What somebody has mapped (`pinned`)
-    stays: removing it would free nothing. Where even that is not enough, only what has expired goes.
+    stays: removing it would free nothing. If even that is not enough, only what has expired goes.
     """
     kept = sorted(entries, key=lambda entry: (entry.created_ms, entry.id))
     used = sum(entry.size for entry in kept)

@@ -105,7 +105,7 @@ class AppSpec(Spec, frozen=True):
 class ObjectsSpec(Spec, frozen=True):
     """The object plane of each host.
 
-    `limit_bytes` bounds all objects on it. `ttl_ms`: how long an object is kept where its maker says
+    `limit_bytes` bounds all objects on it. `ttl_ms`: how long an object is kept if its maker says
     nothing. Payloads above `threshold_bytes` travel as references by themselves.
     """
 

@@ -22,6 +22,7 @@ import psutil
 
 from anyserve.errors import StartError, UsageError
 from anyserve.runtime.bus.address import BrokerAddress, Credential, Credentials, Role
+from anyserve.runtime.objects.directory import remove_linked
 from anyserve.runtime.process import write_private
 
 RECORD_VERSION: Final = 1
@@ -60,6 +61,8 @@ class ClusterRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     run_dir: str
     created_s: float
     scenario: str = ""
+    objects: str = ""
+    """The directory of this host's objects."""
     processes: list[ProcessRecord] = []
     version: int = RECORD_VERSION
 
@@ -139,6 +142,7 @@ class ClusterStore:
         self.release(record)
         directory = Path(record.temp_dir)
         if not any(process.runs() for process in record.processes) and _is_ours(directory):
+            remove_linked(directory)
             shutil.rmtree(directory, ignore_errors=True)
 
     def list(self) -> list[ClusterRecord]:

@@ -28,6 +28,7 @@ from anyserve.core.placement import Devices
 from anyserve.core.spec import ClusterSpec
 from anyserve.errors import AnyServeError, UsageError
 from anyserve.runtime.bus.address import BrokerAddress, Credential, Role
+from anyserve.runtime.handlers.words import ObjectsConfig
 from anyserve.runtime.lifeline import ORPHANED_EXIT_CODE, watch_lifeline
 from anyserve.runtime.logs import ErrorReport, Redactor, error_line, set_up_logging
 
@@ -45,6 +46,7 @@ class NodeRole(StrEnum):
     REPLICA = "replica"
     PLAYER = "player"
     RECORDER = "recorder"
+    INGRESS = "ingress"
 
     @property
     def bus_role(self) -> Role:
@@ -57,6 +59,7 @@ _BUS_ROLES: Final = {
     NodeRole.REPLICA: Role.REPLICA,
     NodeRole.PLAYER: Role.ORIGIN,
     NodeRole.RECORDER: Role.OBSERVER,
+    NodeRole.INGRESS: Role.ORIGIN,
 }
 
 
@@ -66,8 +69,11 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `incarnation` is the wall clock in milliseconds at this start, strictly greater than that of
     any earlier life of the same `id`. `credential` is that of `role.bus_role`. `prefix` is
     `anyserve/<cluster>`. `log_path` None means stderr (a process that somebody started by hand).
+    `control_path`: where it listens for its supervisor (`node_control`); None: nowhere.
     `placed`: the supervisor has planned the GPUs, and `devices` are those of this replica (None:
-    it needs none); otherwise it plans for itself. `extra` holds what only one role reads.
+    it needs none); otherwise it plans for itself. `origin_credential` lets a replica open a front
+    door in its process, which is an origin; `observer_credential` lets an ingress hear the cluster
+    for its metrics. `extra` holds what only one role reads.
     """
 
     role: NodeRole
@@ -83,14 +89,23 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     zygote_socket: str | None = None
     journal_path: str | None = None
     plan_path: str | None = None
+    control_path: str | None = None
     placed: bool = False
     devices: Devices | None = None
+    origin_credential: Credential | None = None
+    """Of a replica whose handlers may call: they enter as an origin's requests."""
+    objects: ObjectsConfig | None = None
+    observer_credential: Credential | None = None
     extra: dict[str, Any] = {}
 
     @property
     def redactor(self) -> Redactor:
         """Hides this configuration's credentials."""
-        return Redactor([] if self.credential is None else [self.credential.password])
+        logins = [self.credential, self.origin_credential, self.observer_credential]
+        secrets = [login.password for login in logins if login is not None]
+        if self.objects is not None and self.objects.token:
+            secrets.append(self.objects.token)
+        return Redactor(secrets)
 
 
 class Stop:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 
 
 class _Stream:
@@ -34,6 +34,13 @@ class _Stream:
             self.next_seq += 1
             return True
         return self._fill(seq)
+
+    def close_below(self, seq: int) -> None:
+        keep = bisect_left(self.hole_starts, seq)
+        if keep and self.hole_ends[keep - 1] > seq:  # this hole goes on above
+            keep -= 1
+            self.hole_starts[keep] = seq
+        del self.hole_starts[:keep], self.hole_ends[:keep]
 
     def _fill(self, seq: int) -> bool:
         at = bisect_right(self.hole_starts, seq) - 1
@@ -67,6 +74,17 @@ class GapCounter:
     def expect(self, source: str, incarnation: int, count: int) -> None:
         """This life of this source is known to have sent `count` events."""
         self._streams.setdefault((source, incarnation), _Stream()).extend_to(count)
+
+    def forgive(self, source: str, incarnation: int, next_seq: int) -> None:
+        """What is missing below this number is known to mean nothing; it counts as seen."""
+        stream = self._streams.setdefault((source, incarnation), _Stream())
+        stream.extend_to(next_seq)
+        stream.close_below(next_seq)
+
+    @property
+    def next_numbers(self) -> list[tuple[str, int, int]]:
+        """Of each life of each source: the number after the highest that was seen."""
+        return [(*key, stream.next_seq) for key, stream in self._streams.items()]
 
     @property
     def missing(self) -> int:

@@ -17,6 +17,8 @@ from anyserve.core.events import (
     RunEnded,
     RunStarted,
     SchedulerStarted,
+    StreamThinned,
+    TrafficRate,
     WorkerChanged,
 )
 from anyserve.telemetry.text import clean
@@ -76,7 +78,7 @@ def _of_cluster(event: AnyEvent) -> tuple[Level, str] | None:  # noqa: PLR0911 -
             return None
 
 
-def _of_run(event: AnyEvent) -> tuple[Level, str] | None:
+def _of_run(event: AnyEvent) -> tuple[Level, str] | None:  # noqa: PLR0911 - one case per event
     match event:
         case RunStarted():
             return Level.INFO, f"run {event.run} of {event.scenario}, seed {event.seed}"
@@ -87,6 +89,12 @@ def _of_run(event: AnyEvent) -> tuple[Level, str] | None:
             return Level.WARN, f"fault: {event.action} {event.target}{line}{_because(event.detail)}"
         case RunEnded():
             return Level.INFO, f"run ended: {event.reason}"
+        case TrafficRate():
+            how = "is paused" if event.factor == 0 else f"goes {event.factor:g} times as planned"
+            return Level.WARN, f"traffic {how}"
+        case StreamThinned() if event.changed:
+            told = "all requests" if event.one_in == 1 else f"one request in {event.one_in}"
+            return Level.INFO, f"so much is said that {told} can be told; totals are exact"
         case _:
             return None
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from anyserve.core.events import (
@@ -26,15 +27,20 @@ from anyserve.core.events import (
     ReplicaChanged,
     ReplicaLoad,
     RequestDelegated,
+    RequestFirstToken,
     RequestOffered,
     RequestOutcome,
     RequestQueued,
     RequestReentered,
+    RequestRejected,
     RequestRouted,
+    RequestSubmitted,
     RunEnded,
     RunStarted,
     SchedulerLoad,
     SchedulerStarted,
+    StreamThinned,
+    TrafficRate,
     WorkerChanged,
 )
 from anyserve.errors import AnyServeError
@@ -48,9 +54,11 @@ from anyserve.telemetry.reducer_state import (
     ReplicaCondition,
     RequestState,
 )
+from anyserve.telemetry.reducer_sums import fold_thinned
 from anyserve.telemetry.replica_names import ReplicaNames
 from anyserve.telemetry.series import Series
 from anyserve.telemetry.stats import NS_PER_MS
+from anyserve.telemetry.sums import REENTRY_COUNTS
 from anyserve.telemetry.trace import Trace, build_trace
 from anyserve.telemetry.views import (
     FaultView,
@@ -78,6 +86,12 @@ class Reducer:
     ) -> None:
         self.memory = Memory() if memory is None else memory
         self.gaps = GapCounter()
+        self.one_in = 1
+        """One request in so many is told; of the others there are only sums."""
+        self.untold = 0
+        """Requests in flight that are not told."""
+        self.unheard = 0
+        """Events that the thinner of the stream missed itself."""
         self.now_ns = 0
         self.run: RunView | None = None
         self.epoch: int | None = None
@@ -161,6 +175,9 @@ class Reducer:
     def _table(self) -> dict[type, Callable[[int, Envelope, Any], None]]:
         return {
             RequestOffered: self._offered,
+            RequestSubmitted: self._remembered,
+            RequestRejected: self._remembered,
+            RequestFirstToken: self._remembered,
             RequestQueued: self._queued,
             RequestRouted: self._routed,
             RequestDelegated: self._delegated,
@@ -182,6 +199,8 @@ class Reducer:
             RunEnded: self._run_ended,
             PhaseStarted: self._phase,
             FaultInjected: self._fault,
+            TrafficRate: self._traffic_rate,
+            StreamThinned: self._thinned,
         }
 
     def _at(self, envelope: Envelope) -> int:
@@ -208,14 +227,19 @@ class Reducer:
             request.events.append(envelope)
         return request
 
-    def _capability(self, name: str | None) -> Counter[str]:
+    def _remembered(self, _at_ns: int, envelope: Envelope, event: Any) -> None:
+        """It changes no view, but the request's trace needs it."""
+        self._request(event.id, envelope)
+
+    def capability(self, name: str | None) -> Counter[str]:
         """Clients choose names: beyond the bound new ones are counted together."""
         name = name or "?"
         if name not in self.by_capability and len(self.by_capability) >= self.memory.capabilities:
             name = OTHER_CAPABILITIES
         return self.by_capability.setdefault(name, Counter())
 
-    def _second(self, at_ns: int) -> list[int]:
+    def second(self, at_ns: int) -> list[int]:
+        """What was offered, completed, and put out as tokens in this second of the clock."""
         second = at_ns // _NS_PER_S
         counts = self.seconds.get(second)
         if counts is None:
@@ -233,8 +257,8 @@ class Reducer:
         request.intended_ns, request.offered_ns = event.intended_ns, at_ns
         self.counts["offered"] += 1
         self.counts["prompt_tokens"] += event.prompt_tokens
-        self._capability(event.capability)["offered"] += 1
-        self._second(at_ns)[0] += 1
+        self.capability(event.capability)["offered"] += 1
+        self.second(at_ns)[0] += 1
         self.series.offer(at_ns)
         if request.stage is Stage.OFFERED:
             request.stage_ns = at_ns
@@ -274,8 +298,8 @@ class Reducer:
         request.delegated[event.attempt] = event
         self.counts["delegations"] += 1
         self.delegations[event.from_capability, event.to_capability, event.reason] += 1
-        self._capability(event.from_capability)["delegated"] += 1
-        self._replica(event.replica).counts["delegated_out"] += 1
+        self.capability(event.from_capability)["delegated"] += 1
+        self.replica(event.replica).counts["delegated_out"] += 1
         request.give_back(at_ns, event.attempt, event.replica)
         for attempt, (replica, delegated) in list(request.started.items()):
             if attempt > event.attempt and not delegated:
@@ -300,7 +324,7 @@ class Reducer:
         request = self._request(event.id, envelope)
         replica = event.replica or request.routed.get(event.attempt, (request.replica or "?",))[0]
         request.give_back(at_ns, event.attempt, replica)
-        self.counts[_REENTRY_COUNTS.get(event.kind, event.kind)] += 1
+        self.counts[REENTRY_COUNTS.get(event.kind, event.kind)] += 1
         if event.kind == "lost":
             request.recoveries += 1
             if replica in self.replicas:
@@ -340,7 +364,7 @@ class Reducer:
             return
         delegated = any(attempt < event.attempt for attempt in request.delegated)
         request.started[event.attempt] = (replica, delegated)
-        self._replica(replica).counts["started"] += 1
+        self.replica(replica).counts["started"] += 1
         if request.asked is not None:
             self._count_start(request, event.attempt, replica, delegated=delegated)
 
@@ -355,7 +379,7 @@ class Reducer:
     def _count_delegated_in(self, request: RequestState, replica: str) -> None:
         if request.asked is not None:
             self._cell(request, replica)[1] += 1
-            self._replica(replica).counts["delegated_in"] += 1
+            self.replica(replica).counts["delegated_in"] += 1
 
     def _cell(self, request: RequestState, replica: str) -> list[int]:
         return self.routing.setdefault((request.asked or "?", replica), [0, 0])
@@ -377,9 +401,9 @@ class Reducer:
         replica = request.routed.get(event.attempt, (self._names.of(envelope.source),))[0]
         status = "completed" if event.status == "completed" else "failed"
         if event.status != "cancelled":
-            self._replica(replica).counts[status] += 1
+            self.replica(replica).counts[status] += 1
         if event.status == "completed":
-            self._replica(replica).times.append(event.times)
+            self.replica(replica).times.append(event.times)
 
     def _outcome(self, at_ns: int, envelope: Envelope, event: RequestOutcome) -> None:
         request = self._request(event.id, envelope)
@@ -397,10 +421,10 @@ class Reducer:
             self.settled.popitem(last=False)
         self.counts[outcome.outcome] += 1
         self.counts["output_tokens"] += outcome.n_tokens
-        self._capability(request.asked)[outcome.outcome] += 1
+        self.capability(request.asked)[outcome.outcome] += 1
         if outcome.code is not None:
             self.by_code[outcome.code] += 1
-        second = self._second(at_ns)
+        second = self.second(at_ns)
         second[1] += outcome.outcome == "completed"
         if outcome.outcome == "completed":
             self.series.complete(at_ns)
@@ -419,11 +443,12 @@ class Reducer:
         if request.ttft_ms is not None:
             self.ttfts_ms.append(request.ttft_ms)
             if request.outcome.served_by is not None:
-                self._replica(request.outcome.served_by).ttfts_ms.append(request.ttft_ms)
+                self.replica(request.outcome.served_by).ttfts_ms.append(request.ttft_ms)
 
     # --- the cluster ---------------------------------------------------------------------------
 
-    def _replica(self, name: str) -> ReplicaCondition:
+    def replica(self, name: str) -> ReplicaCondition:
+        """The replica of this name, known from now on."""
         replica = self.replicas.get(name)
         if replica is None:
             replica = self.replicas[name] = ReplicaCondition(name)
@@ -431,7 +456,11 @@ class Reducer:
 
     def _replica_changed(self, at_ns: int, envelope: Envelope, event: ReplicaChanged) -> None:
         self._names.learn(envelope)
-        replica = self._replica(event.replica)
+        self.learn_replica(at_ns, event)
+
+    def learn_replica(self, at_ns: int, event: ReplicaChanged) -> None:
+        """What a replica is. Public, because its registration says the same to who comes late."""
+        replica = self.replica(event.replica)
         if event.incarnation < replica.incarnation:
             return
         replica.state, replica.incarnation = event.state, event.incarnation
@@ -446,11 +475,11 @@ class Reducer:
 
     def _replica_load(self, at_ns: int, envelope: Envelope, event: ReplicaLoad) -> None:
         self._names.learn(envelope)
-        self._replica(event.replica).report(at_ns, event.load)
+        self.replica(event.replica).report(at_ns, event.load)
 
     def _worker_changed(self, _at_ns: int, envelope: Envelope, event: WorkerChanged) -> None:
         self._names.learn(envelope)
-        replica = self._replica(event.replica)
+        replica = self.replica(event.replica)
         replica.worker, replica.worker_detail = event.state, event.detail
         replica.worker_pid = event.pid or replica.worker_pid
 
@@ -466,6 +495,9 @@ class Reducer:
 
     def _bus_trouble(self, _at_ns: int, _envelope: Envelope, event: BusTrouble) -> None:
         self.counts["malformed" if event.kind == "malformed" else "bus_troubles"] += event.count
+
+    def _thinned(self, at_ns: int, _envelope: Envelope, event: StreamThinned) -> None:
+        fold_thinned(self, at_ns, event)
 
     # --- the run -------------------------------------------------------------------------------
 
@@ -483,25 +515,17 @@ class Reducer:
 
     def _run_ended(self, _at_ns: int, _envelope: Envelope, event: RunEnded) -> None:
         if self.run is not None:
-            run = self.run
-            self.run = RunView(
-                run=run.run,
-                scenario=run.scenario,
-                seed=run.seed,
-                planned_requests=run.planned_requests,
-                planned_s=run.planned_s,
-                started_ns=run.started_ns,
-                ended=event.reason,
-            )
+            self.run = replace(self.run, ended=event.reason)
+
+    def _traffic_rate(self, _at_ns: int, _envelope: Envelope, event: TrafficRate) -> None:
+        if self.run is not None:
+            self.run = replace(self.run, rate=event.factor)
 
     def _phase(self, at_ns: int, _envelope: Envelope, event: PhaseStarted) -> None:
         self.phases.append(PhaseView(event.name, at_ns, event.planned_s))
 
     def _fault(self, at_ns: int, _envelope: Envelope, event: FaultInjected) -> None:
         self.faults.append(FaultView(at_ns, event.action, event.target, event.line, event.detail))
-
-
-_REENTRY_COUNTS = {"lost": "recoveries", "refuse": "refusals", "return": "returns"}
 
 
 def _complete(entry: Ledger, request: RequestState) -> None:

@@ -24,8 +24,8 @@ def take_snapshot(state: Reducer) -> Snapshot:
         run=state.run,
         epoch=state.epoch,
         policy=state.policy,
-        events_missing=state.gaps.missing,
-        in_flight=len(state.requests),
+        events_missing=state.gaps.missing + state.unheard,
+        in_flight=len(state.requests) + state.untold,
         counters=Counters(**{name: state.counts[name] for name in _COUNTER_NAMES}),
         by_code=dict(sorted(state.by_code.items())),
         requests=tuple(
@@ -52,6 +52,7 @@ def take_snapshot(state: Reducer) -> Snapshot:
         e2e_p50_ms=quantile(state.e2es_ms, 0.5),
         e2e_p95_ms=quantile(state.e2es_ms, 0.95),
         series=state.series.view(),
+        one_in=state.one_in,
     )
 
 

@@ -9,7 +9,8 @@ from anyserve.core.events import (
     RequestRouted,
     WorkerChanged,
 )
-from anyserve.core.messages import ReplicaState
+
+SCHEDULER = "scheduler"
 
 
 class ReplicaNames:
@@ -21,11 +22,16 @@ class ReplicaNames:
         self._by_source: dict[str, str] = {}
 
     def learn(self, envelope: Envelope) -> None:
-        """Note what this event says about its source. Only replicas say these of themselves."""
+        """Note what this event says about its source.
+
+        Replicas say these of themselves; the scheduler tells of theirs that were lost or are back.
+        """
+        if envelope.source == SCHEDULER:
+            return
         match envelope.event:
             case ReplicaLoad(replica=replica) | WorkerChanged(replica=replica):
                 self._by_source[envelope.source] = replica
-            case ReplicaChanged(replica=replica, state=state) if state != ReplicaState.LOST.value:
+            case ReplicaChanged(replica=replica):
                 self._by_source[envelope.source] = replica
             case _:
                 pass

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from anyserve.core.spec import Expectation, FaultSpec
+from anyserve.core.spec import ClusterSpec, Expectation, FaultSpec
 from anyserve.telemetry.runs import RunDirectory
 from anyserve.telemetry.summary import Slo
 
@@ -42,6 +42,7 @@ class _Traffic(msgspec.Struct, frozen=True):
 class _Resolved(msgspec.Struct, frozen=True):
     file: str = ""
     seed: int | None = None
+    cluster: ClusterSpec | None = None
     expectations: tuple[Expectation, ...] = ()
     faults: tuple[FaultSpec, ...] = ()
     slo: Mapping[str, Slo] = {}
@@ -60,6 +61,12 @@ class RunPlan:
     expectations: tuple[Expectation, ...] = ()
     slo: Mapping[str, Slo] = field(default_factory=dict)
     machine: Mapping[str, Any] = field(default_factory=dict)
+    cluster: ClusterSpec | None = None
+
+    @property
+    def delegation_limit(self) -> int | None:
+        """How often a request may be delegated; None where nobody knows."""
+        return None if self.cluster is None else self.cluster.delegation.limit
 
     @property
     def length_s(self) -> float:
@@ -80,6 +87,7 @@ def read_run_plan(run: Path) -> RunPlan:
         expectations=resolved.expectations,
         slo=resolved.slo,
         machine=resolved.machine,
+        cluster=resolved.cluster,
     )
 
 

@@ -3,6 +3,7 @@
     scenario.resolved.json   what was run, after defaults and flags
     events.jsonl[.zst]       every event
     summary.json             what it came to
+    report.html              the same for people
     logs/                    what its processes wrote
 
 `runs/latest` points at the newest. Ids read `20261123-194501-mixed-7`: when (UTC), which scenario,
@@ -57,6 +58,11 @@ class RunDirectory:
     def summary(self) -> Path:
         """The summary."""
         return self.path / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        """The report as one HTML page."""
+        return self.path / "report.html"
 
     @property
     def logs(self) -> Path:

@@ -36,13 +36,13 @@ class Series:
         self._start_ns, self._bucket_ns = at_ns, NS_PER_S
         self._offered, self._completed = [], []
 
-    def offer(self, at_ns: int) -> None:
-        """A request was offered."""
-        self._offered[self._bucket(at_ns)] += 1
+    def offer(self, at_ns: int, count: int = 1) -> None:
+        """Requests were offered."""
+        self._offered[self._bucket(at_ns)] += count
 
-    def complete(self, at_ns: int) -> None:
-        """A request was completed."""
-        self._completed[self._bucket(at_ns)] += 1
+    def complete(self, at_ns: int, count: int = 1) -> None:
+        """Requests were completed."""
+        self._completed[self._bucket(at_ns)] += count
 
     def view(self) -> SeriesView:
         """As others see it."""

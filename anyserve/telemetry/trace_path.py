@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from anyserve.core.events import AttemptHandedBack, RequestRouted, RequestSubmitted
+from anyserve.core.events import (
+    AttemptEnded,
+    AttemptHandedBack,
+    RequestRouted,
+    RequestSubmitted,
+)
 from anyserve.core.messages import AttemptStatus
 from anyserve.telemetry.trace_model import SegmentKind
 from anyserve.telemetry.trace_story import At, Story, Visit
@@ -183,7 +188,7 @@ def _add_visit(
         path.annotate(f"position {visit.admitted.event.position}")
     if visit.handed_back is not None:
         _add_hand_back(path, story, visit.handed_back, where)
-    elif visit.ended is not None and not overtaken and (lost or _times_count(story)):
+    elif visit.ended is not None and not overtaken and (lost or _times_count(story, visit.ended)):
         _add_engine(path, story, visit, where, lost=lost)
     elif visit.started is not None:
         _add_unfinished(path, story, visit, where, lost=lost)
@@ -206,10 +211,19 @@ def _add_hand_back(path: Path, story: Story, back: At[AttemptHandedBack], where:
     )
 
 
-def _times_count(story: Story) -> bool:
-    """Times of an attempt say where it was until the end, unless the outcome came before that."""
-    outcome = story.outcome
-    return outcome is None or outcome.event.outcome not in {"cancelled", "expired", "rejected"}
+def _times_count(story: Story, ended: At[AttemptEnded]) -> bool:
+    """Times of an attempt say where it was until the end, unless the outcome came before that: the
+    client went away, or had enough (its stop string came) while the engine went on."""
+    said = story.outcome
+    if said is None:
+        return True
+    outcome = said.event
+    if outcome.outcome in {"cancelled", "expired", "rejected"}:
+        return False
+    stopped = ended.event.status == AttemptStatus.CANCELLED.value
+    later = ended.boot == said.boot and ended.t > outcome.end_ns
+    went_on = later and ended.event.n_tokens > outcome.n_tokens
+    return not (outcome.outcome == "completed" and (stopped or went_on))
 
 
 def _add_engine(path: Path, story: Story, visit: Visit, where: str, *, lost: bool) -> None:

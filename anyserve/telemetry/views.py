@@ -7,7 +7,7 @@ None is unknown; 0 is nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from anyserve.telemetry.series import SeriesView
@@ -213,6 +213,8 @@ class RunView:
     planned_s: float
     started_ns: int
     ended: str | None
+    rate: float = 1.0
+    """Times as fast as planned that the traffic is offered now; 0: somebody paused it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,5 +268,8 @@ class Snapshot:
     ttft_p95_ms: float | None
     e2e_p50_ms: float | None
     e2e_p95_ms: float | None
-    series: SeriesView = SeriesView()
+    series: SeriesView = field(default_factory=SeriesView)
     """Offered and completed over the whole run."""
+    one_in: int = 1
+    """Above 1 the stream is thinned: totals are exact, but requests, traces, latencies and what is
+    counted from them stand for one request in so many."""

@@ -12,6 +12,7 @@ import msgspec
 
 from anyserve.core.messages import Limits, Offer
 from anyserve.core.spec import (
+    AppSpec,
     BrokerSpec,
     CapabilitySpec,
     ClusterSpec,
@@ -21,16 +22,19 @@ from anyserve.core.spec import (
     FaultSpec,
     LadderSpec,
     NetworkSpec,
+    ObjectsSpec,
     ReplicaSpec,
     SchedulerSpec,
     SimSpec,
 )
 from anyserve.errors import UsageError
+from anyserve.workload.doors import ingress_spec
 from anyserve.workload.expectations import parse_expectation
 from anyserve.workload.facts import (
     all_replicas,
     concurrency_of,
     replica_ids,
+    served_by_app,
     servers_of,
     task_of,
     token_limit,
@@ -146,7 +150,7 @@ def compile_scenario(
     )
     faults = _faults(scenario)
     return Compiled(
-        cluster=_cluster(file, seed, engine_kind),
+        cluster=_cluster(file, seed, engine_kind, _directory(scenario)),
         plan=plan,
         faults=tuple(fault for fault in faults if fault.at_ns < plan.duration_ns),
         expectations=_expectations(scenario),
@@ -160,7 +164,14 @@ def compile_scenario(
 # --- cluster -----------------------------------------------------------------------------------
 
 
-def _cluster(file: ScenarioFile, seed: int, engine_kind: EngineKindOf | None) -> ClusterSpec:
+def _directory(scenario: Scenario) -> Path:
+    """What relative paths in the file are relative to."""
+    return Path() if scenario.path is None else scenario.path.absolute().parent
+
+
+def _cluster(
+    file: ScenarioFile, seed: int, engine_kind: EngineKindOf | None, directory: Path
+) -> ClusterSpec:
     cluster = file.cluster
     return ClusterSpec(
         name=file.name,
@@ -184,7 +195,14 @@ def _cluster(file: ScenarioFile, seed: int, engine_kind: EngineKindOf | None) ->
         ),
         scheduler=_scheduler(file, seed),
         broker=BrokerSpec(url=cluster.broker.url),
+        objects=ObjectsSpec(
+            limit_bytes=cluster.objects.limit,
+            ttl_ms=_whole_ms(cluster.objects.ttl),
+            threshold_bytes=cluster.objects.threshold,
+        ),
+        call_depth=cluster.call_depth,
         request_lifetime_ms=cluster.request_lifetime // NS_PER_MS,
+        ingress=None if file.ingress is None else ingress_spec(file.ingress, directory),
     )
 
 
@@ -225,12 +243,21 @@ def _replica(
         prefetch=replica.prefetch,
         entry_queue=replica.entry_queue,
         group=group,
+        app=_app(replica),
     )
+
+
+def _app(replica: Replica) -> AppSpec | None:
+    if replica.app is None:
+        return None
+    return AppSpec(name=replica.app.name, serves=served_by_app(replica))
 
 
 def _engine(replica: Replica, engine_kind: EngineKindOf | None) -> EngineSpec:
     section = replica.engine
     kind: str = section.kind
+    if set(served_by_app(replica)) == set(replica.capabilities):
+        kind = "none"  # whatever --engine says: nothing here would use it
     if kind == "auto" and engine_kind is not None:
         kind = engine_kind(section)
     return EngineSpec(

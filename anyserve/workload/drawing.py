@@ -90,7 +90,8 @@ class StreamDraws:
         """The next one; its lengths and text are drawn unless given."""
         segments = more.pop("segments", None)
         if segments is None:
-            segments = self._texts.segments(next(self._prompts))
+            length = next(self._prompts)
+            segments = self._texts.segments(length) if length else ()
         output = more.pop("max_tokens", None)
         return PlannedRequest(
             n=0,
@@ -106,6 +107,7 @@ class StreamDraws:
             priority=self.stream.priority,
             deadline_ms=self._deadline_ms,
             sampling=self._sampling,
+            payload=self.stream.payload,
             **more,
         )
 

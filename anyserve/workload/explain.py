@@ -62,15 +62,12 @@ Capabilities are lower case words joined by dots (`decode.heavy`); they say what
 never on what. Ids of replicas, streams, phases and scenarios have lower case letters, digits and
 '-', at most 32: they stand in the broker's topics. A broker is mqtt://HOST:PORT or mqtts://.""",
         "AS-S016": """A value is not one of those that are possible here.""",
+        "AS-S017": """A size has no unit, or an unknown one.
+
+Write `512B`, `256KiB`, `64MiB` or `1GiB`.""",
         "AS-S018": """The key is meant for a later version of AnyServe.
 
 It is refused rather than ignored, so that a scenario never seems to do what it does not.""",
-        "AS-S040": """How the requests of a stream come is not said, or said twice.
-
-A stream has one of `rate` (open loop: requests per second, whatever becomes of them), `concurrency`
-(closed loop: so many users who wait for their answers) and `trace` (a file that says when). `think`
-and `requests` go with `concurrency`, `burst` with `arrivals: bursty`, `cv` with `arrivals: gamma`,
-`sessions` with a rate.""",
         "AS-S020": """A capability is named that `cluster.capabilities` does not declare.
 
 Every capability is declared there once, even if it has nothing to say: `embedding: {}`.""",
@@ -111,12 +108,14 @@ Every stream has a rate of 0 in every phase. `rate` of a stream is multiplied by
 and `rates` of a phase wins over both.""",
         "AS-S030": """A stream might be served by engines that do different things.
 
-Some of the replicas that offer the capability, or one above it, embed and others generate. What a
+Some of the replicas that offer the capability, or one above it, embed and others generate or run a
+handler. What a
 request gets must not depend on where it is served: use two capabilities.""",
-        "AS-S031": """`output_tokens` does not fit what the stream asks for.
+        "AS-S031": """A stream asks for something that its capability does not take.
 
-Requests that generate need it, and embeddings have none. What a capability does follows from the
-engines that offer it: `engine.task`, or what the model is known for.""",
+Requests that generate need `output_tokens`, and embeddings have none. Handlers take a `payload`,
+engines take `prompt_tokens`. What a capability does follows from the replicas that offer it: from
+their `app`, from `engine.task`, or from what the model is known for.""",
         "AS-S032": """An engine needs a model.
 
 The vllm engine loads one: a built-in name (smollm2-135m, minilm), a local folder or a hub id.
@@ -148,15 +147,31 @@ requests.""",
 
 With `delegation.overload: true` an entry replica delegates when it predicts that a request would
 wait longer than its capability's `target_wait`. No capability has one.""",
+        "AS-S040": """An app is not named as one.
+
+`app` is module:attribute: `reranker:app` is the object `app = anyserve.App()` in reranker.py, which
+lies beside the scenario file or is installed. It is imported when a run starts, never when a
+scenario is only checked.""",
+        "AS-S041": """A replica's app and its engine do not share its capabilities.
+
+An app by its name alone serves all capabilities of its replica, which then has no engine. If both
+are there, `app: {name: reranker:app, serves: [rerank]}` says which are the app's; each must stand
+among the replica's `capabilities`, and the engine serves the others.""",
+        "AS-S042": """How the requests of a stream come is not said, or said twice.
+
+A stream has one of `rate` (open loop: requests per second, whatever becomes of them), `concurrency`
+(closed loop: so many users who wait for their answers) and `trace` (a file that says when). `think`
+and `requests` go with `concurrency`, `burst` with `arrivals: bursty`, `cv` with `arrivals: gamma`,
+`sessions` with a rate.""",
         "AS-S050": """An override (`--set`) cannot be applied.
 
 It is PATH=VALUE: `cluster.delegation.limit=0`, `cluster.replicas[heavy].count=3`,
 `traffic.phases[burst].duration=5s`, `cluster.replicas[*].engine.kind=model`. Names with dots go in
 brackets: `cluster.capabilities[decode.heavy].queue_limit=8`.""",
-        "AS-S060": """The scenario is valid, but a live cluster cannot do this yet.
+        "AS-S060": """The scenario is valid, but a live cluster cannot do this.
 
-Live faults are kill, hang, slow and drain. The faults of the network and the restarts of the broker
-and scheduler are part of the format, so that scenarios can be written for them.""",
+All faults act live, but a broker that the scenario names by its URL is somebody else's:
+`restart-broker` needs a broker of the cluster's own. Leave `cluster.broker.url` out.""",
     }
 )
 

@@ -19,7 +19,7 @@ from anyserve.workload.schema import (
     UniformLength,
 )
 
-Task = Literal["generate", "embed"]
+Task = Literal["generate", "embed", "handle"]
 DEFAULT_CONCURRENCY: Final = 16
 
 
@@ -43,7 +43,19 @@ def concurrency_of(replica: Replica) -> int:
     return replica.concurrency or replica.engine.max_num_seqs or DEFAULT_CONCURRENCY
 
 
-def task_of(engine: Engine) -> Task:
+def served_by_app(replica: Replica) -> tuple[str, ...]:
+    """The capabilities that the replica's app serves: those it names, else all."""
+    if replica.app is None:
+        return ()
+    return tuple(replica.app.serves or replica.capabilities)
+
+
+def task_for(replica: Replica, capability: str) -> Task:
+    """What the replica does for a capability."""
+    return "handle" if capability in served_by_app(replica) else task_of(replica.engine)
+
+
+def task_of(engine: Engine) -> Literal["generate", "embed"]:
     """What the engine does: as said, else what its model is known for."""
     if engine.task is not None:
         return engine.task
@@ -89,7 +101,7 @@ def servers_of(file: ScenarioFile, stream: Stream) -> list[Server]:
             if offering is None or not attributes_match(stream.attributes, offering.attributes):
                 continue
             limit = token_limit(offering, replica.engine)
-            found.append(Server(name, rung, task_of(replica.engine), limit))
+            found.append(Server(name, rung, task_for(replica, rung), limit))
     return found
 
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from anyserve.workload.schema import ScenarioFile, Section, format_duration
-from anyserve.workload.schema.types import DURATION_PATTERN
+from anyserve.workload.schema.types import DURATION_PATTERN, SIZE_PATTERN, format_size
 
 SCHEMA_PATH: Final = "scenarios/schema/scenario.v1.json"
 MODELINE: Final = "# yaml-language-server: $schema=./schema/scenario.v1.json"
@@ -86,6 +86,8 @@ def _tidy(node: Any, *, names: bool = False) -> Any:
         kept["description"] = " ".join(kept["description"].split())
     if kept.get("pattern") == DURATION_PATTERN and isinstance(kept.get("default"), int):
         kept["default"] = format_duration(kept["default"])
+    if kept.get("pattern") == SIZE_PATTERN and isinstance(kept.get("default"), int):
+        kept["default"] = format_size(kept["default"])
     return kept
 
 

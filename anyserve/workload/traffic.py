@@ -37,11 +37,13 @@ class PlannedRequest(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     segments: tuple[Segment, ...]
     max_tokens: int
     entry: str = SCHEDULER_ENTRY
-    task: Literal["generate", "embed"] = "generate"
+    task: Literal["generate", "embed", "handle"] = "generate"
     attributes: Mapping[str, str] = {}
     priority: int = 0
     deadline_ms: int | None = None
     sampling: Mapping[str, Any] = {}
+    payload: Any = None
+    """For a handler: any JSON."""
     after: int | None = None
     """It is sent once this request has ended, and not at `at_ns`, which is only a bound from below:
     the next turn of a session, or a closed-loop user's next request."""

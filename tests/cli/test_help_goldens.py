@@ -17,10 +17,11 @@ from anyserve.cli.app import make_command
 
 GOLDENS = Path(__file__).parent / "goldens"
 COMMANDS = [
-    "", "up", "sim", "send", "status", "down", "watch", "trace", "doctor", "explain", "broker",
-    "scheduler", "replica", "worker", "runs", "runs list", "runs show", "runs rm", "scenario",
-    "scenario validate", "scenario show", "scenario list", "scenario schema", "models",
-    "models list", "models prepare", "config", "config show", "config path",
+    "", "up", "sim", "send", "status", "down", "watch", "trace", "tui", "report", "export",
+    "doctor", "explain", "broker", "scheduler", "replica", "ingress", "worker", "runs", "runs list",
+    "runs show", "runs rm", "scenario", "scenario validate", "scenario show", "scenario list",
+    "scenario schema", "models", "models list", "models prepare", "config", "config show",
+    "config path",
 ]  # fmt: skip
 REWRITE = "ANYSERVE_REWRITE_GOLDENS" in os.environ
 

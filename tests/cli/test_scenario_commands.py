@@ -63,12 +63,13 @@ def test_up_with_a_broken_scenario_starts_nothing(cli: Cli, broken: Path) -> Non
     assert not (cli.cwd / "runs").exists()
 
 
-def test_a_fault_that_needs_the_simulator_is_refused(
+def test_a_fault_on_the_broker_of_somebody_else_is_refused(
     cli: Cli, scenario: Callable[..., Path]
 ) -> None:
     scenario()
-    fault = "faults=[{at: 500ms, partition: {replica: s1}, for: 100ms}]"
-    result = cli("up", "tiny.yaml", "--set", fault)
+    fault = "faults=[{at: 500ms, restart-broker: {}}]"
+    url = "cluster.broker.url=mqtt://127.0.0.1:1"
+    result = cli("up", "tiny.yaml", "--set", fault, "--set", url)
 
     assert (result.code, result.out) == (2, "")
     assert "error[AS-S060]" in result.err

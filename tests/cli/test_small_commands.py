@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from cli_world import Cli
 
-from anyserve import __version__
 from anyserve.cli.diagnostics import ExitCode
 from anyserve.cli.explaining import all_codes, explanation
+from anyserve.version import __version__
 
 
 def test_doctor_names_each_check_and_how_to_mend_it(cli: Cli) -> None:

@@ -7,6 +7,7 @@ scheduler (`vllm_scheduler.py`) and on ours (`play`); both leave one `Decision` 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from collections.abc import Sequence as Items
 
 import msgspec
@@ -187,36 +188,32 @@ class OurScheduler:
             if not self._batch.running and not self._batch.waiting:
                 if len(decisions) > self._trace.last_step():
                     break
-                decisions.append(self._step(StepPlan()))
+                decisions += self._steps(StepPlan())
                 continue
             until = min((at for at in events if at > len(decisions)), default=most)
-            steps = self._batch.run_length(until - len(decisions)) if runs else 0
-            if steps:
-                decisions += self._run(steps)
-            else:
-                decisions.append(self._step(self._batch.schedule()))
+            plan = self._batch.plan(until - len(decisions) if runs else 1)
+            decisions += self._steps(plan)
         self.prefix = (self._batch.prefix_queries, self._batch.prefix_hits)
         return decisions
 
-    def _step(self, plan: StepPlan) -> Decision:
+    def _steps(self, plan: StepPlan) -> list[Decision]:
         batch = self._batch
         work = {sequence.owner: tokens for sequence, tokens in plan.prefills}
         work |= dict.fromkeys((sequence.owner for sequence in plan.decodes), 1)
         if plan.packed:
             work |= dict.fromkeys((sequence.owner for sequence in batch.members()), 1)
-        free = batch.cache.free
+        preempted = sorted(sequence.owner for sequence in plan.preempted)
+        free = [batch.cache.free]
+        if plan.packed:
+            taken = plan.reserved
+            free = [
+                batch.cache.free + taken - batch.pack.blocks_for(step + 1)
+                for step in range(plan.steps)
+            ]
+        before = [(one, one, batch.running, batch.waiting) for one in free[:-1]]
         batch.commit(plan)
-        preempted = [sequence.owner for sequence in plan.preempted]
-        return Decision(work, preempted, free, batch.cache.free, batch.running, batch.waiting)
-
-    def _run(self, steps: int) -> list[Decision]:
-        batch = self._batch
-        work = dict.fromkeys((sequence.owner for sequence in batch.members()), 1)
-        free = [batch.cache.free - batch.pack.blocks_for(step + 1) for step in range(steps)]
-        states = [(one, one, batch.running, batch.waiting) for one in free]
-        batch.advance(steps)
-        states[-1] = (free[-1], batch.cache.free, batch.running, batch.waiting)
-        return [Decision(work, [], *state) for state in states]
+        states = [*before, (free[-1], batch.cache.free, batch.running, batch.waiting)]
+        return [Decision(work, preempted, *state) for state in states]
 
 
 def _events(trace: Trace) -> dict[int, list[tuple[int, bool]]]:
@@ -250,3 +247,49 @@ def describe(trace: Trace) -> str:
     lines = [str(trace.limits), f"max_model_len={trace.max_model_len}"]
     lines += [f"  {number}: {one}" for number, one in enumerate(trace.requests)]
     return "\n".join(lines)
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """A trace and what vLLM did with it."""
+
+    trace: Trace
+    decisions: list[Decision]
+    prefix: tuple[int, int]
+    """Tokens that were looked up in the prefix cache, and that were found."""
+
+
+class Recorded(msgspec.Struct, frozen=True, kw_only=True):
+    """What is written down for tests without vLLM."""
+
+    vllm: str
+    cases: list[Case]
+
+
+def smaller_traces(trace: Trace) -> Iterator[Trace]:
+    """Traces with a little less in them, the most first."""
+    requests = trace.requests
+    for number in range(len(requests)):
+        if len(requests) > 1:
+            yield _with(trace, (*requests[:number], *requests[number + 1 :]))
+    for number, one in enumerate(requests):
+        for changed in _smaller_requests(one):
+            yield _with(trace, (*requests[:number], changed, *requests[number + 1 :]))
+
+
+def _smaller_requests(one: Arrival) -> Iterator[Arrival]:
+    replace = msgspec.structs.replace
+    if one.abort_before:
+        yield replace(one, abort_before=0)
+    if one.before_step:
+        yield replace(one, before_step=one.before_step - 1)
+    if one.max_tokens > 1:
+        yield replace(one, max_tokens=one.max_tokens // 2)
+        yield replace(one, max_tokens=one.max_tokens - 1)
+    for place, (name, length) in enumerate(one.prompt):
+        if length > 1:
+            shorter = ((name, length - 1),)
+            yield replace(one, prompt=(*one.prompt[:place], *shorter, *one.prompt[place + 1 :]))
+
+
+def _with(trace: Trace, requests: tuple[Arrival, ...]) -> Trace:
+    return msgspec.structs.replace(trace, requests=requests)

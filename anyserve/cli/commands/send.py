@@ -16,6 +16,10 @@ Send one request to a running cluster and show the answer as it comes.
   anyserve send "What is a capability?" --capability decode
   anyserve send "Hello" -c decode --entry s1 --max-tokens 32 --no-stream
   echo "long text" | anyserve send - -c decode.heavy --json
+  anyserve send --json-payload '{"query": "tea", "documents": ["a", "b"]}' -c rerank
+
+With --json-payload a handler gets the JSON as it is, and its result is printed: one line, or one
+for each item of a stream. An engine reads prompt, messages and sampling parameters from it.
 """
 
 
@@ -26,8 +30,14 @@ def register(app: typer.Typer) -> None:
 
 def send(
     context: typer.Context,
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="The prompt; - reads it from stdin.")],
+    text: Annotated[
+        str | None, typer.Argument(metavar="TEXT", help="The prompt; - reads it from stdin.")
+    ] = None,
     *,
+    json_payload: Annotated[
+        str | None,
+        typer.Option("--json-payload", metavar="JSON", help="Send this instead; - reads stdin."),
+    ] = None,
     capability: Annotated[
         str, typer.Option("--capability", "-c", metavar="NAME", help="What is wanted.")
     ] = "decode",
@@ -58,6 +68,7 @@ def send(
     session = session_of(context)
     options = SendOptions(
         text=text,
+        payload=json_payload,
         capability=capability,
         entry=entry,
         max_tokens=max_tokens,

@@ -14,6 +14,8 @@ from anyserve.cli.session import session_of
 class Ui(Enum):
     """What `up` shows while the cluster runs."""
 
+    AUTO = "auto"
+    TUI = "tui"
     PLAIN = "plain"
     JSON = "json"
     NONE = "none"
@@ -55,7 +57,8 @@ def up(
     ui: Annotated[
         Ui | None,
         typer.Option(
-            help="plain: a status line every 5 s. json: every event as a line (setting: ui)."
+            help="tui: a screen (on a terminal the default). plain: a status line every 5 s. "
+            "json: every event as a line (setting: ui)."
         ),
     ] = None,
     seed: Annotated[
@@ -90,6 +93,10 @@ def up(
         bool,
         typer.Option("--no-memory-check", help="Start even if the engines may not fit."),
     ] = False,
+    reload: Annotated[
+        bool,
+        typer.Option("--reload", help="Start workers anew when the code of their app changes."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Start a scenario's cluster and play its traffic."""
@@ -111,5 +118,6 @@ def up(
         record_text=bool(session.setting("record_text", record_text)),
         check_memory=not no_memory_check and bool(session.setting("memory_check", None)),
         as_json=as_json,
+        reload=reload,
     )
     raise typer.Exit(run_up(session, options))

@@ -18,6 +18,12 @@ import msgspec
 
 from anyserve.cli.diagnostics import Diagnostics, ExitCode
 from anyserve.cli.modelling import prepare as prepare_model
+from anyserve.cli.nodes.app_replica import (
+    AppOptions,
+    join_running,
+    object_plane,
+    with_app,
+)
 from anyserve.cli.session import Session
 from anyserve.core.spec import ClusterSpec
 from anyserve.errors import UsageError
@@ -42,7 +48,7 @@ _CODES: Final = {
 class NodeOptions:
     """Which scenario, and which broker."""
 
-    scenario: Path
+    scenario: Path | None
     broker: str | None
     credentials: Path | None
     cluster: str | None
@@ -58,34 +64,67 @@ def run_scheduler(session: Session, options: NodeOptions) -> int:
     joining, cluster = join(session, options)
     journals = state_dir(session.environ).parent / "journals"
     journals.mkdir(parents=True, exist_ok=True, mode=0o700)
-    config = _config(
+    config = node_config(
         NodeRole.SCHEDULER,
         SCHEDULER_ID,
         joining,
         cluster,
         run_dir=journals,
         journal_path=str(journals / f"{cluster.name}.journal"),
-        extra={"scenario_dir": str(options.scenario.absolute().parent)},
+        extra={"scenario_dir": str(_scenario(options).absolute().parent)},
     )
     return run_process(config, session.diagnostics)
 
 
-def run_replica(session: Session, replica_id: str, options: NodeOptions) -> int:
-    """Run one replica of the scenario until Ctrl-C; it drains first.
+def run_replica(session: Session, app: AppOptions, options: NodeOptions) -> int:
+    """Run one replica until Ctrl-C; it drains first. Without a scenario: an app of its own.
 
     Raises:
         AnyServeError: the scenario is not valid, has no such replica, or no broker is named.
     """
-    joining, cluster = join(session, options)
-    replica = next((one for one in cluster.replicas if one.id == replica_id), None)
-    if replica is None:
-        hint = nearest(replica_id, [one.id for one in cluster.replicas])
-        message = f"{options.scenario} has no replica {replica_id}"
-        raise UsageError(message, code="no_such_replica", hint=hint)
+    joining, cluster, replica_id, directory = _find_replica(session, options, app)
+    replica = next(one for one in cluster.replicas if one.id == replica_id)
     if replica.engine.kind == "vllm" and replica.engine.model is not None:
         prepare_model(replica.engine.model, session.diagnostics)
-    config = _config(NodeRole.REPLICA, replica_id, joining, cluster, run_dir=session.cwd)
-    return run_process(config, session.diagnostics)
+    config = node_config(
+        NodeRole.REPLICA,
+        replica_id,
+        joining,
+        cluster,
+        run_dir=session.cwd,
+        extra={"scenario_dir": directory, "reload": app.reload},
+    )
+    if replica.app is None:
+        return run_process(config, session.diagnostics)
+    origin = joining.credentials.of(Role.ORIGIN)
+    with object_plane(session, joining, cluster) as objects:
+        config = msgspec.structs.replace(config, origin_credential=origin, objects=objects)
+        return run_process(config, session.diagnostics)
+
+
+def _find_replica(
+    session: Session, options: NodeOptions, app: AppOptions
+) -> tuple[Joining, ClusterSpec, str, str]:
+    """Where to connect, the cluster, the replica's id, and where its app is looked for."""
+    here = str(session.cwd)
+    if options.scenario is None:
+        if app.name is None:
+            hint = "anyserve replica SCENARIO --id ID, or anyserve replica --app module:app"
+            raise UsageError("name a scenario or an app", code="usage", hint=hint)
+        named = (options.broker, options.credentials, options.cluster)
+        joining, cluster, replica_id = join_running(session, app, *named)
+        return joining, cluster, replica_id, here
+    if app.replica_id is None:
+        hint = "--id ID, one of the scenario's replicas"
+        raise UsageError("say which replica", code="usage", hint=hint)
+    joining, cluster = join(session, options)
+    if all(one.id != app.replica_id for one in cluster.replicas):
+        hint = nearest(app.replica_id, [one.id for one in cluster.replicas])
+        message = f"{options.scenario} has no replica {app.replica_id}"
+        raise UsageError(message, code="no_such_replica", hint=hint)
+    directory = here if app.name else str(options.scenario.absolute().parent)
+    changed = with_app(session, cluster, app.replica_id, app, directory)
+    return joining, changed, app.replica_id, directory
 
 
 def join(session: Session, options: NodeOptions) -> tuple[Joining, ClusterSpec]:
@@ -94,10 +133,15 @@ def join(session: Session, options: NodeOptions) -> tuple[Joining, ClusterSpec]:
     Raises:
         AnyServeError: the scenario is not valid, or no broker is named.
     """
-    cluster = load_cluster(options.scenario, options.overrides)
+    cluster = load_cluster(_scenario(options), options.overrides)
     joining = join_by(options.broker, options.credentials, session.environ)
     name = options.cluster or joining.cluster or cluster.name
     return joining, msgspec.structs.replace(cluster, name=name)
+
+
+def _scenario(options: NodeOptions) -> Path:
+    assert options.scenario is not None
+    return options.scenario
 
 
 def load_cluster(scenario: Path, overrides: Sequence[str]) -> ClusterSpec:
@@ -111,7 +155,7 @@ def load_cluster(scenario: Path, overrides: Sequence[str]) -> ClusterSpec:
     return compile_scenario(loaded, seed=0, engine_kind=lambda _section: engine).cluster
 
 
-def _config(
+def node_config(
     role: NodeRole,
     process_id: str,
     joining: Joining,
@@ -121,6 +165,7 @@ def _config(
     journal_path: str | None = None,
     extra: dict[str, Any] | None = None,
 ) -> NodeConfig:
+    """The configuration of a process that joins a cluster by itself."""
     return NodeConfig(
         role=role,
         id=process_id,

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from anyserve.cli.diagnostics import Diagnostics, ExitCode
 from anyserve.cli.nodes.single import load_cluster
-from anyserve.cli.sending import Codec, load_tokenizer
 from anyserve.cli.session import Session
 from anyserve.core.spec import ReplicaSpec
 from anyserve.errors import StartError, UsageError
 from anyserve.runtime.engines.base import EngineInfo, EngineRequest, Sampling, Task
+from anyserve.runtime.models.codec import Codec, load_tokenizer
 from anyserve.runtime.replica.process import make_engine_config, own_devices
 from anyserve.runtime.worker import ipc
 from anyserve.runtime.worker.client import WorkerClient, WorkerExit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -17,9 +18,11 @@ from anyserve.cli.up.dry_run import show_plan
 from anyserve.cli.up.foreground import Foreground
 from anyserve.cli.up.options import UpOptions
 from anyserve.cli.up.prepare import Prepared, prepare
+from anyserve.cli.up.screen import AUTO, PLAIN, TUI, choose_ui
 from anyserve.errors import UsageError
 from anyserve.runtime.broker.config import find_broker
 from anyserve.runtime.clusters import ClusterStore, state_dir
+from anyserve.runtime.handlers.offers import try_apps
 from anyserve.runtime.player.plan_file import write_plan
 from anyserve.runtime.process import NodeRole
 from anyserve.runtime.supervisor.config import SupervisorConfig
@@ -27,7 +30,7 @@ from anyserve.runtime.supervisor.memory import available_gib, check_memory
 from anyserve.telemetry.runs import RunDirectory, create_run
 from anyserve.workload.policies import try_policy
 
-UI_CHOICES: Final = ("plain", "json", "none")
+UI_CHOICES: Final = (AUTO, TUI, PLAIN, "json", "none")
 
 
 def run_up(session: Session, options: UpOptions) -> int:
@@ -39,12 +42,15 @@ def run_up(session: Session, options: UpOptions) -> int:
     if options.ui not in UI_CHOICES:
         hint = f"one of: {', '.join(UI_CHOICES)}"
         raise UsageError(f"there is no ui '{options.ui}'", code="usage", hint=hint)
+    if not options.dry_run:
+        options = replace(options, ui=choose_ui(session, options.ui, as_json=options.as_json))
     prepared = prepare(options)
     if options.dry_run:
         show_plan(session, prepared, as_json=options.as_json)
         return ExitCode.OK
     _announce(session, prepared)
     _check(session, prepared)
+    prepared = _with_apps(session, prepared)
     _prepare_models(session, prepared)
     run = _make_run(prepared)
     config = _supervisor_config(prepared, run)
@@ -76,6 +82,16 @@ def _check(session: Session, prepared: Prepared) -> None:
     own = try_policy(cluster.scheduler, _directory(prepared))
     if own is not None and prepared.options.ui != "none":
         session.diagnostics.say(f"policy {own.said}")
+
+
+def _with_apps(session: Session, prepared: Prepared) -> Prepared:
+    """With what the apps say of themselves; they are tried before anything is started."""
+    compiled = prepared.compiled
+    cluster, facts = asyncio.run(try_apps(compiled.cluster, _directory(prepared)))
+    if prepared.options.ui != "none":
+        for name, app in facts.items():
+            session.diagnostics.say(f"app {name} from {app.origin}")
+    return replace(prepared, compiled=replace(compiled, cluster=cluster))
 
 
 def _prepare_models(session: Session, prepared: Prepared) -> None:
@@ -120,7 +136,7 @@ def _extra(prepared: Prepared, run: RunDirectory) -> dict[str, dict[str, Any]]:
     options = prepared.options
     return {
         NodeRole.SCHEDULER.value: {"scenario_dir": _directory(prepared)},
-        NodeRole.REPLICA.value: {"scenario_dir": _directory(prepared)},
+        NodeRole.REPLICA.value: {"scenario_dir": _directory(prepared), "reload": options.reload},
         NodeRole.PLAYER.value: {
             "run": run.id,
             "scenario": prepared.compiled.cluster.name,

@@ -12,7 +12,7 @@ class UpOptions:
     """Flags and settings together."""
 
     scenario: Path
-    ui: str = "plain"
+    ui: str = "auto"
     seed: int = 0
     dry_run: bool = False
     runs: Path = Path("runs")
@@ -24,6 +24,7 @@ class UpOptions:
     record_text: bool = False
     check_memory: bool = True
     as_json: bool = False
+    reload: bool = False
 
     def command_line(self) -> str:
         """The command that does the same again, wherever settings come from."""

@@ -13,7 +13,7 @@ what they need is read from sums over them (`Pack`). Where a rule has to look at
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import Final
 
 from anyserve.core.engine.cache import Hit, KvCache
 from anyserve.core.engine.limits import EngineLimits
@@ -21,23 +21,49 @@ from anyserve.core.engine.pack import Pack
 from anyserve.core.engine.queues import WaitingQueue
 from anyserve.core.engine.sequence import Sequence
 
+ONE_BY_ONE: Final = 1
+UNBOUNDED: Final = 1 << 60
 
-@dataclass(slots=True)
+
 class StepPlan:
-    """What one step computes. `decodes` sequences get one token each, `prefills` a chunk."""
+    """What the next step computes, or the next `steps` ones if only the pack decodes in them."""
 
-    prefills: list[tuple[Sequence, int]] = field(default_factory=list)
-    """(sequence, tokens) of prompts, and of what a preempted sequence computes again."""
-    decodes: list[Sequence] = field(default_factory=list)
-    """Those that decode outside the pack."""
-    packed: bool = False
-    """Whether the pack takes part, as a whole."""
-    admitted: list[Sequence] = field(default_factory=list)
-    preempted: list[Sequence] = field(default_factory=list)
-    prefill_tokens: int = 0
-    attention: int = 0
-    """Sum of p * (2 * s + p) over chunks of p tokens after s computed ones: twice the pairs of
-    tokens that attend to each other."""
+    __slots__ = (
+        "admitted",
+        "attention",
+        "decodes",
+        "packed",
+        "preempted",
+        "prefill_tokens",
+        "prefills",
+        "reserved",
+        "steps",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.steps = 1
+        self.packed = False
+        """Whether the pack takes part, as a whole."""
+        self.decodes: list[Sequence] = []
+        """Those that decode outside the pack."""
+        self.prefills: list[tuple[Sequence, int]] = []
+        """(sequence, tokens) of prompts, and of what a preempted sequence computes again."""
+        self.prefill_tokens = 0
+        self.attention = 0
+        """Sum of p * (2 * s + p) over chunks of p tokens after s computed ones: twice the pairs of
+        tokens that attend to each other."""
+        self.admitted: list[Sequence] = []
+        self.preempted: list[Sequence] = []
+        self.reserved = 0
+        """Blocks that the pack was given for its first step."""
+
+    def samples(self, sequence: Sequence) -> bool:
+        """Whether one outside the pack is given a token at the end."""
+        if sequence in self.decodes:
+            return True
+        return sequence.computed == sequence.total and any(
+            sequence is one for one, _ in self.prefills
+        )
 
     def chunk(self, sequence: Sequence, tokens: int) -> None:
         """Add a part of a prompt, before it is counted as computed."""
@@ -59,6 +85,9 @@ class Batch:
         """Running, and not in the pack; in the order of the batch."""
         self._keyed: set[Sequence] = set()
         """Members of the pack that fill blocks others could find."""
+        self._run = StepPlan()
+        """The plan of steps in which only the pack decodes; there is one at a time."""
+        self._run.packed = True
         self._admissions = 0
         self.preemptions = 0
         self.prefix_queries = 0
@@ -72,7 +101,18 @@ class Batch:
     @property
     def waiting(self) -> int:
         """Sequences that wait for a place, preempted ones included."""
-        return len(self._waiting)
+        return self._waiting.length
+
+    def state(self) -> tuple[int, int, int, int, int, int]:
+        """Running, waiting, free blocks, prefix queries and hits, preemptions."""
+        return (
+            len(self._running),
+            self._waiting.length,
+            self.cache.free,
+            self.prefix_queries,
+            self.prefix_hits,
+            self.preemptions,
+        )
 
     def members(self) -> list[Sequence]:
         """The sequences of the pack, in the order of the batch."""
@@ -95,68 +135,74 @@ class Batch:
             sequence.gone = True
             self._waiting.discard(sequence)
 
-    # --- several steps at once -----------------------------------------------------------------
+    # --- steps ---------------------------------------------------------------------------------
 
-    def run_length(self, most: int | None) -> int:
-        """Steps, from the next one on, in which the pack decodes and nothing else happens; 0 if
-        the next step has more to decide."""
+    def plan(self, most: int = ONE_BY_ONE) -> StepPlan:
+        """Decide what comes next: one step, or as many as only the pack decodes in, with nothing
+        else to decide, but not more than `most`. Their tokens count as computed by `commit`, those
+        of prompts from now on."""
         pack = self.pack
-        if self._prefilling or not pack.size or not self._blocked():
-            return 0
-        steps = pack.until_end()
-        if most is not None and most < steps:
-            steps = most
-        return pack.affordable(steps, self.cache.free)
-
-    def advance(self, steps: int) -> list[Sequence]:
-        """Let the pack take so many steps of a run; return who is complete after them."""
-        self.cache.take(self.pack.blocks_for(steps))
-        ended = self.pack.advance(steps)
-        for sequence in ended:
-            self._settle(sequence)
-            self._drop(sequence)
-        return ended
-
-    def _blocked(self) -> bool:
-        """Whether nobody can be admitted beside the pack. While only the pack decodes, that stays
-        so: blocks become fewer, and a cached block that is given out is one to compute more."""
-        waiting, limits = self._waiting, self._limits
-        if not waiting or len(self._running) >= limits.max_num_seqs:
-            return True
-        left = limits.max_num_batched_tokens - self.pack.size
-        if left <= 0:
-            return True
-        return not self._keyed and self._admissible(waiting.head(), left) is None
-
-    # --- one step ------------------------------------------------------------------------------
-
-    def schedule(self) -> StepPlan:
-        """Choose the next step. Its tokens count as computed from now on."""
+        if pack.size and not self._prefilling and not self._admits():
+            plan = self._run
+            plan.steps = self._run_length(most, self.cache.free)
+            plan.reserved = 0
+            if plan.steps:
+                return plan
         plan = StepPlan()
         budget = self._schedule_running(plan)
-        if self._waiting and not plan.preempted:
+        if self._waiting.length and budget > 0 and not plan.preempted:
             self._admit(plan, budget)
-        for sequence, tokens in plan.prefills:
-            sequence.computed += tokens
-        for sequence in plan.decodes:
-            sequence.computed += 1
+        if plan.prefills or plan.decodes:
+            for sequence, tokens in plan.prefills:
+                sequence.computed += tokens
+            for sequence in plan.decodes:
+                sequence.computed += 1
+        elif plan.packed and most > 1 and not self._keyed:
+            # Nobody could be admitted. So it stays while only the pack decodes: blocks become
+            # fewer, and a cached block that is given out is one to compute more.
+            plan.steps = self._run_length(most, self.cache.free + plan.reserved)
         return plan
 
     def commit(self, plan: StepPlan) -> tuple[list[Sequence], list[Sequence]]:
-        """End the step: return whose prompt is now complete, and who is complete."""
-        ended = self.pack.advance(1) if plan.packed else []
-        for sequence in ended:
-            self._settle(sequence)
-        sampled = [one for one, _ in plan.prefills if one.computed == one.total]
-        for sequence in (*plan.decodes, *sampled):
-            self._sample(sequence, ended)
-        if self._prefilling:
+        """End the planned steps: return whose prompt is now complete, and who is complete."""
+        pack = self.pack
+        ended: list[Sequence] = []
+        if plan.packed:
+            steps = plan.steps
+            if steps > 1 or plan is self._run:
+                self.cache.take(pack.blocks_for(steps) - plan.reserved)
+            ended = pack.advance(steps)
+            for sequence in ended:
+                self._settle(sequence)
+        sampled = []
+        if plan.prefills or plan.decodes:
+            sampled = [
+                one for one, _ in plan.prefills if one.computed == one.prompt + one.generated
+            ]
+            for sequence in plan.decodes:
+                self._sample(sequence, ended)
+            for sequence in sampled:
+                self._sample(sequence, ended)
             self._sort_prefilling(ended)
-        if len(ended) > 1:
-            ended.sort(key=_order)
-        for sequence in ended:
-            self._drop(sequence)
+        if ended:
+            if len(ended) > 1:
+                ended.sort(key=_order)
+            for sequence in ended:
+                self._drop(sequence)
         return sampled, ended
+
+    def _admits(self) -> bool:
+        """Whether somebody waits and the batch has a place."""
+        limits = self._limits
+        return (
+            self._waiting.length > 0
+            and len(self._running) < limits.max_num_seqs
+            and self.pack.size < limits.max_num_batched_tokens
+        )
+
+    def _run_length(self, most: int, free: int) -> int:
+        steps = self.pack.until_end()
+        return self.pack.affordable(min(steps, most), free)
 
     def _sort_prefilling(self, ended: list[Sequence]) -> None:
         """Keep who is still at its prompt; who only had to wait for its turn joins the pack."""
@@ -194,7 +240,8 @@ class Batch:
             return self._scan(plan)
         if self.pack.size:
             plan.packed = True
-            self.cache.take(self.pack.blocks_next())
+            plan.reserved = self.pack.blocks_next()
+            self.cache.take(plan.reserved)
         keyed = self._note_keyed() if self._keyed else []
         for sequence, tokens in chunks:
             while keyed and keyed[-1].order < sequence.order:
@@ -294,7 +341,7 @@ class Batch:
 
     def _admit(self, plan: StepPlan, budget: int) -> None:
         waiting, running, limits = self._waiting, self._running, self._limits
-        while budget > 0 and waiting and len(running) < limits.max_num_seqs:
+        while budget > 0 and waiting.length and len(running) < limits.max_num_seqs:
             sequence = waiting.head()
             admission = self._admissible(sequence, budget)
             if admission is None:
@@ -345,7 +392,7 @@ class Batch:
         cap = limits.long_prefill_token_threshold
         if not cap:
             return 0
-        there = len(self._running) + len(self._waiting)
+        there = len(self._running) + self._waiting.length
         if there <= 1:
             return 0
         if limits.long_prefill_adaptive:

@@ -131,7 +131,7 @@ class KvCache:
                 block.unlink()
                 self.free -= 1
             block.users += 1
-        sequence.blocks = list(hit.shared)
+        sequence.blocks = hit.shared
         sequence.cached = sequence.found = hit.blocks
         sequence.own = len(hit.own)
         if sequence.runs:
@@ -154,9 +154,10 @@ class KvCache:
         if not self.caching or full <= sequence.cached:
             return
         keys = sequence.keys
-        for place in range(sequence.cached, min(full, len(keys))):
-            sequence.blocks.append(self._register(keys[place]))
-            sequence.own -= 1
+        if len(keys) > sequence.cached:
+            new = [self._register(key) for key in keys[sequence.cached : full]]
+            sequence.blocks = [*sequence.blocks, *new]
+            sequence.own -= len(new)
         sequence.cached = full
 
     def release(self, sequence: Sequence, *, returns: bool = False) -> None:
@@ -175,21 +176,21 @@ class KvCache:
                 if block.users == 0:
                     self.free += 1
                     _append(queue, block)
-            sequence.blocks = []
+            sequence.blocks = ()
         sequence.own = sequence.cached = 0
 
     def _leave(self, sequence: Sequence, first: int, *, returns: bool) -> None:
         """Queue the cached blocks that only this sequence could find."""
-        queue = self._queue
-        last = queue.before
+        last = self._queue.before
         if not returns and isinstance(last, Run) and not last.owned:
             last.high += sequence.cached - first  # nobody finds them: a number is enough
             return
         run = Run(first, sequence.cached, owned=returns)
         if returns:
             _date(run, sequence)
-            sequence.runs.append(run)
-        _append(queue, run)
+            sequence.runs = (*sequence.runs, run)
+            sequence.found = 0
+        _append(self._queue, run)
 
     def _register(self, key: int) -> Block:
         block = Block(key)
@@ -252,15 +253,16 @@ def _left_behind(sequence: Sequence, start: int, limit: int) -> list[tuple[int, 
 
 
 def _adopt_left_behind(sequence: Sequence, hit: Hit) -> None:
-    sequence.versions = {}
+    versions: dict[int, int] = {}
+    sequence.versions = versions
     for place, run in hit.own:
         version = run.versions.pop(place, 0)
         if version:
-            sequence.versions[place] = version
+            versions[place] = version
         if place > run.low:  # blocks before it stay: copies of others that were found
             rest = Run(run.low, place, owned=True)
             rest.versions = run.versions
-            sequence.runs.append(rest)
+            sequence.runs = (*sequence.runs, rest)
             _append(run.after, rest)  # directly after: given out later, as before
         run.low = place + 1
         if run.low == run.high:
@@ -270,8 +272,7 @@ def _adopt_left_behind(sequence: Sequence, hit: Hit) -> None:
 
 def _date(run: Run, sequence: Sequence) -> None:
     """Say which blocks of a run are not the first copy of their content."""
-    run.versions = sequence.versions
-    sequence.versions = {}
+    run.versions = dict(sequence.versions or {})
     computed_again = max(run.low, sequence.found)
     for older in sequence.runs:
         for place in range(max(older.low, computed_again), min(older.high, run.high)):

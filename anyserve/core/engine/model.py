@@ -21,11 +21,10 @@ the same nanosecond in any order.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
-from anyserve.core.engine.batch import Batch, StepPlan
+from anyserve.core.engine.batch import UNBOUNDED, Batch, StepPlan
 from anyserve.core.engine.jitter import Jitter, Noise
 from anyserve.core.engine.keys import SegmentKeys
 from anyserve.core.engine.limits import EngineLimits
@@ -34,6 +33,7 @@ from anyserve.core.engine.step_time import StepTime, StepTimeModel, StepWork
 
 PS_PER_NS: Final = 1000
 FULL_PACE: Final = 1000
+_NOBODY: Final[list[Sequence]] = []
 
 
 def to_ns(time_ps: int) -> int:
@@ -41,7 +41,6 @@ def to_ns(time_ps: int) -> int:
     return -(-time_ps // PS_PER_NS)
 
 
-@dataclass(slots=True, kw_only=True)
 class Stretch:
     """Steps under way: one step of any kind, or several in which the same sequences decode.
 
@@ -49,28 +48,35 @@ class Stretch:
     every sequence of `EngineModel.decoding` is given one token.
     """
 
-    start_ps: int
-    steps: int
-    """At least 1; fewer once the stretch was cut."""
-    end_ps: int
-    """When the last step ends."""
-    wait_ps: int
-    """Before the first step: the engine takes new sequences in."""
-    first_ps: int
-    """How long the first step takes after that."""
-    growth_ps: int = 0
-    """How much longer each step takes than the one before it."""
-    noise: Noise | None = None
-    admitted: list[Sequence] = field(default_factory=list)
-    """Taken out of the queue at `start_ps` (for the first time, or again after a preemption)."""
-    preempted: list[Sequence] = field(default_factory=list)
-    """Put back into the queue at `start_ps`; they lose their blocks, not their tokens."""
-    prefilled: list[Sequence] = field(default_factory=list)
-    """Filled in by `finish`. Their last prompt token is computed: they were given one token at
-    `end_ps`, their first one if `generated` is 1. (Embeddings: they are complete.)"""
-    finished: list[Sequence] = field(default_factory=list)
-    """Filled in by `finish`. Complete at `end_ps`, in the order of the batch; those of `prefilled`
-    may be among them."""
+    __slots__ = (
+        "admitted", "end_ps", "finished", "first_ps", "growth_ps", "noise", "preempted",
+        "prefilled", "start_ps", "steps", "wait_ps",
+    )  # fmt: skip
+
+    def __init__(self, start_ps: int, plan: StepPlan, wait_ps: int) -> None:
+        self.start_ps = start_ps
+        self.steps = plan.steps
+        """At least 1; fewer once the stretch was cut."""
+        self.wait_ps = wait_ps
+        """Before the first step: the engine takes new sequences in."""
+        self.first_ps = 0
+        """How long the first step takes after that."""
+        self.growth_ps = 0
+        """How much longer each step takes than the one before it."""
+        self.noise: Noise | None = None
+        """What each step differs by from that."""
+        self.end_ps = start_ps
+        """When the last step ends."""
+        self.admitted: list[Sequence] = plan.admitted
+        """Taken out of the queue at `start_ps` (for the first time, or after a preemption)."""
+        self.preempted: list[Sequence] = plan.preempted
+        """Put back into the queue at `start_ps`; they lose their blocks, not their tokens."""
+        self.prefilled: list[Sequence] = _NOBODY
+        """Filled in by `finish`. Their last prompt token is computed: they were given one token at
+        `end_ps`, their first one if `generated` is 1. (Embeddings: they are complete.)"""
+        self.finished: list[Sequence] = _NOBODY
+        """Filled in by `finish`. Complete at `end_ps`, in the order of the batch; those of
+        `prefilled` may be among them."""
 
     def step_end_ps(self, number: int) -> int:
         """When step `number` (from 1) ends. The last one's end is `end_ps`, even where it was
@@ -80,14 +86,27 @@ class Stretch:
         return self.start_ps + self.after(number)
 
     def after(self, steps: int) -> int:
-        """Time from the start to the end of step number `steps`, undisturbed; 0 for none."""
-        if not steps:
-            return 0
+        """Time from the start to the end of step number `steps` (from 1), undisturbed."""
         time_ps = self.wait_ps + steps * self.first_ps
-        time_ps += self.growth_ps * (steps * (steps - 1) // 2)
+        if steps > 1:
+            time_ps += self.growth_ps * (steps * (steps - 1) // 2)
         if self.noise is not None:
             time_ps += self.noise.sum_ps(steps)
         return time_ps
+
+    def ended_before(self, now_ps: int) -> int:
+        """How many of the steps end before now."""
+        if now_ps > self.end_ps:
+            return self.steps
+        left = now_ps - self.start_ps
+        most = self.steps - 1
+        done = (left - self.wait_ps) // max(1, self.first_ps)  # rarely off by more than one
+        done = min(max(done, 0), most)
+        while done < most and self.after(done + 1) < left:
+            done += 1
+        while done > 0 and self.after(done) >= left:
+            done -= 1
+        return done
 
 
 class EngineLoad(NamedTuple):
@@ -111,17 +130,6 @@ class _Do(IntEnum):
     PACE = 2
 
 
-class _Seen(NamedTuple):
-    """State of the batch when the last step ended; `EngineLoad` with blocks for a share."""
-
-    running: int
-    waiting: int
-    free: int
-    prefix_queries: int
-    prefix_hits: int
-    preemptions: int
-
-
 class EngineModel:
     """One engine: queue, batch, KV memory and the time that steps take.
 
@@ -142,17 +150,17 @@ class EngineModel:
         jitter: Jitter | None = None,
     ) -> None:
         self._batch = Batch(limits)
+        self._keys = SegmentKeys(limits.block_size) if limits.prefix_caching else None
         self._step_time = step_time
         self._formula = step_time if isinstance(step_time, StepTimeModel) else None
         self._intake_ps = intake_ps
         self._jitter = jitter
         self._pace = FULL_PACE
         self._inbox: deque[tuple[int, _Do, Any]] = deque()
-        self._seen = self._look()
-        self._keys = SegmentKeys(limits.block_size) if limits.prefix_caching else None
         self._stretch: Stretch | None = None
-        self._plan: StepPlan | None = None
-        """Of a stretch that is not a run of the pack alone."""
+        self._plan = StepPlan()
+        self._before = self._batch.state()
+        """The batch when the last step ended."""
         self._wait_ps = 0
         """For what was taken in since the last step."""
         self._steps = 0
@@ -182,8 +190,6 @@ class EngineModel:
     def decoding(self) -> list[Sequence]:
         """The sequences that are given a token in every step of the stretch under way, those whose
         prompt ends in it aside; in the order of the batch."""
-        if self._plan is None:
-            return self._batch.members()
         return self._batch.members() if self._plan.packed else list(self._plan.decodes)
 
     def add(self, sequence: Sequence, now_ps: int) -> None:
@@ -214,8 +220,10 @@ class EngineModel:
         stretch = self._stretch
         if stretch is None or stretch.steps == 1 or now_ps >= stretch.end_ps:
             return
-        stretch.steps = _steps_before(stretch, now_ps) + 1
-        stretch.end_ps = stretch.start_ps + stretch.after(stretch.steps)
+        steps = stretch.ended_before(now_ps) + 1
+        if steps < stretch.steps:
+            stretch.steps = steps
+            stretch.end_ps = stretch.start_ps + stretch.after(steps)
 
     def delay(self, late_ps: int) -> None:
         """The step under way, the last one of its stretch, ends so much later: the engine stood
@@ -232,26 +240,14 @@ class EngineModel:
                 sequences decoding and nothing else to decide.
         """
         assert self._stretch is None, "the stretch before was not finished"
-        self._seen = self._look()
+        batch = self._batch
+        self._before = batch.state()
         if self._inbox:
             self._take_in(now_ps)
-        batch = self._batch
-        steps = batch.run_length(max_steps if self._formula is not None else 1)
-        if steps:
-            self._plan = None
-            pack = batch.pack
-            work = StepWork(decodes=pack.size, context=pack.context)
-            stretch = self._measure(now_ps, steps, work)
-        else:
-            self._plan = plan = batch.schedule()
-            work = _work(plan, batch)
-            if not (work.prefill_tokens or work.decodes):
-                return None
-            stretch = self._measure(now_ps, 1, work)
-            stretch.admitted = plan.admitted
-            stretch.preempted = plan.preempted
-        stretch.end_ps += stretch.after(steps or 1)
-        self._stretch = stretch
+        if self._formula is None:
+            max_steps = 1
+        plan = self._plan = batch.plan(UNBOUNDED if max_steps is None else max_steps)
+        stretch = self._stretch = self._measure(now_ps, plan)
         return stretch
 
     def finish(self) -> Stretch:
@@ -261,51 +257,36 @@ class EngineModel:
         self._stretch = None
         self._wait_ps = 0
         self._steps += stretch.steps
-        if self._plan is None:
-            stretch.finished = self._batch.advance(stretch.steps)
-        else:
-            stretch.prefilled, stretch.finished = self._batch.commit(self._plan)
+        self._plan.steps = stretch.steps
+        stretch.prefilled, stretch.finished = self._batch.commit(self._plan)
         return stretch
 
     def tokens_at(self, sequence: Sequence, now_ps: int) -> int:
         """Tokens that a sequence has been given by now, those of the stretch under way that were
         complete by now included. What a crash at this moment would leave."""
         stretch = self._stretch
-        done = 0
-        if stretch is not None:
-            done = _steps_before(stretch, now_ps + 1)
+        done = 0 if stretch is None else stretch.ended_before(now_ps + 1)
         if sequence.base is not None:
             return self._batch.pack.generated(sequence, done)
-        if done and self._plan is not None and not sequence.gone:
-            work = (*self._plan.decodes, *(one for one, _ in self._plan.prefills))
-            return sequence.generated + (sequence in work and sequence.computed == sequence.total)
+        if done and sequence.room and not sequence.gone and self._plan.samples(sequence):
+            return sequence.generated + 1
         return sequence.generated
 
     def load(self, now_ps: int) -> EngineLoad:
         """What the engine last reported, at the end of the last step that ended by now."""
-        seen = self._seen
+        batch = self._batch
         stretch = self._stretch
         if stretch is None:
-            seen = self._look()
-        elif self._plan is None and (done := _steps_before(stretch, now_ps + 1)):
-            seen = self._look()._replace(
-                free=self._batch.cache.free - self._batch.pack.blocks_for(done)
-            )
-        usage = self._batch.cache.usage_at(seen.free)
-        return EngineLoad(seen.running, seen.waiting, usage, *seen[3:])
-
-    def _look(self) -> _Seen:
-        batch = self._batch
-        return _Seen(
-            batch.running,
-            batch.waiting,
-            batch.cache.free,
-            batch.prefix_queries,
-            batch.prefix_hits,
-            batch.preemptions,
-        )
-
-    # --- time ----------------------------------------------------------------------------------
+            state = batch.state()
+        elif stretch.steps == 1 or not (done := stretch.ended_before(now_ps + 1)):
+            state = self._before
+        else:
+            state = batch.state()
+            taken = batch.pack.blocks_for(done) - self._plan.reserved
+            state = (state[0], state[1], state[2] - taken, *state[3:])
+        running, waiting, free, queries, hits, preemptions = state
+        usage = batch.cache.usage_at(free)
+        return EngineLoad(running, waiting, usage, queries, hits, preemptions)
 
     def _take_in(self, now_ps: int) -> None:
         """Obey what came by now; it takes its time before the next step."""
@@ -320,52 +301,35 @@ class EngineModel:
             else:
                 self._pace = what
 
-    def _measure(self, now_ps: int, steps: int, work: StepWork) -> Stretch:
-        """A stretch of so many steps of which the first does `work`; `end_ps` is still open."""
-        pace = self._pace
-        formula = self._formula
-        if formula is None:
-            fixed = self._step_time.step_ps(work) * pace // FULL_PACE
-            context = rest = 0
+    def _measure(self, now_ps: int, plan: StepPlan) -> Stretch | None:
+        """What is planned, with its times; None: nothing is."""
+        pack = self._batch.pack
+        if plan.packed:
+            decodes, context = pack.size, pack.context
+        elif plan.prefills or plan.decodes:
+            decodes = len(plan.decodes)
+            context = sum(sequence.computed for sequence in plan.decodes)
         else:
-            fixed = formula.fixed_ps(work.prefill_tokens, work.prefills, work.decodes)
-            context = formula.context_ps
-            rest = formula.attention_ps * work.attention // 2
+            return None
+        prefills = len(plan.prefills)
+        formula = self._formula
+        pace = self._pace
+        if formula is None:
+            work = StepWork(plan.prefill_tokens, prefills, decodes, context, plan.attention)
+            fixed = self._step_time.step_ps(work) * pace // FULL_PACE
+            each = rest = 0
+        else:
+            fixed = formula.fixed_ps(plan.prefill_tokens, prefills, decodes)
+            each = formula.context_ps
+            rest = formula.attention_ps * plan.attention // 2
             if pace != FULL_PACE:  # the coefficients, so that a run stays an arithmetic series
                 fixed = fixed * pace // FULL_PACE
-                context = context * pace // FULL_PACE
+                each = each * pace // FULL_PACE
                 rest = rest * pace // FULL_PACE
-        return Stretch(
-            start_ps=now_ps,
-            steps=steps,
-            end_ps=now_ps,
-            wait_ps=self._wait_ps,
-            first_ps=fixed + context * work.context + rest,
-            growth_ps=context * work.decodes,
-            noise=None if self._jitter is None else self._jitter.noise(self._steps, fixed),
-        )
-
-
-def _steps_before(stretch: Stretch, now_ps: int) -> int:
-    """Steps of a stretch that end before now."""
-    most = stretch.steps
-    if now_ps > stretch.end_ps:
-        return most
-    left = now_ps - stretch.start_ps
-    guess = (left - stretch.wait_ps) // max(1, stretch.first_ps)  # rarely off by more than one
-    guess = min(max(guess, 0), most - 1)
-    while guess < most - 1 and stretch.after(guess + 1) < left:
-        guess += 1
-    while guess > 0 and stretch.after(guess) >= left:
-        guess -= 1
-    return guess
-
-
-def _work(plan: StepPlan, batch: Batch) -> StepWork:
-    pack = batch.pack
-    if plan.packed:
-        decodes, context = pack.size, pack.context
-    else:
-        decodes = len(plan.decodes)
-        context = sum(sequence.computed for sequence in plan.decodes)
-    return StepWork(plan.prefill_tokens, len(plan.prefills), decodes, context, plan.attention)
+        stretch = Stretch(now_ps, plan, self._wait_ps)
+        stretch.first_ps = fixed + each * context + rest
+        stretch.growth_ps = each * decodes
+        if self._jitter is not None:
+            stretch.noise = self._jitter.noise(self._steps, fixed)
+        stretch.end_ps = now_ps + stretch.after(stretch.steps)
+        return stretch

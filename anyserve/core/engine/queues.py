@@ -22,14 +22,12 @@ class WaitingQueue:
         self._line: deque[Sequence] = deque()
         self._heap: list[_Entry] = []
         self._pushed = 0
-        self._length = 0
-
-    def __len__(self) -> int:
-        return self._length
+        self.length = 0
+        """How many wait."""
 
     def add(self, sequence: Sequence) -> None:
         """Let a new sequence wait."""
-        self._length += 1
+        self.length += 1
         if self._priorities:
             self._push(sequence)
         else:
@@ -37,7 +35,7 @@ class WaitingQueue:
 
     def put_back(self, sequence: Sequence) -> None:
         """Let a preempted sequence wait again."""
-        self._length += 1
+        self.length += 1
         if self._priorities:
             self._push(sequence)
         else:
@@ -57,7 +55,7 @@ class WaitingQueue:
 
     def pop(self) -> None:
         """Take the head out."""
-        self._length -= 1
+        self.length -= 1
         if self._priorities:
             heappop(self._heap)
         else:
@@ -66,14 +64,14 @@ class WaitingQueue:
     def discard(self, sequence: Sequence) -> None:
         """One that waits is `gone`."""
         assert sequence.gone
-        self._length -= 1
-        if not self._length:
+        self.length -= 1
+        if not self.length:
             self._heap.clear()
             self._line.clear()
-        elif len(self._heap) > 2 * self._length + 64:  # mostly gone ones
+        elif len(self._heap) > 2 * self.length + 64:  # mostly gone ones
             self._heap = [entry for entry in self._heap if not entry[2].gone]
             heapify(self._heap)
-        elif len(self._line) > 2 * self._length + 64:
+        elif len(self._line) > 2 * self.length + 64:
             self._line = deque(one for one in self._line if not one.gone)
 
     def _push(self, sequence: Sequence) -> None:

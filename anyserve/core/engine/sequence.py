@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Items
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Sequence:
     """While it decodes in step with the others: `computed` minus the tick of the batch."""
     gone: bool = False
     """Finished or aborted."""
-    blocks: list[Block] = field(default_factory=list)
+    blocks: Items[Block] = ()
     """Its first blocks that have keys and are cached."""
     own: int = 0
     """Its other blocks, cached or not. Lags likewise."""
@@ -56,9 +57,9 @@ class Sequence:
     """Blocks that are cached, those in `blocks` included. Lags likewise."""
     found: int = 0
     """Blocks that were in the cache when it was admitted."""
-    runs: list[Run] = field(default_factory=list)
+    runs: Items[Run] = ()
     """Blocks that it left in the cache when it was preempted."""
-    versions: dict[int, int] = field(default_factory=dict)
+    versions: Mapping[int, int] | None = None
     """Blocks that it found in `runs` and that are not the first of their content, by place."""
 
     @property

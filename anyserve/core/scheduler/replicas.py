@@ -30,7 +30,11 @@ class Replicas(HandBacks):
         if view is not None and view.incarnation != registration.incarnation:
             self._lose_bound(view, Code.REPLICA_LOST)
         before = None if view is None else (view.state, view.offers)
+        was_lost = view is not None and view.state is ReplicaState.LOST
+        same_life = view is not None and view.incarnation == registration.incarnation
         view = self._registry.register(registration, now)
+        if was_lost and same_life:
+            self._say_back(view, "connected again")
         if view.state is ReplicaState.STOPPED:
             self._lose_bound(view, Code.REPLICA_LOST)
         if before != (view.state, view.offers):
@@ -59,15 +63,19 @@ class Replicas(HandBacks):
     def _welcome_back(self, view: ReplicaView, now: int) -> None:
         """It was lost for its silence (or ours: a process that stood still), and lives."""
         self._registry.mark_heard(view)
+        self._say_back(view, "heard again")
+        self._review(now)
+
+    def _say_back(self, view: ReplicaView, how: str) -> None:
+        """Who said that it was lost says that it is not: to itself nothing has changed."""
         self._emit(
             ev.ReplicaChanged(
                 replica=view.id,
                 state=view.state.value,
                 incarnation=view.incarnation,
-                detail="heard again",
+                detail=how,
             )
         )
-        self._review(now)
 
     def _stop_orphans(self, view: ReplicaView) -> None:
         """Attempts that a silent replica kept, once their origins have gone on without them."""

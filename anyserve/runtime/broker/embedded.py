@@ -117,6 +117,11 @@ class EmbeddedBroker:
             self._command(b"k")
             await self.wait_exit()
 
+    def send_kill(self) -> None:
+        """The same, without waiting for its end."""
+        if self._pid is not None:
+            self._command(b"k")
+
     async def restart(self) -> None:
         """Start it again after `kill` or a crash: same port, same store, same credentials.
 

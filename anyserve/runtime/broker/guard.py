@@ -2,9 +2,9 @@
 
 A broker is a foreign binary that knows nothing of our lifelines. The guard holds the lifeline for
 it: when the supervisor is gone, even by `kill -9`, it ends the broker's process group and removes
-the cluster's temp directory. The lifeline also carries commands, one byte each, and standard
-output answers with one line each, so that the supervisor can kill and start the broker again on
-the same store:
+the cluster's temp directory, and the objects with it. The lifeline also carries commands, one byte
+each, and standard output answers with one line each, so that the supervisor can kill and start the
+broker again on the same store:
 
     s  start the broker (when it runs already: nothing)      started PID
     k  kill it with SIGKILL                                  exited CODE
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Final
 
 from anyserve.runtime.lifeline import lifeline_fd
+from anyserve.runtime.objects.directory import remove_linked
 
 LOG_NAME: Final = "broker.log"
 _TERM_WAIT_S: Final = 2.0
@@ -54,6 +55,7 @@ class Guard:
             self._serve()
         finally:
             self._stop()
+            remove_linked(self._directory)
             shutil.rmtree(self._directory, ignore_errors=True)
 
     def _serve(self) -> None:

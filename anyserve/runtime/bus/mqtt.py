@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from anyserve.errors import ProtocolError, StartError
 from anyserve.runtime.bus.address import BrokerAddress, Credential
 from anyserve.runtime.bus.base import BusStats, OnConnection, OnMessage, Will
+from anyserve.runtime.bus.disturbance import Disturbance, Way
 from anyserve.runtime.bus.link import DENIED, GmqttLink, Link, LinkEvents, LinkOptions, LinkWill
 from anyserve.runtime.bus.topics import PROOF_MARK
 
 _LOG = logging.getLogger(__name__)
 _DRAIN_POLLS_S: Final = (0.0005, 0.01)
+_NOTHING: Final = "anyserve-round-trip"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,9 @@ class MqttBus:
         self._connection = 0
         self._keeper: asyncio.Task[None] | None = None
         self._lost = asyncio.Event()
+        self._uncut = asyncio.Event()
+        self._uncut.set()
+        self._disturbance: Disturbance | None = None
         self._subscriptions: dict[str, int] = {}
         self._queue: deque[_Outgoing] = deque()
         self._unacked: dict[int, _Outgoing] = {}
@@ -132,6 +139,8 @@ class MqttBus:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._keeper
             self._keeper = None
+        if self._disturbance is not None:
+            self._disturbance.close()
         was_connected, self._connected = self._connected, False
         link, self._link = self._link, None
         if link is not None and was_connected:
@@ -166,6 +175,43 @@ class MqttBus:
 
     def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> None:
         """Send, or queue until it can be sent. Never blocks, never raises for the network."""
+        if self._disturbance is not None:
+            pass_on = partial(self._publish, topic, payload, qos, retain)
+            self._disturbance.carry(Way.OUT, topic, pass_on)
+        else:
+            self._publish(topic, payload, qos, retain)
+
+    def disturb(self, disturbance: Disturbance | None) -> None:
+        """Let all messages of both directions go through this (None: through nothing)."""
+        self._disturbance = disturbance
+
+    def cut(self) -> None:
+        """Break the connection without a goodbye, and make no other until `uncut`."""
+        if not self._uncut.is_set():
+            return
+        self._uncut.clear()
+        if self._link is not None and self._connected:
+            self._link.abort()
+            self._went_down()
+
+    def uncut(self) -> None:
+        """Connect again, now."""
+        self._uncut.set()
+
+    async def round_trip(self) -> float | None:
+        """Seconds from a question to the broker's answer; None while the connection is down."""
+        link = self._link
+        if link is None or not self._connected:
+            return None
+        begun_s = time.perf_counter()
+        try:
+            # To unsubscribe from what was never subscribed changes nothing, and is answered.
+            await link.unsubscribe(_NOTHING)
+        except OSError:
+            return None
+        return time.perf_counter() - begun_s
+
+    def _publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> None:  # noqa: FBT001 - the hot path takes no keywords
         if qos == 0 and not self._connected:
             self._dropped += 1
             return
@@ -239,6 +285,8 @@ class MqttBus:
         link = self._make_link(options, events)
         try:
             await link.open(self._settings.connect_timeout_s)
+            if not self._uncut.is_set():
+                raise ConnectionResetError("the connection is cut")  # noqa: TRY301 - as the network would
             if self._subscriptions:
                 await self._subscribe_all(link)
         except BaseException as error:
@@ -284,6 +332,7 @@ class MqttBus:
         wait_s = 0.0
         while True:
             await asyncio.sleep(wait_s)
+            await self._uncut.wait()
             try:
                 await self._connect()
             except (OSError, TimeoutError, ProtocolError) as error:
@@ -316,7 +365,13 @@ class MqttBus:
         self._received += 1
         if PROOF_MARK in topic:
             self._deliver_proof(topic, payload, retain=retain)
-            return
+        elif self._disturbance is not None:
+            pass_on = partial(self._hand_over, topic, payload, retain)
+            self._disturbance.carry(Way.IN, topic, pass_on)
+        else:
+            self._hand_over(topic, payload, retain)
+
+    def _hand_over(self, topic: str, payload: bytes, retain: bool) -> None:  # noqa: FBT001 - the hot path takes no keywords
         try:
             self._on_message(topic, payload, retain)
         except Exception:  # noqa: BLE001 - logged; one bad message must not cost the connection

@@ -16,6 +16,10 @@ def create_engine(config: EngineConfig) -> Engine:
             from anyserve.runtime.engines.model import ModelEngine  # noqa: PLC0415
 
             return ModelEngine(config)
+        case EngineKind.NONE:
+            from anyserve.runtime.engines.none import NoEngine  # noqa: PLC0415
+
+            return NoEngine()
         case EngineKind.ECHO:
             from anyserve.runtime.engines.echo import EchoEngine  # noqa: PLC0415
 

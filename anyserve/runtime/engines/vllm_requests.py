@@ -57,6 +57,7 @@ def parameters(request: EngineRequest, room: int) -> Any:
         presence_penalty=given.presence_penalty,
         frequency_penalty=given.frequency_penalty,
         repetition_penalty=given.repetition_penalty,
+        logit_bias=given.logit_bias or None,
         structured_outputs=_structured(given),
         detokenize=bool(given.stop),  # text is made by the origin; only stop strings need it here
         output_kind=RequestOutputKind.DELTA,

@@ -34,6 +34,8 @@ class AppConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The capabilities that this replica registers with it."""
     concurrency: int = 16
     objects: ObjectsConfig | None = None
+    reloads: bool = False
+    """Its code changes while it runs: no compiled copies, whose age is told in whole seconds."""
     stop_grace_s: float = 2.0
     """How long running handlers may go on after the wish to stop."""
 

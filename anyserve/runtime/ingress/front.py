@@ -22,10 +22,13 @@ from anyserve.core.spec import ClusterSpec, EngineSpec, IngressSpec
 from anyserve.runtime.ingress.codecs import Codec, load_codec, no_tokenizer
 from anyserve.runtime.ingress.directory import SCHEDULER, Directory, Route
 from anyserve.runtime.ingress.meanings import RefusedError, refusal_of
+from anyserve.runtime.objects.plane import ObjectPlane
 from anyserve.runtime.origin import Draft, Handle, OriginClient
 
 _ALL: Final = "all"
 _DRAIN_POLL_S: Final = 0.05
+MAX_PROMPT_TOKENS: Final = 1_000_000
+"""A message that carries more would come near the broker's bound."""
 
 
 class FrontState(Enum):
@@ -103,9 +106,14 @@ class Front:
         self.client = client
         self.figures = Figures()
         self.exposition: Callable[[], str] = no_metrics
+        self.objects: ObjectPlane | None = None
+        """This host's part of the object plane, where the ingress has been told of it."""
         self._clock_ns = clock_ns
         self._rate = CompletionRate()
         self._codecs: dict[tuple[str, str | None], Codec | None] = {}
+        self._names = 0
+        self.created_s = int(time.time())
+        """Wall clock of this start."""
         self._started = False
         self._draining = False
 
@@ -154,15 +162,19 @@ class Front:
         """Offer a request. Without a first frame within `first_token_ms` it expires.
 
         Raises:
-            RefusedError: this ingress drains, or has as many open requests as it may.
+            RefusedError: this ingress drains, has as many open requests as it may, or the prompt is
+                longer than a message may be.
         """
         if self._draining:
             text = "this ingress is draining; ask another one"
-            raise self._turned_away(RefusedError(text, code="draining", retry_after_ms=1_000))
+            raise RefusedError(text, code="draining", retry_after_ms=1_000)
         if self.open_requests >= self.settings.limits.open_requests:
             text = f"{self.open_requests} requests are open at this ingress already"
             wait_ms = self.retry_after_ms()
-            raise self._turned_away(RefusedError(text, code="ingress_full", retry_after_ms=wait_ms))
+            raise RefusedError(text, code="ingress_full", retry_after_ms=wait_ms)
+        if len(draft.prompt_ids) > MAX_PROMPT_TOKENS:
+            text = f"{len(draft.prompt_ids)} prompt tokens; no request carries so many"
+            raise RefusedError(text, code=Code.TOO_LONG.value)
         handle = self.client.offer(
             draft, streamed=streamed, unread_limit=self.settings.limits.unread_frames
         )
@@ -170,9 +182,15 @@ class Front:
         handle.outcome.add_done_callback(self._note_outcome)
         return Call(self, draft, handle, first_token_ms)
 
+    def next_name(self) -> str:
+        """A name for an answer, which is made before its requests are offered; unique."""
+        self._names += 1
+        return f"{self.client.name}-{self.client.incarnation}-{self._names}"
+
     def note_refused(self, refusal: RefusedError) -> None:
-        """Count a request that a door turned away itself."""
-        self.figures.refused[refusal.code] += 1
+        """Count what a door answered with an error, unless it was offered and so is counted."""
+        if refusal.request_id is None:
+            self.figures.refused[refusal.code] += 1
 
     def retry_after_ms(self) -> int:
         """When a retry may help: what is open here, at the rate at which requests end here."""
@@ -194,10 +212,6 @@ class Front:
         """Cancel what is open, and disconnect."""
         self._draining = True
         await self.client.close()
-
-    def _turned_away(self, refusal: RefusedError) -> RefusedError:
-        self.note_refused(refusal)
-        return refusal
 
     def _note_outcome(self, ended: asyncio.Future[Outcome]) -> None:
         if ended.cancelled():
@@ -259,8 +273,10 @@ class Call:
         outcome = await asyncio.shield(self.handle.outcome)
         if self.handle.overrun:
             text = "the stream was read too slowly"
-            return RefusedError(text, code="slow_client", n_tokens=outcome.n_tokens)
-        return refusal_of(outcome, retry_after_ms=self._front.retry_after_ms())
+            tokens = outcome.n_tokens
+            return RefusedError(text, code="slow_client", n_tokens=tokens, request_id=self.id)
+        wait_ms = self._front.retry_after_ms()
+        return refusal_of(outcome, request_id=self.id, retry_after_ms=wait_ms)
 
     @property
     def outcome(self) -> Outcome:

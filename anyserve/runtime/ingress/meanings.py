@@ -68,6 +68,7 @@ MEANINGS: Final[Mapping[str, Meaning]] = MappingProxyType(
         Code.STALE.value: _LATE,
         Code.INVALID.value: _BAD,
         Code.ENGINE_ERROR.value: _BROKEN,
+        Code.HANDLER_ERROR.value: _BROKEN,
         Code.REPLICA_LOST.value: _AWAY,
         Code.WORKER_DIED.value: _AWAY,
         Code.POISONED.value: _BROKEN,
@@ -113,7 +114,8 @@ class RefusedError(AnyServeError):
     """A request that gets no answer, or no whole one: why, in every protocol's words.
 
     `param` names the request's own field where one is to blame. `retry_after_ms`: when a retry may
-    help. `n_tokens`: how many the client had got.
+    help. `n_tokens`: how many the client had got. `request_id`: of one that was offered; without it
+    the door itself turned the request away.
     """
 
     def __init__(
@@ -124,12 +126,14 @@ class RefusedError(AnyServeError):
         param: str | None = None,
         retry_after_ms: int | None = None,
         n_tokens: int = 0,
+        request_id: str | None = None,
         meaning: Meaning | None = None,
     ) -> None:
         super().__init__(message, code=code)
         self.param = param
         self.retry_after_ms = retry_after_ms
         self.n_tokens = n_tokens
+        self.request_id = request_id
         self.meaning = meaning or MEANINGS.get(code, _BROKEN)
 
     @property
@@ -153,7 +157,7 @@ def unsupported(param: str, why: str = "is not supported here") -> RefusedError:
     return RefusedError(f"'{param}' {why}", code="unsupported_parameter", param=param)
 
 
-def refusal_of(outcome: Outcome, *, retry_after_ms: int) -> RefusedError | None:
+def refusal_of(outcome: Outcome, *, request_id: str, retry_after_ms: int) -> RefusedError | None:
     """Why a request came to no good end; None where it was completed.
 
     `retry_after_ms` is the front's own estimate, for outcomes that bring none.
@@ -169,6 +173,7 @@ def refusal_of(outcome: Outcome, *, retry_after_ms: int) -> RefusedError | None:
         text,
         code=code,
         n_tokens=outcome.n_tokens,
+        request_id=request_id,
         meaning=meaning,
         retry_after_ms=(outcome.retry_after_ms or retry_after_ms) if meaning.retry else None,
     )

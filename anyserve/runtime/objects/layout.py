@@ -2,7 +2,8 @@
 
 `<id>.<created_ms>.<expires_ms>`: one page that begins with a JSON header, then the bytes. The name
 is the index: what to evict is known without opening anything. A file that is being written is
-called `part.<id>`, and its writer holds a lock on it; one without a lock is what a crash left.
+called `part.<id>.<nonce>`, and its writer holds a lock on it; one without a lock was left by a
+crash.
 """
 
 from __future__ import annotations

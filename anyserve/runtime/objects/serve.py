@@ -7,7 +7,6 @@ of the cluster has. The path is taken from the end, so that it works below any m
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
@@ -16,26 +15,14 @@ import msgspec
 
 from anyserve.core.objects import ObjRef
 from anyserve.errors import ObjectError
-from anyserve.runtime.bus.address import Credential
 from anyserve.runtime.objects.store import ObjectStore
 
 _CHUNK_BYTES: Final = 1 << 20
-_PURPOSE: Final = b"anyserve objects"
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-
-
-def object_token(credential: Credential | None) -> str:
-    """What object servers of a cluster want to see; "" where its broker needs no password.
-
-    `credential` is that of the origin role: replicas, ingresses and clients have it.
-    """
-    if credential is None or not credential.password:
-        return ""
-    return hmac.new(credential.password.encode(), _PURPOSE, hashlib.sha256).hexdigest()
 
 
 class ObjectServer:

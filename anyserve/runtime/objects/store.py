@@ -14,9 +14,7 @@ import fcntl
 import mmap
 import os
 import secrets
-import shutil
 import stat
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,25 +28,12 @@ from anyserve.core.objects import Entry, ObjRef, choose_victims
 from anyserve.core.spec import ObjectsSpec
 from anyserve.errors import ObjectError
 from anyserve.runtime.objects import layout
+from anyserve.runtime.objects.directory import PREFIX
 from anyserve.runtime.objects.values import Packed, pack, unpack
 
-PREFIX: Final = "anyserve-objects-"
-_SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the directory in it is private
 _CHUNK_BYTES: Final = 16 << 20
 _THREADED_BYTES: Final = 1 << 20
 """From here on the digest is worked out beside the copy, by a thread of its own."""
-
-
-def new_object_directory() -> Path:
-    """A private directory in shared memory, or among the temporary files where there is none."""
-    shared = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None
-    return Path(tempfile.mkdtemp(prefix=PREFIX, dir=shared))
-
-
-def remove_object_directory(directory: Path) -> None:
-    """Remove it with all objects; mapped ones stay readable for those who mapped them."""
-    if directory.name.startswith(PREFIX):
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 class ObjectStore:
@@ -120,7 +105,8 @@ class ObjectStore:
                 raise _damaged(wanted)  # noqa: TRY301 - the part has to go
             ref = msgspec.structs.replace(wanted, digest=digest)
             os.pwrite(fd, layout.pack_header(ref), 0)
-            part.rename(self.directory / layout.file_name(ref))
+            with self._locked():  # whoever counts must not find it under neither name
+                part.rename(self.directory / layout.file_name(ref))
         except BaseException:
             part.unlink(missing_ok=True)
             raise
@@ -130,7 +116,8 @@ class ObjectStore:
 
     def _reserve(self, object_id: str, size: int) -> tuple[int, Path]:
         """Take `size` bytes; the open file, still under another name and locked by us."""
-        part = self.directory / f"{layout.PART}{object_id}"
+        # Two may bring the same copy at once: each writes its own, the last one's stays.
+        part = self.directory / f"{layout.PART}{object_id}.{secrets.token_hex(4)}"
         with self._locked():
             self._make_room(size)
             fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -156,10 +143,10 @@ class ObjectStore:
                 pinned=self._is_pinned,
             )
             # Somebody may have mapped one since: then others have to go.
-            all_gone = all([self._remove(entry) for entry in victims])
+            kept = [entry for entry in victims if not self._remove(entry)]
             if not fits:
                 raise _full(need, f"the limit of this host is {self.rules.limit_bytes} bytes")
-            if all_gone:
+            if not kept:
                 return
 
     def _scan(self) -> tuple[list[Entry], int]:
@@ -235,18 +222,18 @@ class ObjectStore:
     def _map(self, ref: ObjRef) -> mmap.mmap:
         if ref.expires_ms <= self._now_ms():
             raise _gone(ref)
-        try:
-            fd = os.open(self.directory / layout.file_name(ref), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise _gone(ref) from None
-        try:
-            # The mapping has its own descriptor of this very opening: the lock lives as long.
-            fcntl.flock(fd, fcntl.LOCK_SH)
-            if os.fstat(fd).st_nlink == 0:  # it went while we waited for the lock
-                raise _gone(ref)
-            return mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
-        finally:
-            os.close(fd)
+        while True:
+            try:
+                fd = os.open(self.directory / layout.file_name(ref), os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                raise _gone(ref) from None
+            try:
+                # The mapping has its own descriptor of this very opening: the lock lives as long.
+                fcntl.flock(fd, fcntl.LOCK_SH)
+                if os.fstat(fd).st_nlink:  # else it went while we waited for the lock: look again
+                    return mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
+            finally:
+                os.close(fd)
 
     # --- locks ---------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Values to bytes and back: bytes, arrays, text and JSON. Arrays are their raw memory, no pickle."""
+"""Values to bytes and back: bytes, arrays, text, JSON. An array is its raw memory, no pickle."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ def _pack_array(value: Any) -> Packed:
             hint="numbers, booleans, times and fixed-length texts can",
         )
     whole = np.ascontiguousarray(array)
-    data = memoryview(whole.reshape(-1).view(np.uint8)) if whole.size else memoryview(b"")
+    # The buffer protocol: numpy's types do not say that arrays have it before Python 3.12.
+    flat: Any = whole.reshape(-1).view(np.uint8) if whole.size else b""
+    data = memoryview(flat)
     return Packed(data, ARRAY, array.dtype.str, array.shape)
 
 

@@ -23,6 +23,7 @@ from anyserve.core.messages import (
     OriginInbound,
     Request,
 )
+from anyserve.core.objects import ObjRef
 from anyserve.core.order import MS
 from anyserve.core.origin import Origin
 from anyserve.core.spec import ClusterSpec
@@ -44,10 +45,13 @@ class Draft:
 
     `entry` is `scheduler` or a replica's id. `deadline_ms` counts from now. `intended_ns` is when
     it should have been offered, on this host's monotonic clock; None: now.
+
+    For a handler (task `handle`): `payload` is JSON, or `payload_ref` the object that holds it;
+    `parent` and `depth` are set where another handler asks.
     """
 
     capability: str
-    prompt_ids: list[int]
+    prompt_ids: list[int] = field(default_factory=list)
     max_tokens: int = 16
     task: Task = Task.GENERATE
     sampling: Sampling = field(default_factory=Sampling)
@@ -59,6 +63,10 @@ class Draft:
     intended_ns: int | None = None
     stream: str = ""
     phase: str = ""
+    payload: bytes = b"null"
+    payload_ref: ObjRef | None = None
+    parent: str = ""
+    depth: int = 0
 
 
 class Handle:
@@ -179,7 +187,7 @@ class OriginClient:
         self.name = name
         self._lifetime_ms = cluster.request_lifetime_ms
         self._boot = boot
-        self._incarnation = incarnation
+        self.incarnation = incarnation
         self._machine = Origin(name, cluster, incarnation=incarnation, boot=boot)
         self._handles: dict[str, Handle] = {}
         topics = Topics(prefix)
@@ -198,7 +206,7 @@ class OriginClient:
         )
 
     def _will(self, connection: int) -> bytes:
-        gone = Gone(source=self.name, incarnation=self._incarnation, connection=connection)
+        gone = Gone(source=self.name, incarnation=self.incarnation, connection=connection)
         return b"[" + encode(gone) + b"]"
 
     async def start(self, *, scheduler_s: float = SCHEDULER_S) -> None:
@@ -245,7 +253,9 @@ class OriginClient:
             on_overrun=self.cancel,
         )
         self._handles[handle.id] = handle
-        resumable = draft.sampling.n == 1 and draft.sampling.guide is None
+        # What a handler has said cannot be said again by another one.
+        plain = draft.task is not Task.HANDLE and draft.sampling.guide is None
+        resumable = draft.sampling.n == 1 and plain
         self._driver.feed(
             Offered(
                 request=self._request(handle.id, draft, now),
@@ -264,6 +274,8 @@ class OriginClient:
             prompt_ids=draft.prompt_ids,
             task=draft.task.value,
             sampling=msgspec.Raw(encode(draft.sampling)),
+            payload=msgspec.Raw(draft.payload),
+            payload_ref=draft.payload_ref,
         )
         deadline = None
         if draft.deadline_ms is not None:
@@ -282,6 +294,8 @@ class OriginClient:
             priority=draft.priority,
             deadline=deadline,
             affinity=draft.affinity,
+            parent=draft.parent,
+            depth=draft.depth,
             body=msgspec.Raw(encode(body)),
         )
 

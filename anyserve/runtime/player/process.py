@@ -1,19 +1,26 @@
-"""Offers each planned request at its time (open loop) and waits for all outcomes."""
+"""Offers each planned request at its time (open loop) and waits for all outcomes.
+
+Its control socket takes the rate: see `anyserve.workload.pace` for what a change means.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from anyserve.core.effects import OutcomeKind
-from anyserve.core.events import PhaseStarted, RunEnded, RunStarted
+from anyserve.core.events import PhaseStarted, RunEnded, RunStarted, TrafficRate
 from anyserve.core.messages import Code
+from anyserve.runtime.control import LineServer
+from anyserve.runtime.node_control import RateNode, check_rate
 from anyserve.runtime.origin import Draft, Handle, OriginClient
 from anyserve.runtime.player.plan_file import read_plan
 from anyserve.runtime.player.prompts import Prompts
@@ -21,6 +28,7 @@ from anyserve.runtime.process import NodeConfig, Stop
 from anyserve.runtime.wire import encode
 from anyserve.telemetry.log import EventLogWriter
 from anyserve.workload.course import Course
+from anyserve.workload.pace import Pace
 from anyserve.workload.traffic import PlannedRequest, TrafficPlan
 
 _LOG = logging.getLogger(__name__)
@@ -75,15 +83,33 @@ async def serve(config: NodeConfig, stop: Stop) -> int:
         try:
             await client.start()
             flusher = asyncio.create_task(_keep_flushing(log), name="flush-log")
+            play = _Play(client, plan, prompts, options, texts)
+            control = _control_server(config, play)
             try:
-                await _Play(client, plan, prompts, options, texts).run(stop)
+                if control is not None:
+                    await control.start()
+                await play.run(stop)
             finally:
                 flusher.cancel()
+                if control is not None:
+                    await control.close()
         finally:
             await client.close()
             if texts is not None:
                 texts.close()
     return 0
+
+
+def _control_server(config: NodeConfig, play: _Play) -> LineServer | None:
+    """Takes changes of the rate; None for a player without a supervisor."""
+    if config.control_path is None:
+        return None
+
+    async def handle(request: RateNode) -> None:
+        check_rate(request.factor)
+        play.change_rate(request.factor)
+
+    return LineServer(Path(config.control_path), handle, RateNode)
 
 
 class TextFile:
@@ -124,10 +150,20 @@ class _Play:
         self._following: set[asyncio.Task[None]] = set()
         self._answers: dict[int, list[int]] = {}
         """Of requests whose answer a later prompt holds, by the answer's name."""
-        self._start_ns = 0
+        self._start_ns = time.monotonic_ns() + round(LEAD_S * 1e9)
+        self._pace = Pace(self._start_ns)
+        self._changed = asyncio.Event()
+
+    def change_rate(self, factor: float) -> None:
+        """Offer what is not due yet `factor` times as fast as planned; 0 waits."""
+        now_ns = time.monotonic_ns()
+        self._pace.change(factor, now_ns)
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+        at_s = self._pace.plan_ns(now_ns) / 1e9
+        self._client.emit(TrafficRate(factor=factor, planned_at_s=round(at_s, 3)), t=now_ns)
 
     async def run(self, stop: Stop) -> None:
-        start_ns = self._start_ns = time.monotonic_ns() + round(LEAD_S * 1e9)
         planned_s = max((phase.end_ns for phase in self._plan.phases), default=0) / 1e9
         self._client.emit(
             RunStarted(
@@ -137,10 +173,10 @@ class _Play:
                 planned_requests=len(self._plan.requests),
                 planned_s=planned_s,
             ),
-            t=start_ns,
+            t=self._start_ns,
         )
-        phases = asyncio.create_task(self._announce_phases(start_ns), name="phases")
-        offering = asyncio.create_task(self._offer_all(start_ns), name="offering")
+        phases = asyncio.create_task(self._announce_phases(), name="phases")
+        offering = asyncio.create_task(self._offer_all(), name="offering")
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:
             await asyncio.wait((offering, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -166,45 +202,54 @@ class _Play:
         self._client.cancel_all(Code.SHUTDOWN)
         return f"stopped: {stop.reason}"
 
-    async def _announce_phases(self, start_ns: int) -> None:
+    async def _announce_phases(self) -> None:
         for phase in self._plan.phases:
-            await _sleep_until(start_ns + phase.start_ns)
+            await self._until_due(phase.start_ns)
             seconds = (phase.end_ns - phase.start_ns) / 1e9
             self._client.emit(PhaseStarted(name=phase.name, planned_s=seconds))
 
-    async def _offer_all(self, start_ns: int) -> None:
+    async def _offer_all(self) -> None:
         """Offer every request at its time; prompts are made ahead, off the loop."""
         ready: asyncio.Queue[tuple[PlannedRequest, Draft] | None] = asyncio.Queue(AHEAD)
-        making = asyncio.create_task(self._make_drafts(start_ns, ready), name="make-drafts")
+        making = asyncio.create_task(self._make_drafts(ready), name="make-drafts")
         try:
             while (item := await ready.get()) is not None:
                 planned, draft = item
-                await _sleep_until(start_ns + planned.at_ns)
-                self._offer(planned, draft)
+                due_ns = await self._until_due(planned.at_ns)
+                self._offer(planned, replace(draft, intended_ns=due_ns))
             await making
         finally:
             making.cancel()
 
-    async def _make_drafts(
-        self, start_ns: int, ready: asyncio.Queue[tuple[PlannedRequest, Draft] | None]
-    ) -> None:
+    async def _until_due(self, plan_ns: int) -> int:
+        """Return once this moment of the plan has come, and when it came on the clock."""
+        while True:
+            due_ns = self._pace.due_ns(plan_ns)
+            left_s = None if due_ns is None else (due_ns - time.monotonic_ns()) / 1e9
+            if due_ns is not None and left_s is not None and left_s <= 0:
+                return due_ns
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await self._changed.wait()
+
+    async def _make_drafts(self, ready: asyncio.Queue[tuple[PlannedRequest, Draft] | None]) -> None:
         try:
             for some in _chunks(self._course.timed(), AHEAD // 4):
-                drafts = await asyncio.to_thread(self._draft_all, some, start_ns)
+                drafts = await asyncio.to_thread(self._draft_all, some)
                 for planned, draft in zip(some, drafts, strict=True):
                     await ready.put((planned, draft))
         finally:
             await ready.put(None)
 
-    def _draft_all(self, some: Sequence[PlannedRequest], start_ns: int) -> list[Draft]:
-        return [self._prompts.draft(planned, start_ns) for planned in some]
+    def _draft_all(self, some: Sequence[PlannedRequest]) -> list[Draft]:
+        return [self._prompts.draft(planned) for planned in some]
 
     def _follow(self, planned: PlannedRequest, handle: Handle) -> None:
         """A request has ended: send the one that waited for it, if there is one, in its time."""
         completed = handle.outcome.result().kind is OutcomeKind.COMPLETED
         if planned.answer:
             self._answers[planned.answer] = handle.tokens.get(0, [])
-        now_ns = time.monotonic_ns() - self._start_ns
+        now_ns = self._pace.plan_ns(time.monotonic_ns())
         due_ns = self._course.after(planned, now_ns, completed=completed)
         if due_ns is None:
             return
@@ -214,12 +259,9 @@ class _Play:
         task.add_done_callback(self._following.discard)
 
     async def _send(self, planned: PlannedRequest, due_ns: int) -> None:
-        timed = msgspec.structs.replace(planned, at_ns=due_ns)
-        draft = await asyncio.to_thread(
-            self._prompts.draft, timed, self._start_ns, dict(self._answers)
-        )
-        await _sleep_until(self._start_ns + due_ns)
-        self._offer(planned, draft)
+        draft = await asyncio.to_thread(self._prompts.draft, planned, dict(self._answers))
+        came_ns = await self._until_due(due_ns)
+        self._offer(planned, replace(draft, intended_ns=came_ns))
 
     def _offer(self, planned: PlannedRequest, draft: Draft) -> None:
         self._course.sent()
@@ -234,12 +276,6 @@ class _Play:
                 self._texts.write(planned.capability, handle)
 
         outcome.add_done_callback(on_outcome)
-
-
-async def _sleep_until(at_ns: int) -> None:
-    # A loop, because a timer may fire a little early, and nothing is offered before its time.
-    while (delay_s := (at_ns - time.monotonic_ns()) / 1e9) > 0:  # noqa: ASYNC110 - it is time itself
-        await asyncio.sleep(delay_s)
 
 
 async def _keep_flushing(log: EventLogWriter) -> None:

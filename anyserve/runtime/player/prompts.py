@@ -96,11 +96,13 @@ class Prompts:
     def draft(
         self,
         planned: PlannedRequest,
-        start_ns: int,
         answers: Mapping[int, list[int]] = NO_ANSWERS,
     ) -> Draft:
-        """The planned request as an origin offers it. `answers`: token ids that earlier requests
-        were answered with, by the name of the text, where its prompt holds them."""
+        """The planned request as an origin offers it; when it is due is the player's to say.
+
+        `answers`: token ids that earlier requests were answered with, by the name of the text,
+        where its prompt holds them.
+        """
         sampling = msgspec.convert({**planned.sampling, "max_tokens": planned.max_tokens}, Sampling)
         return Draft(
             capability=planned.capability,
@@ -113,7 +115,7 @@ class Prompts:
             priority=planned.priority,
             deadline_ms=planned.deadline_ms,
             affinity=planned.affinity,
-            intended_ns=start_ns + planned.at_ns,
+            payload=msgspec.json.encode(planned.payload),
             stream=planned.stream,
             phase=planned.phase,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import msgspec
 
@@ -11,19 +10,14 @@ from anyserve.core.effects import StartWork
 from anyserve.core.inputs import Delta
 from anyserve.core.messages import Body, Code
 from anyserve.errors import ProtocolError
+from anyserve.runtime.answers import AnswerData, Piece
 from anyserve.runtime.engines.base import Delta as EngineDelta
 from anyserve.runtime.engines.base import EngineRequest, FinishReason, Sampling, Task
+from anyserve.runtime.handlers.words import Handle, Output, Payload
 from anyserve.runtime.worker.ipc import Failed
 
 _SEPARATOR = "#"
 _CODES = {code.value: code for code in Code}
-
-
-class AnswerData(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What travels with a frame besides token ids."""
-
-    embedding: list[float] | None = None
-    logprobs: list[Any] | None = None
 
 
 def attempt_key(request_id: str, attempt: int) -> str:
@@ -44,13 +38,10 @@ def engine_request(work: StartWork) -> EngineRequest:
         ProtocolError: the body of the request cannot be read.
     """
     request = work.request
-    try:
-        body = msgspec.json.decode(request.body, type=Body)
-        sampling = msgspec.json.decode(body.sampling, type=Sampling)
-        task = Task(body.task)
-    except (msgspec.MsgspecError, ValueError) as error:
-        message = f"the body of the request cannot be read: {error}"
-        raise ProtocolError(message, code="invalid_request") from None
+    body, sampling, task = _read_body(work)
+    if task is Task.HANDLE:
+        message = f"{request.capability} is computed by an engine here, which takes a prompt"
+        raise ProtocolError(message, code="invalid_request")
     if task is Task.GENERATE:
         sampling = msgspec.structs.replace(sampling, max_tokens=request.max_tokens)
     return EngineRequest(
@@ -60,6 +51,64 @@ def engine_request(work: StartWork) -> EngineRequest:
         sampling=sampling,
         priority=request.priority,
         resume_ids=request.resume_ids,
+    )
+
+
+def handler_request(work: StartWork, deadline_ns: int | None) -> Handle:
+    """What a handler gets of an attempt. A prompt, where one was sent, becomes its payload.
+
+    Raises:
+        ProtocolError: the body of the request cannot be read.
+    """
+    request = work.request
+    body, sampling, task = _read_body(work)
+    payload = Payload(bytes(body.payload), body.payload_ref)
+    if task is not Task.HANDLE:
+        asked = {**msgspec.to_builtins(sampling), "prompt_ids": body.prompt_ids, "task": task.value}
+        payload = Payload(msgspec.json.encode(asked))
+    return Handle(
+        key=attempt_key(request.id, work.attempt),
+        request_id=request.id,
+        capability=request.capability,
+        payload=payload,
+        attributes=request.attributes,
+        priority=request.priority,
+        depth=request.depth,
+        deadline_ns=deadline_ns,
+    )
+
+
+def _read_body(work: StartWork) -> tuple[Body, Sampling, Task]:
+    try:
+        body = msgspec.json.decode(work.request.body, type=Body)
+        return body, msgspec.json.decode(body.sampling, type=Sampling), Task(body.task)
+    except (msgspec.MsgspecError, ValueError) as error:
+        message = f"the body of the request cannot be read: {error}"
+        raise ProtocolError(message, code="invalid_request") from None
+
+
+def output_deltas(outputs: Iterable[Output]) -> list[Delta]:
+    """What handlers gave, in core's words."""
+    return [_output_delta(output) for output in outputs]
+
+
+def _output_delta(output: Output) -> Delta:
+    request_id, attempt = split_key(output.key)
+    data = None
+    if output.payload is not None:
+        payload = output.payload
+        piece = Piece(msgspec.Raw(payload.json), payload.ref, output.item)
+        data = msgspec.Raw(msgspec.json.encode(AnswerData(result=piece)))
+    failed = output.error is not None
+    return Delta(
+        id=request_id,
+        attempt=attempt,
+        data=data,
+        scheduled_ns=output.began_ns or None,
+        finish="stop" if output.done and not failed else None,
+        done=output.done,
+        error=output.error,
+        error_code=_CODES.get(output.code, Code.HANDLER_ERROR),
     )
 
 
@@ -91,9 +140,9 @@ def _core_delta(delta: EngineDelta) -> Delta:
 
 
 def failed_delta(failed: Failed) -> Delta:
-    """A request that the worker refused at its door."""
+    """A request that the worker refused at its door: the request's own fault, unless it says so."""
     request_id, attempt = split_key(failed.key)
-    code = _CODES.get(failed.code, Code.ENGINE_ERROR)
+    code = _CODES.get(failed.code, Code.INVALID)
     return Delta(id=request_id, attempt=attempt, done=True, error=failed.message, error_code=code)
 
 

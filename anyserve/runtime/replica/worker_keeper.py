@@ -14,9 +14,10 @@ from anyserve.core.events import AnyEvent, WorkerChanged
 from anyserve.core.inputs import Delta, Stepped, WorkerDied, WorkerReady
 from anyserve.errors import AnyServeError
 from anyserve.runtime.engines.base import EngineConfig, EngineInfo, EngineRequest
+from anyserve.runtime.handlers.words import AppConfig, CallEnded, CallPiece, Handle
 from anyserve.runtime.replica.translate import cancelled_delta, core_deltas, failed_delta
 from anyserve.runtime.worker import ipc
-from anyserve.runtime.worker.client import WorkerClient, WorkerExit
+from anyserve.runtime.worker.client import HandlerListener, WorkerClient, WorkerExit
 
 _LOG = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class WorkerKeeper:
         feed: takes what the worker reports, in core's words.
         emit: takes events.
         zygote: the socket of the process that forks workers; None starts each anew.
+        app: user code that the worker runs beside its engine; `handlers` hears what it says.
     """
 
     def __init__(
@@ -61,6 +63,8 @@ class WorkerKeeper:
         zygote: Path | None,
         log_path: Path | None,
         env: Mapping[str, str] | None = None,
+        app: AppConfig | None = None,
+        handlers: HandlerListener | None = None,
         rules: WorkerRules | None = None,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -71,6 +75,10 @@ class WorkerKeeper:
         self._zygote = zygote
         self._log_path = log_path
         self._env = env
+        self._app = app
+        self._handlers = handlers
+        self._changing = False
+        """The worker ends because another one is wanted: no death that counts."""
         self._rules = rules or WorkerRules()
         self._now_s = now_s
         self._client: WorkerClient | None = None
@@ -87,6 +95,10 @@ class WorkerKeeper:
         while True:
             began_s = self._now_s()
             ended = await self._one_life()
+            if self._changing:
+                self._changing = False
+                self._feed(WorkerDied(reason=ended))
+                continue
             self._exits.append(self._now_s())
             final = self._died_too_often()
             self._feed(WorkerDied(reason=ended, final=final))
@@ -113,6 +125,8 @@ class WorkerKeeper:
                 zygote=self._zygote,
                 env=self._env,
                 log_path=self._log_path,
+                app=self._app,
+                handlers=self._handlers,
             )
         except AnyServeError as error:
             self._say("exited", detail=error.message)
@@ -159,6 +173,28 @@ class WorkerKeeper:
         """Hand an attempt to the worker; dropped where there is none (its death was told)."""
         if self._client is not None:
             self._client.submit(request)
+
+    def handle(self, request: Handle) -> None:
+        """Hand an attempt to its handler; dropped where there is no worker."""
+        if self._client is not None:
+            self._client.handle(request)
+
+    def answer(self, word: CallPiece | CallEnded) -> None:
+        """Pass on what came of a handler's call; dropped where there is no worker."""
+        if self._client is not None:
+            self._client.answer(word)
+
+    async def change(self, why: str) -> None:
+        """Replace the worker by a new one; what runs has a moment to end, and is lost otherwise."""
+        client = self._client
+        if client is not None:
+            self._changing = True
+            self._say("reloading", pid=client.pid, detail=why)
+            await client.stop()
+
+    def say(self, state: str, detail: str) -> None:
+        """Say something of the worker as an event."""
+        self._say(state, detail=detail)
 
     def cancel(self, key: str) -> None:
         """Have the worker forget an attempt."""

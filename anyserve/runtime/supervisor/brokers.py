@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from anyserve.errors import StartError
+from anyserve.errors import AnyServeError, StartError, UsageError
 from anyserve.runtime.broker.acl import AccessRules
 from anyserve.runtime.broker.embedded import EmbeddedBroker
 from anyserve.runtime.bus.address import (
@@ -35,6 +35,7 @@ class ClusterBroker:
         self._embedded: EmbeddedBroker | None = None
         self._directory: GuardedDirectory | None = None
         self._address: BrokerAddress | None = None
+        self._down_s: float | None = None
         self.credentials = Credentials({})
 
     @property
@@ -69,6 +70,25 @@ class ClusterBroker:
         self._address = self._embedded.address
         return home_of(self._embedded, run_dir)
 
+    def crash(self, down_s: float) -> None:
+        """SIGKILL it; whoever minds it starts it again after `down_s`.
+
+        Raises:
+            UsageError: it is not ours, or does not run now.
+        """
+        if self._embedded is None:
+            hint = "leave `broker` out of the scenario to get one of its own"
+            raise UsageError("this broker is not ours to restart", code="foreign_broker", hint=hint)
+        if self._embedded.pid is None:
+            raise AnyServeError("the broker does not run now", code="not_running")
+        self._down_s = down_s
+        self._embedded.send_kill()
+
+    def ordered_down_s(self) -> float | None:
+        """How long it is to stay away after an end that was ordered; None: nobody wanted it."""
+        down_s, self._down_s = self._down_s, None
+        return down_s
+
     async def close(self) -> None:
         """End it, if it is ours, and remove the private directory."""
         if self._embedded is not None:
@@ -90,12 +110,14 @@ async def mind_broker(
     broker: EmbeddedBroker,
     on_exit: Callable[[float | None], None],
     *,
+    ordered: Callable[[], float | None] = lambda: None,
     clock: Callable[[], float] = time.monotonic,
     policy: RestartPolicy | None = None,
 ) -> None:
     """Start the broker again whenever it dies; returns when it is given up. Cancel it to stop.
 
-    `on_exit` is told the wait before the restart, None for the last one.
+    `on_exit` is told the wait before the restart, None for the last one. `ordered` tells how long
+    it stays away where somebody wanted its end, which is not held against it.
 
     Raises:
         StartError: it does not come up again.
@@ -105,7 +127,9 @@ async def mind_broker(
         started_s = clock()
         await broker.wait_exit()
         now_s = clock()
-        delay_s = restarts.after_exit(now_s, now_s - started_s)
+        delay_s = ordered()
+        if delay_s is None:
+            delay_s = restarts.after_exit(now_s, now_s - started_s)
         on_exit(delay_s)
         if delay_s is None:
             return

@@ -139,7 +139,7 @@ class Child:
         self._life: _Life | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._stopping = False
-        self._at_once = False
+        self._down_s: float | None = None
         self._hurry = asyncio.Event()
 
     @property
@@ -250,8 +250,17 @@ class Child:
             if self._keeper is None or self._keeper.done():
                 await self.start()
             return
-        self._at_once = True
+        self._down_s = 0.0
         await self._terminate(self.spec.grace_s)
+
+    def crash(self, down_s: float) -> bool:
+        """SIGKILL the running life; the next one begins after `down_s`. False where none runs."""
+        if self._life is None:
+            return False
+        self._down_s = down_s
+        self._life.ordered = True
+        _signal_group(self._life.process.pid, signal.SIGKILL)
+        return True
 
     async def _terminate(self, grace_s: float) -> None:
         life = self._life
@@ -317,9 +326,10 @@ class Child:
         return delay_s
 
     def _decide(self, lived_s: float, *, ordered: bool) -> float | None:
-        if self._at_once and not self._stopping:
-            self._at_once = False
-            return 0.0
+        """Seconds until the next life; None: there is none."""
+        if self._down_s is not None and not self._stopping:
+            down_s, self._down_s = self._down_s, None
+            return down_s
         if self._stopping or self._restarts is None:
             self.state = ChildState.STOPPED
             return None

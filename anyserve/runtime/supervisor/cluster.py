@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from anyserve.core.events import AnyEvent, ProcessExited
 from anyserve.core.placement import Placement
-from anyserve.core.spec import ReplicaSpec
+from anyserve.core.spec import IngressSpec, ReplicaSpec
 from anyserve.errors import AnyServeError, StartError
 from anyserve.runtime.clusters import ClusterStore
+from anyserve.runtime.ingress.doors import door_name, has_cluster_doors, has_replica_doors
 from anyserve.runtime.placing import place_engines
 from anyserve.runtime.process import Incarnations, boot_id
 from anyserve.runtime.supervisor.brokers import ClusterBroker, mind_broker
@@ -27,7 +28,13 @@ from anyserve.runtime.supervisor.hands import ClusterHands, signal_process
 from anyserve.runtime.supervisor.home import Home
 from anyserve.runtime.supervisor.link import SOURCE, ClusterLink
 from anyserve.runtime.supervisor.memory import counts_memory
-from anyserve.runtime.supervisor.nodes import Command, Nodes, node_command, replica_name
+from anyserve.runtime.supervisor.nodes import (
+    INGRESS,
+    Command,
+    Nodes,
+    node_command,
+    replica_name,
+)
 from anyserve.runtime.supervisor.progress import AnyProgress, Notice, Step, StepState
 from anyserve.runtime.supervisor.record import RecordKeeper
 from anyserve.runtime.supervisor.roster import Roster
@@ -61,7 +68,7 @@ class Cluster:
         self.created_s = time.time()
         self.view = ClusterView(f"anyserve/{config.cluster.name}", self._on_worker)
         self.broker = ClusterBroker(config, environ)
-        self.deaths = Deaths(self._emit, self._notice)
+        self.deaths = Deaths(self.emit, self._notice)
         self.children = Roster(self.deaths.on_exit, self._save)
         self._began_s = time.monotonic()
         self._say = say
@@ -93,7 +100,9 @@ class Cluster:
         """
         if self._link is None:
             raise AnyServeError("the cluster is still starting", code="still_starting")
-        return ClusterHands(self.children, self.view, self._link.speaker)
+        return ClusterHands(
+            self.children, self.view, self._link.speaker, self.broker, self.home.node_socket
+        )
 
     @property
     def uptime_s(self) -> float:
@@ -164,6 +173,9 @@ class Cluster:
             await self._start_core(nodes)
             for replica in self.config.cluster.replicas:
                 group.create_task(self._start_replica(nodes, replica))
+            settings = self.config.cluster.ingress
+            if settings is not None and has_cluster_doors(settings):
+                group.create_task(self._start_ingress(nodes, settings))
 
     async def play(self) -> None:
         """Start the player, and the faults at its first word.
@@ -198,6 +210,8 @@ class Cluster:
         """Stop everything in order, leave nothing. `hurry` beside it shortens it."""
         self.deaths.ending = True
         try:
+            # Before all others: what clients wait for may still be answered, and recorded.
+            await self.children.stop([INGRESS])
             await self.end_run()
             await self.children.stop(name for name in self.children if _is_replica(name))
             await self.children.stop([SCHEDULER])
@@ -212,6 +226,8 @@ class Cluster:
         if PLAYER in self.children:
             # It would drain, which takes longest. The others have `orphaned_s` to end in order.
             self.children[PLAYER].kill()
+        if INGRESS in self.children:
+            self.children[INGRESS].kill()
         try:
             async with asyncio.timeout(self.config.graces.orphaned_s):
                 await ending.reached(Urgency.NOW)
@@ -237,9 +253,20 @@ class Cluster:
     async def _start_replica(self, nodes: Nodes, replica: ReplicaSpec) -> None:
         child = await self._begin(nodes.replica(replica))
         incarnation = nodes.last_incarnation[child.name]
-        serving = self.view.until_serving(replica.id, incarnation)
         self._loading.add(child.name)
+        serving = self._until_serving(replica.id, incarnation)
         await self._finish(child, child.wait_for(serving, self.config.limits.replica_s))
+
+    async def _until_serving(self, replica: str, incarnation: int) -> None:
+        await self.view.until_serving(replica, incarnation)
+        settings = self.config.cluster.ingress
+        if settings is not None and has_replica_doors(settings):
+            await self.view.until_open(door_name(replica))
+
+    async def _start_ingress(self, nodes: Nodes, settings: IngressSpec) -> None:
+        child = await self._begin(nodes.ingress(settings))
+        opened = self.view.until_open(INGRESS)
+        await self._finish(child, child.wait_for(opened, self.config.limits.ingress_s))
 
     async def _begin(self, spec: ChildSpec) -> Child:
         self._step(spec.name, StepState.STARTED)
@@ -255,14 +282,22 @@ class Cluster:
         finally:
             self._loading.discard(child.name)
         self.deaths.expected.discard(child.name)
-        self._step(child.name, StepState.OK)
+        self._step(child.name, StepState.OK, self._addresses(child.name))
+
+    def _addresses(self, name: str) -> str:
+        """Where clients reach a process that has front doors; else empty."""
+        replica = name.removeprefix(replica_name(""))
+        opened = self.view.doors.get(INGRESS if name == INGRESS else door_name(replica))
+        return "" if opened is None else "  ".join(filter(None, (opened.http, opened.grpc)))
 
     # --- while it runs -------------------------------------------------------------------------
 
     async def _mind_broker(self) -> None:
         assert self.broker.embedded is not None
         try:
-            await mind_broker(self.broker.embedded, self._on_broker_exit)
+            await mind_broker(
+                self.broker.embedded, self._on_broker_exit, ordered=self.broker.ordered_down_s
+            )
         except StartError as error:
             self.deaths.broker_gone(error.message)
         else:
@@ -271,11 +306,11 @@ class Cluster:
     def _on_broker_exit(self, delay_s: float | None) -> None:
         if delay_s is not None:
             self._notice(f"the broker ended, starts again in {delay_s:g} s")
-            self._emit(ProcessExited(name="broker", exit_code=_UNKNOWN_EXIT, restart_in_s=delay_s))
+            self.emit(ProcessExited(name="broker", exit_code=_UNKNOWN_EXIT, restart_in_s=delay_s))
 
     async def _carry_out_faults(self) -> None:
         executor = FaultExecutor(
-            plan_faults(self.config.faults), self.hands, self._emit, now_ns=time.monotonic_ns
+            plan_faults(self.config.faults), self.hands, self.emit, now_ns=time.monotonic_ns
         )
         await executor.run(await asyncio.shield(self.view.run_started))
 
@@ -308,7 +343,8 @@ class Cluster:
 
     # --- small things --------------------------------------------------------------------------
 
-    def _emit(self, event: AnyEvent) -> None:
+    def emit(self, event: AnyEvent) -> None:
+        """Say an event as the supervisor."""
         if self._link is not None:
             self._link.speaker.emit(event)
 

@@ -19,6 +19,7 @@ class StartLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     scheduler_s: float = 20.0
     recorder_s: float = 20.0
     zygote_s: float = 20.0
+    ingress_s: float = 60.0
     replica_s: float = 300.0
 
 
@@ -28,6 +29,8 @@ class Graces(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     player_s: float = 30.0
     recorder_s: float = 10.0
     replica_s: float = 5.0
+    ingress_s: float = 3.0
+    """Beyond the time that its settings give it to drain."""
     scheduler_s: float = 3.0
     orphaned_s: float = 10.0
     """For all of it, where the foreground died without a word."""
@@ -39,7 +42,8 @@ class SupervisorConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     `plan_path` None: no traffic is played, the cluster stays until it is stopped. `keep`: it stays
     after the traffic, and outlives its foreground process. `credentials`, by bus role, are for an
     external broker; they win over what its URL or the environment says. `extra` goes to the nodes
-    of each role (`scheduler`, `replica`, `player`, `recorder`) as `NodeConfig.extra`.
+    of each role (`scheduler`, `replica`, `player`, `recorder`,
+    `ingress`) as `NodeConfig.extra`.
     """
 
     cluster: ClusterSpec

@@ -1,32 +1,18 @@
-"""The control socket of a running cluster: one line of JSON asks, one line answers.
-
-It lies in the cluster's private directory with mode 0600: whoever can open it may steer the
-cluster. A connection serves any number of requests, one after the other.
-"""
+"""What a supervisor can be asked on its control socket."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Literal
 
 import msgspec
 
-from anyserve.errors import AnyServeError, StartError, TimeLimitError, UsageError
-from anyserve.runtime.logs import ErrorReport
+from anyserve.runtime.control import LineClient, LineServer, Request
+from anyserve.runtime.node_control import ConnectionFault
 
-_LOG = logging.getLogger(__name__)
-_LINE_LIMIT: Final = 1024 * 1024
 Target = Literal["replica", "worker"]
-
-
-class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="op"):
-    """Base of all requests."""
 
 
 class Status(Request, frozen=True, tag="status"):
@@ -75,9 +61,30 @@ class Drain(Request, frozen=True, tag="drain"):
 
 
 class Restart(Request, frozen=True, tag="restart"):
-    """End a process in order and start it again at once; `name` as in `status`."""
+    """End a process in order and start it again at once; `name` as in `status`, or `broker`."""
 
     name: str
+
+
+class Crash(Request, frozen=True, tag="crash"):
+    """SIGKILL a process and start it again after `down_s`; `name` as in `restart`."""
+
+    name: str
+    down_s: float = 0.0
+
+
+class Disturb(Request, frozen=True, tag="disturb"):
+    """Do to a replica's connection what its node understands; `duration_s` None: until undone."""
+
+    id: str
+    how: ConnectionFault
+    duration_s: float | None = None
+
+
+class Rate(Request, frozen=True, tag="rate"):
+    """Offer the rest of the traffic `factor` times as fast as planned; 0 pauses it."""
+
+    factor: float
 
 
 class Release(Request, frozen=True, tag="release"):
@@ -85,7 +92,7 @@ class Release(Request, frozen=True, tag="release"):
 
 
 AnyRequest = (
-    Status | Stop | Kill | Hang | Resume | Slow | Drain | Restart | Release
+    Status | Stop | Kill | Hang | Resume | Slow | Drain | Restart | Release | Crash | Disturb | Rate
 )  # fmt: skip
 
 
@@ -108,6 +115,15 @@ class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     worker_pid: int | None = None
 
 
+class DoorStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where clients come in. `name` of the ingress; `replica`: in whose process, empty: its own."""
+
+    name: str
+    http: str = ""
+    grpc: str = ""
+    replica: str = ""
+
+
 class ClusterStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The whole cluster. `state`: starting, running, idle (kept, no traffic), stopping."""
 
@@ -119,154 +135,23 @@ class ClusterStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     kept: bool = False
     processes: list[ProcessStatus] = []
     replicas: list[ReplicaStatus] = []
+    doors: list[DoorStatus] = []
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`result` (null where there is nothing to say but yes), or `error`."""
+class ControlServer(LineServer):
+    """Serves a supervisor's socket."""
 
-    ok: bool
-    result: msgspec.Raw = msgspec.Raw(b"null")
-    error: ErrorReport | None = None
-
-
-Handler = Callable[[AnyRequest], Awaitable[Any]]
+    def __init__(self, path: Path, handler: Callable[[AnyRequest], Awaitable[Any]]) -> None:
+        super().__init__(path, handler, AnyRequest)
 
 
-class ControlServer:
-    """Serves the socket at `path` until closed."""
-
-    def __init__(self, path: Path, handler: Handler) -> None:
-        self._path = path
-        self._handler = handler
-        self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
-        self._decoder: msgspec.json.Decoder[AnyRequest] = msgspec.json.Decoder(AnyRequest)
-
-    async def start(self) -> None:
-        """Listen.
-
-        Raises:
-            StartError: the socket cannot be made.
-        """
-        try:
-            self._server = await asyncio.start_unix_server(
-                self._accept, self._path, limit=_LINE_LIMIT
-            )
-            self._path.chmod(0o600)
-        except OSError as error:
-            message = f"cannot listen at {self._path}: {error.strerror or error}"
-            hint = "is TMPDIR very long? A socket's path has at most about 100 characters"
-            raise StartError(message, code="control_socket", hint=hint) from None
-
-    async def close(self) -> None:
-        """Stop listening, end the connections, remove the socket."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-        for task in self._connections:
-            task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
-        self._path.unlink(missing_ok=True)
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._converse(reader, writer), name="control")
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
-
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while line := await reader.readline():
-                answer = await self._answer(line)
-                writer.write(msgspec.json.encode(answer) + b"\n")
-                await writer.drain()
-        except (OSError, ValueError) as error:  # it left, or its line has no end
-            _LOG.info("a control connection ended: %s", error)
-        finally:
-            writer.close()
-
-    async def _answer(self, line: bytes) -> Answer:
-        try:
-            result = await self._handler(self._decoder.decode(line))
-        except msgspec.MsgspecError as error:
-            report = ErrorReport(code="control_request", message=str(error), exit_code=2)
-            return Answer(ok=False, error=report)
-        except AnyServeError as error:
-            return Answer(ok=False, error=ErrorReport.of(error))
-        except Exception as error:  # noqa: BLE001 - one bad request must not end the supervisor
-            _LOG.exception("a control request failed")
-            text = f"{type(error).__name__}: {error}"
-            return Answer(ok=False, error=ErrorReport(code="internal", message=text))
-        return Answer(ok=True, result=msgspec.Raw(msgspec.json.encode(result)))
-
-
-class ControlClient:
-    """Talks to a supervisor.
-
-    Raises (every method):
-        StartError: nobody listens there, or the supervisor left before it answered.
-        TimeLimitError: no answer within `timeout_s`.
-        AnyServeError: the supervisor refused.
-    """
-
-    def __init__(self, path: Path, *, timeout_s: float = 10.0) -> None:
-        self._path = path
-        self._timeout_s = timeout_s
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-
-    async def __aenter__(self) -> Self:
-        try:
-            self._streams = await asyncio.open_unix_connection(self._path, limit=_LINE_LIMIT)
-        except OSError as error:
-            message = f"no cluster listens at {self._path}: {error.strerror or error}"
-            hint = "`anyserve status` lists the clusters that run"
-            raise StartError(message, code="not_running", hint=hint) from None
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._streams is not None:
-            writer = self._streams[1]
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
-            self._streams = None
-
-    async def ask(self, request: AnyRequest) -> msgspec.Raw:
-        """Send one request and return its result."""
-        assert self._streams is not None
-        reader, writer = self._streams
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                writer.write(msgspec.json.encode(request) + b"\n")
-                await writer.drain()
-                line = await reader.readline()
-        except TimeoutError:
-            message = f"the supervisor gave no answer within {self._timeout_s:g} s"
-            raise TimeLimitError(message, code="control_timeout") from None
-        except OSError as error:
-            message = f"the supervisor left: {error.strerror or error}"
-            raise StartError(message, code="not_running") from None
-        if not line:
-            raise StartError("the supervisor left before it answered", code="not_running")
-        return _result_of(line)
+class ControlClient(LineClient):
+    """Talks to a supervisor."""
 
     async def status(self) -> ClusterStatus:
         """What runs."""
         raw = await self.ask(Status())
         return msgspec.json.decode(raw, type=ClusterStatus)
-
-
-def _result_of(line: bytes) -> msgspec.Raw:
-    answer = msgspec.json.decode(line, type=Answer)
-    if not answer.ok:
-        error = answer.error or ErrorReport(code="internal", message="refused without a reason")
-        kind = UsageError if error.exit_code == UsageError.exit_code else AnyServeError
-        raise kind(error.message, code=error.code, hint=error.hint)
-    return answer.result
 
 
 async def request(path: Path, wanted: AnyRequest, *, timeout_s: float = 10.0) -> Any:

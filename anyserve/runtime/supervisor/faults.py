@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from anyserve.core.events import FaultInjected
 from anyserve.core.spec import FaultSpec
 from anyserve.errors import AnyServeError, UsageError
+from anyserve.runtime.node_control import ConnectionFault, Kind
 
 _LOG = logging.getLogger(__name__)
 _NS_PER_S: Final = 1_000_000_000
@@ -22,14 +23,16 @@ class TargetKind(Enum):
 
     REPLICA = "replica"
     WORKER = "worker"
+    BROKER = "broker"
+    SCHEDULER = "scheduler"
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The process of a replica, or its worker's."""
+    """The process of a replica, or its worker's; broker and scheduler have no id."""
 
     kind: TargetKind
-    id: str
+    id: str = ""
 
 
 class FaultAct(Enum):
@@ -41,6 +44,8 @@ class FaultAct(Enum):
     SLOW = "slow"
     DRAIN = "drain"
     UNDRAIN = "undrain"
+    DISTURB = "disturb"
+    CRASH = "crash"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +57,31 @@ class FaultStep:
     target: Target
     fault: FaultSpec
     factor: float = 1.0
+    how: ConnectionFault | None = None
+    down_s: float = 0.0
+
+    @property
+    def said(self) -> str:
+        """What the event of this step calls it."""
+        if self.act is FaultAct.CRASH:
+            return self.fault.action
+        if self.how is not None:
+            return self.how.kind if self.how.on else f"{self.how.kind} ends"
+        return str(self.act.value)
 
 
+_SIMPLE: Final = {
+    act.value: act for act in (FaultAct.KILL, FaultAct.HANG, FaultAct.SLOW, FaultAct.DRAIN)
+}
 _ENDS: Final = {
     FaultAct.HANG: FaultAct.RESUME,
     FaultAct.SLOW: FaultAct.SLOW,
     FaultAct.DRAIN: FaultAct.UNDRAIN,
+}
+_ON_CONNECTION: Final = ("partition", "drop", "duplicate", "delay")
+_RESTARTS: Final = {
+    "restart-broker": Target(TargetKind.BROKER),
+    "restart-scheduler": Target(TargetKind.SCHEDULER),
 }
 
 
@@ -70,7 +94,7 @@ def parse_target(text: str) -> Target:
     words = text.replace(":", " ").split()
     if len(words) == 1:
         return Target(TargetKind.REPLICA, words[0])
-    kinds = {kind.value: kind for kind in TargetKind}
+    kinds = {kind.value: kind for kind in (TargetKind.REPLICA, TargetKind.WORKER)}
     if len(words) == 2 and words[0] in kinds:  # noqa: PLR2004 - kind and id
         return Target(kinds[words[0]], words[1])
     message = f"a fault hits `replica ID` or `worker ID`, not {text!r}"
@@ -81,24 +105,49 @@ def plan_faults(faults: Iterable[FaultSpec]) -> tuple[FaultStep, ...]:
     """All steps in order of time; a fault with a duration has a step that ends it.
 
     Raises:
-        UsageError: an action or target that cannot be carried out live.
+        UsageError: an action or target that cannot be carried out.
     """
     steps = [step for fault in faults for step in _steps_of(fault)]
     return tuple(sorted(steps, key=lambda step: step.at_ns))
 
 
-def _steps_of(fault: FaultSpec) -> Iterable[FaultStep]:
-    acts = {act.value: act for act in (FaultAct.KILL, FaultAct.HANG, FaultAct.SLOW, FaultAct.DRAIN)}
-    act = acts.get(fault.action)
-    if act is None:
-        message = f"the fault {fault.action!r} is not available yet in a live cluster"
-        hint = f"available: {', '.join(acts)}"
+def _steps_of(fault: FaultSpec) -> Iterator[FaultStep]:
+    if fault.action in _SIMPLE:
+        yield from _simple_steps(fault, _SIMPLE[fault.action])
+    elif fault.action in _ON_CONNECTION:
+        yield from _connection_steps(fault)
+    elif fault.action in _RESTARTS:
+        down_s = fault.options.get("down_ns", 0) / _NS_PER_S
+        target = _RESTARTS[fault.action]
+        yield FaultStep(fault.at_ns, FaultAct.CRASH, target, fault, down_s=down_s)
+    else:
+        hint = f"known: {', '.join((*_SIMPLE, *_ON_CONNECTION, *_RESTARTS))}"
+        message = f"there is no fault {fault.action!r}"
         raise UsageError(message, code="fault_unavailable", hint=hint)
+
+
+def _simple_steps(fault: FaultSpec, act: FaultAct) -> Iterator[FaultStep]:
     target = parse_target(fault.target)
     factor = 1.0 if fault.factor is None else fault.factor
     yield FaultStep(fault.at_ns, act, target, fault, factor)
     if fault.duration_ns is not None and act in _ENDS:
         yield FaultStep(fault.at_ns + fault.duration_ns, _ENDS[act], target, fault)
+
+
+def _connection_steps(fault: FaultSpec) -> Iterator[FaultStep]:
+    target = parse_target(fault.target)
+    kind = cast("Kind", fault.action)
+    how = ConnectionFault(
+        kind=kind,
+        share=fault.options.get("share", 0.0),
+        by_s=fault.options.get("by_ns", 0) / _NS_PER_S,
+        jitter_s=fault.options.get("jitter_ns", 0) / _NS_PER_S,
+    )
+    yield FaultStep(fault.at_ns, FaultAct.DISTURB, target, fault, how=how)
+    if fault.duration_ns is not None:
+        over = ConnectionFault(kind=kind, on=False)
+        at_ns = fault.at_ns + fault.duration_ns
+        yield FaultStep(at_ns, FaultAct.DISTURB, target, fault, how=over)
 
 
 class FaultHands(Protocol):
@@ -118,6 +167,12 @@ class FaultHands(Protocol):
 
     def drain(self, replica: str, *, on: bool) -> None:
         """Drain it, or let it take work again."""
+
+    async def disturb(self, replica: str, how: ConnectionFault) -> None:
+        """Do it to its connection."""
+
+    def crash(self, name: str, down_s: float) -> None:
+        """SIGKILL a process, the broker's too, and start it again after `down_s`."""
 
 
 class FaultExecutor:
@@ -147,22 +202,22 @@ class FaultExecutor:
             wait_ns = started_ns + step.at_ns - self._now_ns()
             if wait_ns > 0:
                 await self._sleep(wait_ns / _NS_PER_S)
-            self._emit(self._carry_out(step))
+            self._emit(await self._carry_out(step))
 
-    def _carry_out(self, step: FaultStep) -> FaultInjected:
+    async def _carry_out(self, step: FaultStep) -> FaultInjected:
         detail = ""
         try:
-            act(self._hands, step)
+            await act(self._hands, step)
         except AnyServeError as error:
             # The scenario's expectations decide whether that matters; the log must say it.
-            _LOG.warning("fault %s %s: %s", step.act.value, step.fault.target, error.message)
+            _LOG.warning("fault %s %s: %s", step.said, step.fault.target, error.message)
             detail = f"not carried out: {error.message}"
         return FaultInjected(
-            action=step.act.value, target=step.fault.target, line=step.fault.line, detail=detail
+            action=step.said, target=step.fault.target, line=step.fault.line, detail=detail
         )
 
 
-def act(hands: FaultHands, step: FaultStep) -> None:
+async def act(hands: FaultHands, step: FaultStep) -> None:
     """Carry out one step."""
     target = step.target
     match step.act:
@@ -178,3 +233,8 @@ def act(hands: FaultHands, step: FaultStep) -> None:
             hands.drain(target.id, on=True)
         case FaultAct.UNDRAIN:
             hands.drain(target.id, on=False)
+        case FaultAct.DISTURB:
+            assert step.how is not None
+            await hands.disturb(target.id, step.how)
+        case FaultAct.CRASH:
+            hands.crash(target.kind.value, step.down_s)

@@ -16,6 +16,7 @@ from typing import Final
 
 from anyserve.runtime.broker.embedded import EmbeddedBroker
 from anyserve.runtime.lifeline import Lifeline
+from anyserve.runtime.objects.directory import linked_object_directory, remove_linked
 
 _NEVER_RUN: Final = "true"
 
@@ -48,6 +49,7 @@ class GuardedDirectory:
         self._lifeline.close()
         if self._guard is not None:
             await self._guard.wait()
+        remove_linked(self.path)
         shutil.rmtree(self.path, ignore_errors=True)
 
 
@@ -61,11 +63,16 @@ class Home:
         self.zygote_socket = private / "zygote"
         self.control_socket = private / "control"
         self.journal = run_dir / "scheduler.journal"
+        self.objects = linked_object_directory(private)
         self.nodes.mkdir(mode=0o700, exist_ok=True)
 
     def log(self, name: str) -> Path:
         """The log of a process."""
         return self.run_dir / "logs" / f"{name.replace(' ', '-')}.log"
+
+    def node_socket(self, name: str) -> Path:
+        """Where a process listens for its supervisor."""
+        return self.nodes / name.replace(" ", "-")
 
     def config(self, name: str) -> Path:
         """The configuration of a process."""

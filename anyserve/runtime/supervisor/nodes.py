@@ -10,8 +10,11 @@ from pathlib import Path
 import msgspec
 
 from anyserve.core.placement import Devices, Placement
-from anyserve.core.spec import ReplicaSpec
-from anyserve.runtime.bus.address import BrokerAddress, Credentials
+from anyserve.core.spec import IngressSpec, ReplicaSpec
+from anyserve.runtime.bus.address import BrokerAddress, Credential, Credentials, Role
+from anyserve.runtime.handlers.words import ObjectsConfig
+from anyserve.runtime.ingress.doors import has_replica_doors
+from anyserve.runtime.objects.token import object_token
 from anyserve.runtime.process import Incarnations, NodeConfig, NodeRole, write_private
 from anyserve.runtime.supervisor.children import ChildSpec
 from anyserve.runtime.supervisor.config import SupervisorConfig
@@ -20,6 +23,7 @@ from anyserve.runtime.supervisor.restarts import RestartPolicy
 
 Command = Callable[[NodeRole, Path], Sequence[str]]
 ZYGOTE = "zygote"
+INGRESS = "ingress"
 
 
 def node_command(role: NodeRole, config: Path) -> Sequence[str]:
@@ -65,20 +69,50 @@ class Nodes:
             "player",
             self.config.graces.player_s,
             plan_path=self.config.plan_path,
+            control_path=str(self.home.node_socket("player")),
         )
         return ChildSpec(spec.name, spec.prepare, spec.log_path, None, spec.grace_s, spec.env)
 
+    def ingress(self, settings: IngressSpec) -> ChildSpec:
+        """Restarted: its clients' requests are lost with it, new ones find it again."""
+        grace_s = settings.drain_ms / 1000 + self.config.graces.ingress_s
+        return self._node(
+            INGRESS,
+            NodeRole.INGRESS,
+            INGRESS,
+            grace_s,
+            observer_credential=self.credentials.of(Role.OBSERVER),
+        )
+
     def replica(self, replica: ReplicaSpec) -> ChildSpec:
         """Restarted with back-off; the zygote gives it its worker."""
+        settings = self.config.cluster.ingress
+        doors = settings is not None and has_replica_doors(settings)
+        name = replica_name(replica.id)
         return self._node(
-            replica_name(replica.id),
+            name,
             NodeRole.REPLICA,
             replica.id,
             self.config.graces.replica_s,
+            control_path=str(self.home.node_socket(name)),
             zygote_socket=str(self.home.zygote_socket),
             placed=True,
             devices=self.placement.of(replica.id),
+            origin_credential=self._origin if doors or replica.app is not None else None,
         )
+
+    @property
+    def objects(self) -> ObjectsConfig:
+        """The object plane of this host."""
+        return ObjectsConfig(
+            directory=str(self.home.objects),
+            rules=self.config.cluster.objects,
+            token=object_token(self._origin),
+        )
+
+    @property
+    def _origin(self) -> Credential | None:
+        return self.credentials.of(Role.ORIGIN)
 
     def zygote(self) -> ChildSpec:
         """The process that workers are forked from; vLLM is imported only where it is used."""
@@ -97,6 +131,8 @@ class Nodes:
         *,
         placed: bool = False,
         devices: Devices | None = None,
+        origin_credential: Credential | None = None,
+        observer_credential: Credential | None = None,
         **paths: str | None,
     ) -> ChildSpec:
         def prepare() -> Sequence[str]:
@@ -115,6 +151,9 @@ class Nodes:
                 log_path=str(self.home.log(name)),
                 placed=placed,
                 devices=devices,
+                origin_credential=origin_credential,
+                observer_credential=observer_credential,
+                objects=self.objects,
                 extra=self.config.extra.get(role.value, {}),
                 **paths,
             )

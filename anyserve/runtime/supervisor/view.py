@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from anyserve.core.events import Envelope, RunEnded, RunStarted, WorkerChanged
+from anyserve.core.events import Envelope, IngressOpened, RunEnded, RunStarted, WorkerChanged
 from anyserve.core.messages import Registration, ReplicaState, SchedulerState
 from anyserve.runtime.bus.outbox import BatchReader
 from anyserve.runtime.clusters import ProcessRecord, process_record
@@ -16,7 +16,7 @@ from anyserve.runtime.clusters import ProcessRecord, process_record
 _LOG = logging.getLogger(__name__)
 _SERVING: Final = frozenset({ReplicaState.READY, ReplicaState.SATURATED})
 _ALIVE: Final = frozenset({"started", "loading", "ready"})
-_WANTED: Final = (b'"worker.changed"', b'"run.started"', b'"run.ended"')
+_WANTED: Final = (b'"worker.changed"', b'"run.started"', b'"run.ended"', b'"ingress.opened"')
 """The few events of interest: the others, thousands a second, are not even decoded."""
 
 
@@ -42,6 +42,8 @@ class ClusterView:
         find_process: Callable[[str, int], ProcessRecord | None] = process_record,
     ) -> None:
         self.replicas: dict[str, ReplicaView] = {}
+        self.doors: dict[str, IngressOpened] = {}
+        """Open front doors, by the name of their ingress."""
         self.scheduler: SchedulerState | None = None
         self.run_started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.run_ended = asyncio.Event()
@@ -89,6 +91,12 @@ class ClusterView:
             self._changed.clear()
             await self._changed.wait()
 
+    async def until_open(self, ingress: str) -> None:
+        """Return once the doors of this ingress are open."""
+        while ingress not in self.doors:
+            self._changed.clear()
+            await self._changed.wait()
+
     def _serves(self, replica: str, incarnation: int) -> bool:
         known = self.of(replica).registration
         return known is not None and known.incarnation >= incarnation and known.state in _SERVING
@@ -104,6 +112,11 @@ class ClusterView:
         match envelope.event:
             case WorkerChanged() as changed:
                 self._on_worker(changed)
+            case IngressOpened() as opened:
+                self.doors.pop(envelope.source, None)
+                if opened.http or opened.grpc:
+                    self.doors[envelope.source] = opened
+                self._wake()
             case RunStarted():
                 if not self.run_started.done():
                     self.run_started.set_result(envelope.t)

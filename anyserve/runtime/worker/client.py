@@ -17,6 +17,16 @@ import msgspec
 
 from anyserve.errors import ProtocolError, StartError
 from anyserve.runtime.engines.base import EngineConfig, EngineInfo, EngineRequest
+from anyserve.runtime.handlers.words import (
+    AppConfig,
+    Call,
+    CallCancel,
+    CallEnded,
+    CallPiece,
+    Handle,
+    Output,
+    Outputs,
+)
 from anyserve.runtime.worker import ipc
 from anyserve.runtime.worker.launch import WorkerProcess, launch_forked, launch_spawned
 
@@ -68,6 +78,19 @@ class WorkerListener(Protocol):
         """The process is gone. Called once, after everything else."""
 
 
+class HandlerListener(Protocol):
+    """Takes what a worker's handlers say, likewise."""
+
+    def on_outputs(self, outputs: list[Output]) -> None:
+        """Handlers gave these."""
+
+    def on_call(self, call: Call) -> None:
+        """A handler asks for a capability."""
+
+    def on_call_cancel(self, number: int) -> None:
+        """Nobody waits for this call any more."""
+
+
 class WorkerClient:
     """One worker process, from launch to exit.
 
@@ -75,8 +98,9 @@ class WorkerClient:
     exit they are dropped: `on_exit` has told.
     """
 
-    def __init__(self, listener: WorkerListener) -> None:
+    def __init__(self, listener: WorkerListener, handlers: HandlerListener | None = None) -> None:
         self._listener = listener
+        self._handlers = handlers
         self._process: WorkerProcess | None = None
         self._transport: asyncio.Transport | None = None
         self._fatal: ipc.Fatal | None = None
@@ -93,16 +117,18 @@ class WorkerClient:
         env: Mapping[str, str] | None = None,
         log_path: Path | None = None,
         timeout_s: float = 60.0,
+        app: AppConfig | None = None,
+        handlers: HandlerListener | None = None,
     ) -> Self:
         """Start a worker, by the zygote that listens at `zygote` or as a process of its own.
 
         Returns as soon as the process runs and has its configuration; `on_ready` follows. `env`
-        is added to the worker's environment.
+        is added to the worker's environment. `app` runs beside the engine, `handlers` hears it.
 
         Raises:
             StartError: The process could not be started within `timeout_s`.
         """
-        client = cls(listener)
+        client = cls(listener, handlers)
         ours, theirs = socket.socketpair()
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
@@ -126,7 +152,7 @@ class WorkerClient:
             ) from error
         finally:
             theirs.close()
-        await client._connect(ours, config)
+        await client._connect(ours, config, app)
         return client
 
     @property
@@ -138,6 +164,14 @@ class WorkerClient:
     def submit(self, request: EngineRequest) -> None:
         """Hand a request to the engine at the next step boundary."""
         self._send(ipc.Submit(request))
+
+    def handle(self, request: Handle) -> None:
+        """Hand a request to its handler."""
+        self._send(request)
+
+    def answer(self, word: CallPiece | CallEnded) -> None:
+        """Pass on what came of a handler's call."""
+        self._send(word)
 
     def cancel(self, key: str) -> None:
         """Forget a request; `on_cancelled` follows."""
@@ -173,12 +207,14 @@ class WorkerClient:
         """Wait until the process is gone."""
         return await asyncio.shield(self._ended)
 
-    async def _connect(self, sock: socket.socket, config: EngineConfig) -> None:
+    async def _connect(
+        self, sock: socket.socket, config: EngineConfig, app: AppConfig | None
+    ) -> None:
         loop = asyncio.get_running_loop()
         closed: asyncio.Future[None] = loop.create_future()
         transport, _ = await loop.create_connection(lambda: _Reports(self, closed), sock=sock)
         self._transport = transport
-        self._send(ipc.Start(config))
+        self._send(ipc.Start(config, app))
         self._watch = asyncio.create_task(self._watch_exit(closed), name=f"worker-{self.pid}")
 
     async def _watch_exit(self, closed: asyncio.Future[None]) -> None:
@@ -221,8 +257,21 @@ class WorkerClient:
                 self._listener.on_ready(info, load_ms)
             case ipc.Fatal():
                 self._fatal = report
+            case Outputs() | Call() | CallCancel():
+                self._take_of_handlers(report)
             case ipc.Hello() | ipc.Pong():
                 pass
+
+    def _take_of_handlers(self, report: Outputs | Call | CallCancel) -> None:
+        if self._handlers is None:
+            return
+        match report:
+            case Outputs(outputs):
+                self._handlers.on_outputs(outputs)
+            case Call():
+                self._handlers.on_call(report)
+            case CallCancel(number):
+                self._handlers.on_call_cancel(number)
 
 
 class _Reports(asyncio.Protocol):

@@ -17,6 +17,7 @@ from anyserve.runtime.engines.base import (
     EngineRequestError,
     FinishReason,
 )
+from anyserve.runtime.handlers.words import CallEnded, CallPiece, Handle
 from anyserve.runtime.worker import ipc
 
 _log = logging.getLogger(__name__)
@@ -112,6 +113,10 @@ class StepLoop:
                 self._stopping = True
             case ipc.Start():
                 _log.warning("a second start is ignored")
+            case Handle(key=key):
+                self._send(ipc.Failed(key, "this worker runs no handlers", "invalid_request"))
+            case CallPiece() | CallEnded():
+                _log.warning("an answer to a call that nobody made")
 
     def _submit(self, request: EngineRequest, received_ns: int) -> None:
         if request.key in self._held:

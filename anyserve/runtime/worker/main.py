@@ -16,11 +16,16 @@ import sys
 import threading
 import time
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 from anyserve.errors import AnyServeError, ProtocolError
 from anyserve.runtime.engines.create import create_engine
+from anyserve.runtime.handlers.words import AppConfig, CallEnded, CallPiece, Handle
 from anyserve.runtime.worker import ipc
 from anyserve.runtime.worker.loop import Inbox, StepLoop
+
+if TYPE_CHECKING:
+    from anyserve.runtime.handlers.host import HandlerHost
 
 LOG_ENV = "ANYSERVE_WORKER_LOG"
 _HEARTBEAT_S = 0.5
@@ -41,8 +46,9 @@ def run_worker(sock: socket.socket) -> int:
     started_ns = time.monotonic_ns()
     channel = ipc.FrameSocket(sock)
     inbox = Inbox()
+    desk = _Desk(inbox)
     channel.send(ipc.Hello(os.getpid()))
-    threading.Thread(target=_read, args=(channel, inbox), name="commands", daemon=True).start()
+    threading.Thread(target=_read, args=(channel, desk), name="commands", daemon=True).start()
     (_, start), *rest = inbox.drain(wait=True)
     if not isinstance(start, ipc.Start):
         raise ProtocolError("The first command must be start.", code="bad_frame")
@@ -50,16 +56,22 @@ def run_worker(sock: socket.socket) -> int:
         inbox.put(command)
     engine = create_engine(start.config)
     loop = StepLoop(engine, inbox, channel.send)
-    threading.Thread(target=_beat, args=(channel, loop), name="heartbeat", daemon=True).start()
+    beat = threading.Thread(target=_beat, args=(channel, loop, desk), name="heartbeat", daemon=True)
+    beat.start()
     try:
         info = engine.start(lambda stage, done: channel.send(ipc.Loading(stage, done)))
+        if start.app is not None:
+            channel.send(ipc.Loading(f"app {start.app.name}", 0.0))
+            desk.host = _start_host(start.app, channel)
     except Exception as error:  # noqa: BLE001 - the process's boundary: say why, then end
-        _log.exception("the engine did not start")
+        _log.exception("the worker did not start")
         channel.send(_fatal(error, "start_failed"))
         return ExitCode.START_FAILED
     channel.send(ipc.Ready(info, (time.monotonic_ns() - started_ns) / 1e6))
     try:
         loop.run()
+        if desk.host is not None:
+            desk.host.stop()
         engine.stop()
     except ConnectionError:
         return ExitCode.REPLICA_GONE
@@ -96,11 +108,49 @@ def _fatal(error: Exception, code: str) -> ipc.Fatal:
     return ipc.Fatal(f"{type(error).__name__}: {error}", code)
 
 
-def _read(channel: ipc.FrameSocket, inbox: Inbox) -> None:
+def _start_host(config: AppConfig, channel: ipc.FrameSocket) -> HandlerHost:
+    from anyserve.runtime.handlers.host import HandlerHost  # noqa: PLC0415 - few workers need it
+
+    host = HandlerHost(config, channel.send, lambda keys: channel.send(ipc.Cancelled(keys)))
+    host.start()
+    return host
+
+
+class _Desk:
+    """Gives each command to whom it concerns: the engine's step loop, or the handlers."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+        self.host: HandlerHost | None = None
+
+    def put(self, command: ipc.Command) -> None:
+        host = self.host
+        if host is None:
+            self._inbox.put(command)
+            return
+        match command:
+            case Handle() | CallPiece() | CallEnded():
+                host.put(command)
+            case ipc.Cancel(key) if host.cancel(key):
+                pass
+            case ipc.Slow(factor):
+                host.slow(factor)
+                self._inbox.put(command)
+            case _:
+                self._inbox.put(command)
+
+    def busy_since_ns(self, step_started_ns: int | None) -> int | None:
+        """Since when the engine's step, or a handler that blocks all others, has been running."""
+        blocked_ns = None if self.host is None else self.host.blocked_since_ns()
+        both = [at_ns for at_ns in (step_started_ns, blocked_ns) if at_ns is not None]
+        return min(both, default=None)
+
+
+def _read(channel: ipc.FrameSocket, desk: _Desk) -> None:
     try:
         while (payloads := channel.receive()) is not None:
             for payload in payloads:
-                inbox.put(ipc.decode_command(payload))
+                desk.put(ipc.decode_command(payload))
     except ConnectionError as error:
         _log.info("the replica died: %s", error)
     except (OSError, ProtocolError):
@@ -108,10 +158,12 @@ def _read(channel: ipc.FrameSocket, inbox: Inbox) -> None:
     os._exit(ExitCode.REPLICA_GONE)  # the replica is gone: so is the reason to run
 
 
-def _beat(channel: ipc.FrameSocket, loop: StepLoop) -> None:
+def _beat(channel: ipc.FrameSocket, loop: StepLoop, desk: _Desk) -> None:
     try:
         while True:
-            channel.send(ipc.Heartbeat(time.monotonic_ns(), loop.step_started_ns, loop.held))
+            busy_ns = desk.busy_since_ns(loop.step_started_ns)
+            held = loop.held + (0 if desk.host is None else desk.host.held)
+            channel.send(ipc.Heartbeat(time.monotonic_ns(), busy_ns, held))
             time.sleep(_HEARTBEAT_S)
     except OSError:
         os._exit(ExitCode.REPLICA_GONE)

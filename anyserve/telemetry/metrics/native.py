@@ -172,7 +172,7 @@ def _cluster(metrics: ClusterMetrics) -> Iterator[Metric]:
     for name, text, value in (
         ("anyserve_events", "Events that these metrics are made of.", state.counts["events"]),
         ("anyserve_events_missing", "Events that never came: all counts are lower bounds by them.",
-         state.gaps.missing),
+         metrics.missing),
         ("anyserve_policy_failures", "Decisions that a routing policy failed to make.",
          state.counts["policy_failures"]),
     ):  # fmt: skip

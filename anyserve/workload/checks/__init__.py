@@ -17,6 +17,7 @@ LOCAL: Final[tuple[Check, ...]] = (
     cluster.ladder_is_acyclic,
     cluster.replica_ids_are_distinct,
     cluster.engines_are_complete,
+    cluster.apps_are_whole,
     cluster.slots_fit_the_engine,
     cluster.limits_fit_the_engine,
     cluster.gpus_can_be_given,

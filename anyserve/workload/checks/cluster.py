@@ -11,7 +11,7 @@ from anyserve.core.capability import is_id
 from anyserve.core.placement import GPU_COUNT_HINT, is_gpu_count
 from anyserve.core.policies import SHIPPED
 from anyserve.workload.checks.names import Names
-from anyserve.workload.facts import concurrency_of, replica_ids, upgrades_of
+from anyserve.workload.facts import concurrency_of, replica_ids, served_by_app, upgrades_of
 from anyserve.workload.problems import Finding, nearest
 from anyserve.workload.schema import ScenarioFile
 
@@ -66,14 +66,41 @@ def _clashes(name: str, ids: list[str], first: dict[str, str]) -> Iterator[Findi
 
 
 def engines_are_complete(file: ScenarioFile, _names: Names) -> Iterator[Finding]:
-    """A real engine needs a model."""
+    """Something computes, and a real engine needs a model."""
     for name, replica in file.cluster.replicas.items():
         engine = replica.engine
+        if engine.kind == "none" and set(served_by_app(replica)) != set(replica.capabilities):
+            message = f"'engine' is missing in cluster.replicas.{name}"
+            hint = "say what computes: `engine: {kind: auto, model: smollm2-135m}`, or an app"
+            yield Finding(("cluster", "replicas", name), "AS-S011", message, hint, at_key=True)
         if engine.kind in {"auto", "vllm"} and not engine.model:
             loc = ("cluster", "replicas", name, "engine")
             message = f"the {engine.kind} engine of '{name}' needs a model"
             hint = "add `model: smollm2-135m`, or take `kind: echo`"
             yield Finding(loc, "AS-S032", message, hint, at_key=True)
+
+
+def apps_are_whole(file: ScenarioFile, _names: Names) -> Iterator[Finding]:
+    """An app is named as one, serves what its replica registers, and leaves no engine idle."""
+    for name, replica in file.cluster.replicas.items():
+        app = replica.app
+        if app is None:
+            continue
+        loc = ("cluster", "replicas", name, "app")
+        if not _PLUGIN.fullmatch(app.name):
+            hint = "such as reranker:app, for `app = anyserve.App()` in reranker.py"
+            yield Finding(loc, "AS-S040", f"'{app.name}' does not name an app", hint)
+        for capability in app.serves:
+            if capability not in replica.capabilities:
+                message = f"the app serves '{capability}', and '{name}' does not register it"
+                hint = nearest(capability, replica.capabilities) or "add it to capabilities"
+                yield Finding((*loc, "serves"), "AS-S041", message, hint)
+        # An engine that says only its kind may come from --engine, which goes to all replicas.
+        described = replica.engine.model_fields_set - {"kind"}
+        if described and set(served_by_app(replica)) == set(replica.capabilities):
+            message = f"the app serves all of '{name}', and its engine would have nothing to do"
+            hint = "say which capabilities are the app's: `app: {name: ..., serves: [...]}`"
+            yield Finding(("cluster", "replicas", name, "engine"), "AS-S041", message, hint)
 
 
 def slots_fit_the_engine(file: ScenarioFile, _names: Names) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from anyserve.workload.checks.names import Names
 from anyserve.workload.expectations import parse_expectation
 from anyserve.workload.metrics import KnownMetrics
 from anyserve.workload.problems import Finding, nearest
-from anyserve.workload.schema import ScenarioFile
+from anyserve.workload.schema import Ingress, ScenarioFile
 from anyserve.workload.yaml_nodes import Loc
 
 
@@ -32,6 +32,16 @@ def _capability_uses(file: ScenarioFile) -> Iterator[tuple[Loc, str, bool]]:
         yield ("traffic", "streams", name, "capability"), stream.capability, False
     for name in file.slo.capabilities:
         yield ("slo", "capabilities", name), name, True
+    if file.ingress is not None:
+        yield from _ingress_uses(file.ingress)
+
+
+def _ingress_uses(ingress: Ingress) -> Iterator[tuple[Loc, str, bool]]:
+    for name, model in ingress.models.items():
+        yield ("ingress", "models", name), model.capability, False
+    for task, default in ingress.defaults:
+        if default is not None:
+            yield ("ingress", "defaults", task), default, False
 
 
 def entries_exist(file: ScenarioFile, names: Names) -> Iterator[Finding]:

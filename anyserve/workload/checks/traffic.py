@@ -65,7 +65,12 @@ def tasks_agree(file: ScenarioFile, _names: Names) -> Iterator[Finding]:
         loc = ("traffic", "streams", name)
         servers = servers_of(file, stream)
         tasks = {server.task for server in servers}
-        if len(tasks) > 1:
+        yield from _wants_what_it_may(stream, loc, handled=tasks == {"handle"})
+        if len(tasks) > 1 and "handle" in tasks:
+            handles = next(server for server in servers if server.task == "handle")
+            message = f"a handler of '{handles.replica}' may serve this stream, or an engine"
+            yield Finding((*loc, "capability"), "AS-S030", message, "use two capabilities")
+        elif len(tasks) > 1:
             embeds = next(server for server in servers if server.task == "embed")
             message = f"'{embeds.replica}' embeds, and others that may serve this stream generate"
             yield Finding((*loc, "capability"), "AS-S030", message, "use two capabilities")
@@ -94,13 +99,10 @@ def arrivals_are_whole(file: ScenarioFile, _names: Names) -> Iterator[Finding]:
             message = (
                 f"one of 'rate', 'concurrency' and 'trace' is needed in traffic.streams.{name}"
             )
-            yield Finding(loc, "AS-S040", message, hint, at_key=True)
+            yield Finding(loc, "AS-S042", message, hint, at_key=True)
         elif len(chosen) > 1:
             message = f"'{chosen[0]}' and '{chosen[1]}' exclude each other"
-            yield Finding((*loc, chosen[1]), "AS-S040", message, hint, at_key=True)
-        elif stream.trace is None and stream.prompt_tokens is None:
-            message = f"'prompt_tokens' is missing in traffic.streams.{name}"
-            yield Finding(loc, "AS-S011", message, at_key=True)
+            yield Finding((*loc, chosen[1]), "AS-S042", message, hint, at_key=True)
         yield from _misplaced(stream, loc)
 
 
@@ -109,7 +111,7 @@ def _misplaced(stream: Stream, loc: Loc) -> Iterator[Finding]:
     bursty, closed = stream.arrivals == "bursty", stream.concurrency is not None
     if bursty and stream.burst is None:
         message, hint = "bursty arrivals need 'burst'", "burst: {on: 5s, off: 15s}"
-        yield Finding((*loc, "arrivals"), "AS-S040", message, hint)
+        yield Finding((*loc, "arrivals"), "AS-S042", message, hint)
     wrong = {
         "burst": stream.burst is not None and not bursty,
         "think": stream.think > 0 and not closed,
@@ -120,10 +122,24 @@ def _misplaced(stream: Stream, loc: Loc) -> Iterator[Finding]:
     for key, is_wrong in wrong.items():
         if is_wrong:
             message = f"'{key}' goes with {needed.get(key, 'concurrency')}"
-            yield Finding((*loc, key), "AS-S040", message, at_key=True)
+            yield Finding((*loc, key), "AS-S042", message, at_key=True)
     if stream.sessions is not None and (stream.trace is not None or closed):
         message = "sessions come at a rate"
-        yield Finding((*loc, "sessions"), "AS-S040", message, at_key=True)
+        yield Finding((*loc, "sessions"), "AS-S042", message, at_key=True)
+
+
+def _wants_what_it_may(stream: Stream, loc: Loc, *, handled: bool) -> Iterator[Finding]:
+    """Engines take prompts, handlers take payloads."""
+    if not handled and stream.prompt_tokens is None and stream.trace is None:
+        message = f"'prompt_tokens' is missing in {'.'.join(map(str, loc))}"
+        yield Finding(loc, "AS-S011", message, "how long the prompts are", at_key=True)
+    if not handled and stream.payload is not None:
+        message = "an engine serves this stream, and takes prompts"
+        yield Finding((*loc, "payload"), "AS-S031", message, "leave payload out")
+    for field in ("prompt_tokens", "output_tokens", "prefix"):
+        if handled and getattr(stream, field) is not None:
+            message = "a handler serves this stream, and takes a payload"
+            yield Finding((*loc, field), "AS-S031", message, "leave it out")
 
 
 def lengths_are_ordered(file: ScenarioFile, _names: Names) -> Iterator[Finding]:

@@ -2,8 +2,9 @@
 
 from anyserve.workload.schema.arrivals import Burst, Sessions, Trace
 from anyserve.workload.schema.cluster import Capability, Cluster, Engine, Offering, Replica
-from anyserve.workload.schema.faults import FAULT_ACTIONS, LIVE_ACTIONS, Fault
+from anyserve.workload.schema.faults import FAULT_ACTIONS, Fault
 from anyserve.workload.schema.file import ScenarioFile, Slo, SloTimes
+from anyserve.workload.schema.ingress import Ingress
 from anyserve.workload.schema.sim import Sim
 from anyserve.workload.schema.traffic import (
     Length,
@@ -18,12 +19,12 @@ from anyserve.workload.schema.types import Section, format_duration, parse_durat
 
 __all__ = [
     "FAULT_ACTIONS",
-    "LIVE_ACTIONS",
     "Burst",
     "Capability",
     "Cluster",
     "Engine",
     "Fault",
+    "Ingress",
     "Length",
     "LognormalLength",
     "Offering",

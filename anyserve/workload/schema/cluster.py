@@ -17,6 +17,7 @@ from anyserve.workload.schema.types import (
     Id,
     PositiveDuration,
     Section,
+    Size,
 )
 
 
@@ -128,9 +129,10 @@ def _offers(value: object) -> object:
 class Engine(Section):
     """What the replica's worker runs."""
 
-    kind: Literal["auto", "vllm", "model", "echo"] = "auto"
+    kind: Literal["auto", "vllm", "model", "echo", "none"] = "auto"
     """vllm: the real engine (CUDA or CPU build). model: waits as long as a measured step-time model
-    says. echo: repeats the prompt. auto: vllm where it is installed, else model."""
+    says. echo: repeats the prompt. auto: vllm where it is installed, else model. none: an app
+    serves everything."""
     model: str | None = Field(default=None, examples=["smollm2-135m", "minilm"], max_length=512)
     """A built-in name, a local folder, or a hub id."""
     task: Literal["generate", "embed"] | None = None
@@ -159,6 +161,34 @@ class Engine(Section):
     """Further arguments for the engine, by its own names."""
 
 
+class App(Section):
+    """Your own code, which a replica's worker runs."""
+
+    name: str = Field(max_length=256, examples=["reranker:app"])
+    """The anyserve.App, as module:attribute; the module is looked for beside this file too."""
+    serves: list[CapabilityName] = Field(default_factory=list)
+    """Which of the replica's capabilities it serves; the engine serves the others. Default: all."""
+
+
+class _NameOrMapping:
+    """Tells editors that the name alone will do."""
+
+    def __get_pydantic_json_schema__(
+        self, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"anyOf": [{"type": "string", "pattern": r"^[\w.]+:\w+$"}, *_choices(handler(core))]}
+
+
+def _choices(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = schema.get("anyOf", [schema])
+    return found
+
+
+def _app(value: object) -> object:
+    """A name is short for a mapping with that name."""
+    return {"name": value} if isinstance(value, str) else value
+
+
 class Replica(Section):
     """One replica, or `count` equal ones."""
 
@@ -169,8 +199,10 @@ class Replica(Section):
         _ListOrMapping(),
     ]
     """What it registers: a list of names, or names with attributes and limits."""
-    engine: Engine
-    """What computes."""
+    engine: Engine = Engine(kind="none")
+    """What computes. Needed, unless there is an app."""
+    app: Annotated[App | None, BeforeValidator(_app), _NameOrMapping()] = None
+    """Handlers of your own, instead of an engine or beside one: module:app."""
     count: int | None = Field(default=None, ge=1, le=100_000)
     """How many such replicas; their ids are made from `id`."""
     id: str | None = Field(default=None, pattern=ID_TEMPLATE_PATTERN, examples=["heavy-{n}"])
@@ -181,6 +213,17 @@ class Replica(Section):
     """Assignments held beyond the slots."""
     entry_queue: int = Field(default=64, ge=0, le=100_000)
     """Requests that entered here and may wait here."""
+
+
+class Objects(Section):
+    """The object plane of each host: large payloads in shared memory."""
+
+    limit: Size = 1 << 30
+    """The most bytes of all objects on one host; the oldest make room for new ones."""
+    ttl: PositiveDuration = 600 * SECOND
+    """How long an object is kept where its maker says nothing."""
+    threshold: Size = 256 << 10
+    """Larger payloads of handlers travel as references to an object."""
 
 
 class Cluster(Section):
@@ -202,5 +245,9 @@ class Cluster(Section):
     """Hand-backs because an assignment rested on stale knowledge."""
     return_: Budget = Field(default=Budget(limit=3), alias="return")
     """Hand-backs because a replica is draining."""
+    objects: Objects = Objects()
+    """Large payloads."""
+    call_depth: int = Field(default=4, ge=0, le=16)
+    """How deep calls of handlers may nest; 0 forbids them."""
     request_lifetime: PositiveDuration = 600 * SECOND
     """The longest any request may live."""

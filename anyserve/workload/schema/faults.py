@@ -22,8 +22,6 @@ FAULT_ACTIONS: Final = (
 )
 ENDING_ACTIONS: Final = frozenset(FAULT_ACTIONS) - {"kill", "restart-broker", "restart-scheduler"}
 """Those that can last for a while (`for`)."""
-LIVE_ACTIONS: Final = frozenset({"kill", "hang", "slow", "drain"})
-"""Those that a live cluster can carry out; the others wait for the simulator."""
 
 
 class OnProcess(Section):

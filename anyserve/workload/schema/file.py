@@ -8,6 +8,7 @@ from pydantic import Field
 
 from anyserve.workload.schema.cluster import Cluster
 from anyserve.workload.schema.faults import Fault
+from anyserve.workload.schema.ingress import Ingress
 from anyserve.workload.schema.sim import Sim
 from anyserve.workload.schema.traffic import Traffic
 from anyserve.workload.schema.types import CapabilityName, Id, PositiveDuration, Section
@@ -54,3 +55,5 @@ class ScenarioFile(Section):
     """What counts as goodput."""
     sim: Sim = Sim()
     """What a simulation is told of network and start-up."""
+    ingress: Ingress | None = None
+    """The front doors for clients; without this section none is opened."""

@@ -141,10 +141,12 @@ class Stream(Section):
     sessions: Sessions | None = None
     """Conversations of several turns instead of single requests."""
     prompt_tokens: Length | None = None
-    """Length of the prompts, exact; in a session, of what each turn adds. Needed but for a
-    trace."""
+    """Length of the prompts, exact; in a session, of what each turn adds. Needed, except for a
+    trace and for handlers."""
     output_tokens: Length | None = None
     """Tokens asked for. Needed to generate; an embedding has none."""
+    payload: Any = None
+    """For handlers: what they get, the same for every request."""
     attributes: Attributes = Field(default_factory=dict)
     """Attributes a replica must offer."""
     entry: Id = Field(default="scheduler", examples=["scheduler", "any", "s1"])

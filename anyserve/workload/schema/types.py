@@ -90,6 +90,40 @@ Duration = Annotated[int, BeforeValidator(parse_duration), *_shape]
 """A duration in nanoseconds, written with its unit."""
 PositiveDuration = Annotated[int, BeforeValidator(_positive_duration), *_shape]
 
+_UNITS: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+SIZE_PATTERN: Final = r"^[0-9]+(B|KiB|MiB|GiB)$"
+_SIZE: Final = re.compile(r"([0-9]{1,12})(B|KiB|MiB|GiB)")
+
+
+def parse_size(value: object) -> int:
+    """`256KiB`, `1GiB` in bytes."""
+    found = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        shown = str(value)[:_MAX_CHARS] if isinstance(value, str | int | float) else "this"
+        raise PydanticCustomError(
+            "AS-S017",
+            "'{value}' is not a size",
+            {"value": shown, "hint": "write a size as 256KiB, 64MiB or 1GiB"},
+        )
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def format_size(size: int) -> str:
+    """The shortest way to write it with one unit."""
+    for unit in ("GiB", "MiB", "KiB"):
+        if size and size % _UNITS[unit] == 0:
+            return f"{size // _UNITS[unit]}{unit}"
+    return f"{size}B"
+
+
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    PlainSerializer(format_size, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": SIZE_PATTERN, "examples": ["256KiB", "1GiB"]}),
+]
+"""A number of bytes, written with its unit."""
+
 CAPABILITY_PATTERN: Final = r"^[a-z][a-z0-9]*(\.[a-z0-9]+)*$"
 ID_PATTERN: Final = r"^[a-z0-9-]{1,32}$"
 ID_TEMPLATE_PATTERN: Final = r"^[a-z0-9-]{0,24}\{n\}[a-z0-9-]{0,24}$"

@@ -113,6 +113,7 @@ def test_every_role_has_its_bus_role() -> None:
         Role.REPLICA,
         Role.ORIGIN,
         Role.OBSERVER,
+        Role.ORIGIN,
     ]
 
 

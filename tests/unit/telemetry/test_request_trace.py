@@ -281,6 +281,27 @@ def test_what_came_after_a_cancel_is_cut_off() -> None:
     assert not trace.clock_skew
 
 
+@pytest.mark.parametrize(("status", "made"), [("cancelled", 3), ("completed", 9)])
+def test_an_engine_that_goes_on_after_the_client_had_enough_is_cut_off(
+    status: str, made: int
+) -> None:
+    """The client's stop string came with token 3; the engine noticed later, or was quicker."""
+    times = Times(received_ns=3 * MS, prefill_ns=10 * MS, decode_ns=40 * MS)
+    events = tell(
+        ("p", 0, offered()),
+        ("scheduler", 2, routed(1000, 1)),
+        ("s1", 3, started(1000, 3)),
+        ("s1", 13, AttemptFirstToken(id=ID, attempt=1000)),
+        ("p", 30, outcome("completed", 30, attempt=1000, n_tokens=3)),
+        ("s1", 53, AttemptEnded(id=ID, attempt=1000, status=status, n_tokens=made, times=times)),
+    )
+    trace = build_trace(events)
+
+    assert not trace.clock_skew
+    assert lengths(trace)[-2:] == [("prefill", 10), ("decode", 17)]
+    assert trace.total_ns == 30 * MS
+
+
 def test_a_request_in_flight_is_traced_until_now() -> None:
     events = tell(
         ("p", 0, offered()),

@@ -154,12 +154,17 @@ def test_faults_are_those_the_supervisor_takes(base: str) -> None:
     assert len(plan_faults(run.faults)) == 7
 
 
-def test_later_faults_are_valid_but_not_live(base: str) -> None:
+def test_a_broker_of_somebody_else_cannot_be_restarted_live(base: str) -> None:
     text = without_faults(base) + LATER_FAULTS
-    scenario = parse_scenario(text)
-    problems = live_problems(scenario)
-    assert [problem.code for problem in problems] == ["AS-S060"] * 6
-    assert [problem.line for problem in problems] == sorted(p.line or 0 for p in problems)
+    assert live_problems(parse_scenario(text)) == []
+    theirs = parse_scenario(text, overrides=["cluster.broker.url=mqtt://10.0.0.5:1883"])
+    (problem,) = live_problems(theirs)
+    assert problem.code == "AS-S060"
+    assert "restart-broker" in text.splitlines()[(problem.line or 0) - 1]
+
+
+def test_faults_of_the_connection_and_restarts_are_those_the_supervisor_takes(base: str) -> None:
+    scenario = parse_scenario(without_faults(base) + LATER_FAULTS)
     faults = {one.action: one for one in compile_scenario(scenario, seed=1).faults}
     assert faults["partition"].target == "replica h1"
     assert faults["drop"].options == {"share": 0.1}

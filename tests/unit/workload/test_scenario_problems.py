@@ -77,7 +77,7 @@ error[AS-S020]: no capability 'decod' in cluster.capabilities
    |                              ^^^^^
 help: did you mean 'decode'?
 
-error[AS-S016]: 'kind' must be 'auto', 'vllm', 'model' or 'echo', not 'vlm'
+error[AS-S016]: 'kind' must be 'auto', 'vllm', 'model', 'echo' or 'none', not 'vlm'
   --> broken.yaml:11:22
    |
 11 |       engine: {kind: vlm, model: smollm2-135m}
@@ -233,17 +233,17 @@ def test_nearest_names_the_closest_or_all_of_a_few() -> None:
         ("traffic.streams.search.capability=decode", "AS-S031", None),
         ("traffic.streams.chat.prefix={tokens: 33}", "AS-S034", None),
         ("traffic.streams.chat.prefix={tokens: 32}", "", None),
-        ("traffic.streams.chat.concurrency=4", "AS-S040", None),
-        ("traffic.streams.chat.rate=null", "AS-S040", None),
-        ("traffic.streams.chat.trace={file: x.csv}", "AS-S040", None),
+        ("traffic.streams.chat.concurrency=4", "AS-S042", None),
+        ("traffic.streams.chat.rate=null", "AS-S042", None),
+        ("traffic.streams.chat.trace={file: x.csv}", "AS-S042", None),
         ("traffic.streams.chat.sessions={turns: 3, think: 1s}", "", None),
         ("traffic.streams.chat.sessions={}", "AS-S011", None),
-        ("traffic.streams.chat.think=1s", "AS-S040", None),
-        ("traffic.streams.chat.requests=9", "AS-S040", None),
+        ("traffic.streams.chat.think=1s", "AS-S042", None),
+        ("traffic.streams.chat.requests=9", "AS-S042", None),
         ("traffic.streams.chat.arrivals=gamma", "", None),
-        ("traffic.streams.chat.cv=3", "AS-S040", None),
-        ("traffic.streams.chat.arrivals=bursty", "AS-S040", None),
-        ("traffic.streams.chat.burst={on: 1s, off: 2s}", "AS-S040", None),
+        ("traffic.streams.chat.cv=3", "AS-S042", None),
+        ("traffic.streams.chat.arrivals=bursty", "AS-S042", None),
+        ("traffic.streams.chat.burst={on: 1s, off: 2s}", "AS-S042", None),
         ("traffic.streams.chat.prompt_tokens=null", "AS-S011", None),
         ("cluster.hosts={cores: 2}", "AS-S018", None),
         ("traffic.streams.chat.rate=-1", "AS-S013", None),

@@ -42,7 +42,7 @@ def test_a_prompt_longer_than_the_budget_is_computed_in_chunks() -> None:
     chunks = []
     prefilled: list[list[Sequence]] = []
     for _ in range(3):
-        plan = batch.schedule()
+        plan = batch.plan()
         chunks.append((plan.prefills, plan.attention))
         prefilled.append(batch.commit(plan)[0])
 
@@ -58,10 +58,10 @@ def test_running_sequences_go_before_waiting_ones() -> None:
     batch = Batch(limits(tokens=16))
     first, second = sequence(8), sequence(30)
     batch.add(first)
-    batch.commit(batch.schedule())
+    batch.commit(batch.plan())
     batch.add(second)
 
-    plan = batch.schedule()
+    plan = batch.plan()
 
     assert work(batch, plan) == {first: 1, second: 15}
     assert plan.admitted == [second]
@@ -72,7 +72,7 @@ def test_no_more_sequences_run_than_allowed() -> None:
     for _ in range(3):
         batch.add(sequence(2))
 
-    batch.schedule()
+    batch.plan()
 
     assert (batch.running, batch.waiting) == (2, 1)
 
@@ -83,7 +83,7 @@ def test_priority_goes_before_arrival() -> None:
     batch.add(later)
     batch.add(urgent)
 
-    assert batch.schedule().admitted == [urgent]
+    assert batch.plan().admitted == [urgent]
 
 
 def test_the_head_of_the_line_blocks_until_its_whole_sequence_fits() -> None:
@@ -92,7 +92,7 @@ def test_the_head_of_the_line_blocks_until_its_whole_sequence_fits() -> None:
     for one in (running, large, small):
         batch.add(one)
 
-    assert batch.schedule().admitted == [running]
+    assert batch.plan().admitted == [running]
     assert batch.waiting == 2
 
 
@@ -102,10 +102,9 @@ def test_when_blocks_run_out_the_last_in_rank_is_preempted_and_recomputed() -> N
     batch.add(old)
     batch.add(young)
     for _ in range(2):  # both reach eight computed tokens: the blocks are full
-        batch.commit(batch.schedule())
+        batch.commit(batch.plan())
 
-    assert batch.run_length(None) == 0
-    plan = batch.schedule()
+    plan = batch.plan(100)
     assert (plan.preempted, plan.decodes) == ([young], [old])
     batch.commit(plan)
 
@@ -120,11 +119,11 @@ def test_an_encoder_takes_a_prompt_as_a_whole_or_not_yet() -> None:
     batch.add(first)
     batch.add(second)
 
-    plan = batch.schedule()
+    plan = batch.plan()
     assert plan.prefills == [(first, 10)]
     assert batch.commit(plan) == ([first], [first])
     assert first.generated == 0
-    assert batch.schedule().prefills == [(second, 10)]
+    assert batch.plan().prefills == [(second, 10)]
 
 
 @pytest.mark.parametrize("decoding", [False, True])
@@ -132,7 +131,7 @@ def test_an_aborted_sequence_frees_its_blocks(*, decoding: bool) -> None:
     batch = Batch(limits())
     gone, waiting = sequence(8 if decoding else 30), sequence(8)
     batch.add(gone)
-    batch.commit(batch.schedule())
+    batch.commit(batch.plan())
     batch.add(waiting)
 
     batch.abort(gone)
@@ -141,7 +140,7 @@ def test_an_aborted_sequence_frees_its_blocks(*, decoding: bool) -> None:
 
     assert (batch.running, batch.waiting) == (0, 0)
     assert batch.cache.usage_at(batch.cache.free) == 0.0
-    assert not work(batch, batch.schedule())
+    assert not work(batch, batch.plan())
 
 
 def test_a_run_ends_where_somebody_is_complete_or_blocks_run_out() -> None:
@@ -149,33 +148,41 @@ def test_a_run_ends_where_somebody_is_complete_or_blocks_run_out() -> None:
     short, long = sequence(7, room=4), sequence(7, room=40)
     for one in (short, long):
         batch.add(one)
-    batch.commit(batch.schedule())
+    batch.commit(batch.plan())
 
-    assert batch.run_length(None) == 3
-    assert batch.run_length(2) == 2
-    assert batch.advance(3) == [short]
+    assert batch.plan(2).steps == 2
+    run = batch.plan(100)
+    assert run.steps == 3
+    assert batch.commit(run) == ([], [short])
     # `long` has computed ten tokens of three blocks; all three others are for it.
-    assert batch.run_length(None) == 14
-    assert batch.advance(14) == []
-    assert batch.run_length(None) == 0
+    run = batch.plan(100)
+    assert run.steps == 14
+    assert batch.commit(run) == ([], [])
+    assert batch.plan(100).preempted == [long]
 
 
-def test_a_waiting_sequence_that_fits_ends_no_run_early_but_allows_none() -> None:
-    batch = Batch(limits(seqs=2))
+@pytest.mark.parametrize(("seqs", "steps"), [(2, 3), (3, 1)])
+def test_a_waiting_sequence_keeps_no_full_batch_from_running_ahead(seqs: int, steps: int) -> None:
+    batch = Batch(limits(seqs=seqs))
     for _ in range(2):
         batch.add(sequence(2))
-    batch.commit(batch.schedule())
-    assert batch.run_length(None) == 3
-
+    batch.commit(batch.plan())
     batch.add(sequence(2))
-    assert batch.run_length(None) == 3, "the batch is full"
 
-    roomy = Batch(limits(seqs=3))
-    for _ in range(2):
-        roomy.add(sequence(2))
-    roomy.commit(roomy.schedule())
-    roomy.add(sequence(2))
-    assert roomy.run_length(None) == 0
+    assert batch.plan(100).steps == steps
+
+
+def test_a_head_that_does_not_fit_lets_the_others_run_ahead() -> None:
+    batch = Batch(limits(tokens=64, blocks=8))  # seven usable blocks of four
+    batch.add(sequence(8, room=9))
+    batch.commit(batch.plan())
+    batch.add(sequence(20))
+
+    run = batch.plan(100)
+
+    assert (run.steps, run.admitted) == (8, [])
+    batch.commit(run)
+    assert batch.plan().admitted
 
 
 def drain(batch: Batch) -> set[Sequence]:
@@ -183,5 +190,5 @@ def drain(batch: Batch) -> set[Sequence]:
     for _ in range(10_000):
         if not (batch.running or batch.waiting):
             return done
-        done.update(batch.commit(batch.schedule())[1])
+        done.update(batch.commit(batch.plan())[1])
     raise AssertionError("the engine does not come to an end")

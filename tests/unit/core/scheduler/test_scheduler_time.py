@@ -77,6 +77,15 @@ def test_a_lost_replica_that_registers_again_serves_again() -> None:
     effects = peer.register(connection=2)
 
     assert effects.receivers(msg.Assign) == [(fx.Inbox.REPLICA, "r1")]
+    event = effects.event(ev.ReplicaChanged)
+    assert (event.replica, event.state, event.detail) == ("r1", "ready", "connected again")
+
+
+def test_a_registration_of_a_replica_that_was_not_lost_is_no_news_to_observers() -> None:
+    bench = SchedulerBench()
+    peer = bench.peer("r1")
+
+    assert peer.register(connection=2).emitted(ev.ReplicaChanged) == []
 
 
 def test_a_replica_that_was_only_silent_serves_again_when_it_is_heard() -> None:

@@ -132,7 +132,7 @@ async def test_supervisor_that_does_not_answer_is_a_time_limit(
 
 
 async def test_nobody_there_is_a_sentence() -> None:
-    with pytest.raises(StartError, match="no cluster listens"):
+    with pytest.raises(StartError, match="does not listen"):
         await control.request(Path("/nowhere/control"), control.Status())
 
 

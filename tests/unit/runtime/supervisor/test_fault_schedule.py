@@ -8,6 +8,7 @@ import pytest
 from anyserve.core.events import FaultInjected
 from anyserve.core.spec import FaultSpec
 from anyserve.errors import AnyServeError, UsageError
+from anyserve.runtime.node_control import ConnectionFault
 from anyserve.runtime.supervisor.faults import (
     FaultAct,
     FaultExecutor,
@@ -16,6 +17,7 @@ from anyserve.runtime.supervisor.faults import (
     parse_target,
     plan_faults,
 )
+from anyserve.workload.schema import FAULT_ACTIONS
 
 S = 1_000_000_000
 
@@ -60,6 +62,12 @@ class Hands:
 
     def drain(self, replica: str, *, on: bool) -> None:
         self._note("drain", replica, on)
+
+    async def disturb(self, replica: str, how: ConnectionFault) -> None:
+        self._note(how.kind, replica, how.on, how.share, how.by_s, how.jitter_s)
+
+    def crash(self, name: str, down_s: float) -> None:
+        self._note("crash", name, down_s)
 
 
 async def carry_out(*faults: FaultSpec) -> tuple[list[tuple[Any, ...]], list[FaultInjected]]:
@@ -131,15 +139,47 @@ def test_other_targets_are_refused(text: str) -> None:
         parse_target(text)
 
 
-def test_fault_that_is_not_available_live_is_refused_by_name() -> None:
-    with pytest.raises(UsageError, match="partition") as refused:
-        plan_faults([FaultSpec(at_ns=0, action="partition", target="s1")])
-    assert refused.value.hint == "available: kill, hang, slow, drain"
+async def test_faults_of_the_connection_end_and_restarts_do_not() -> None:
+    done, said = await carry_out(
+        FaultSpec(at_ns=2 * S, action="partition", target="replica s1", duration_ns=S),
+        FaultSpec(at_ns=4 * S, action="drop", target="replica s1", options={"share": 0.1}),
+        FaultSpec(
+            at_ns=5 * S,
+            action="delay",
+            target="replica h1",
+            duration_ns=S,
+            options={"by_ns": S // 20, "jitter_ns": S // 100},
+        ),
+        FaultSpec(at_ns=7 * S, action="restart-broker", target="broker", options={"down_ns": S}),
+        FaultSpec(at_ns=8 * S, action="restart-scheduler", target="scheduler"),
+    )
+    assert done == [
+        (101.0, "partition", "s1", True, 0.0, 0.0, 0.0),
+        (102.0, "partition", "s1", False, 0.0, 0.0, 0.0),
+        (103.0, "drop", "s1", True, 0.1, 0.0, 0.0),
+        (104.0, "delay", "h1", True, 0.0, 0.05, 0.01),
+        (105.0, "delay", "h1", False, 0.0, 0.0, 0.0),
+        (106.0, "crash", "broker", 1.0),
+        (107.0, "crash", "scheduler", 0.0),
+    ]
+    assert [one.action for one in said] == [
+        "partition",
+        "partition ends",
+        "drop",
+        "delay",
+        "delay ends",
+        "restart-broker",
+        "restart-scheduler",
+    ]
 
 
-def test_every_act_is_reachable_from_a_scenario() -> None:
+def test_a_fault_that_nobody_knows_is_refused_by_name() -> None:
+    with pytest.raises(UsageError, match="flood"):
+        plan_faults([FaultSpec(at_ns=0, action="flood", target="s1")])
+
+
+def test_every_act_is_reachable_and_every_action_of_a_scenario_is_taken() -> None:
     faults = [
-        FaultSpec(at_ns=0, action=action, target="s1", duration_ns=1)
-        for action in ("kill", "hang", "slow", "drain")
+        FaultSpec(at_ns=0, action=action, target="s1", duration_ns=1) for action in FAULT_ACTIONS
     ]
     assert {step.act for step in plan_faults(faults)} == set(FaultAct)

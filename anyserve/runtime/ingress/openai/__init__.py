@@ -1,0 +1,1 @@
+"""OpenAI's API in our words: what requests say, and how answers are written."""

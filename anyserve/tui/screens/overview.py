@@ -1,0 +1,371 @@
+"""The overview: replicas, routing, delegations, events and the scenario, all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from textual.containers import Horizontal
+from textual.widget import Widget
+from textual.widgets import Static
+
+from anyserve.telemetry.filters import Filter, Row, parse_filter
+from anyserve.telemetry.views import LedgerEntry, NoticeView, ReplicaView
+from anyserve.tui.frame import Frame
+from anyserve.tui.keys import Place
+from anyserve.tui.screens.base import FocusLines, FrameScreen
+from anyserve.tui.spans import Line, Span
+from anyserve.tui.views import ledger, notices, replicas, routing, scenario
+from anyserve.tui.views.sizes import LEAST_HEIGHT, LEAST_WIDTH, Sizes, divide
+from anyserve.tui.widgets.grid import LiveGrid
+from anyserve.tui.widgets.lines import LiveLines
+
+PANELS = ("replicas", "routing", "ledger", "events", "scenario")
+_TITLES = ("replicas", "routing", "delegations", "events", "scenario")
+_FIELDS = {"replicas": replicas.FIELDS, "ledger": ledger.FIELDS, "events": notices.FIELDS}
+_SORT_EVERY_S = 1.0
+_BORDER = 2
+_LEAST_MATRIX = 40
+_MATRIX_SHARE = 0.55
+
+
+class OverviewScreen(FrameScreen):
+    """Everything at once; one panel at a time where the terminal is small."""
+
+    place = Place.OVERVIEW
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._filters: dict[str, Filter] = {}
+        self._sort = "id"
+        self._reverse = False
+        self._sorted_at = float("-inf")
+        self._order: dict[str, int] = {}
+        self._errors_only = False
+        self._solo = False
+        self._panel = "replicas"
+        self._sizes = Sizes()
+
+    # --- widgets -------------------------------------------------------------------------------
+
+    def body(self) -> Iterator[Widget]:
+        """See `FrameScreen`."""
+        palette, glyphs = self.palette, self.look.glyphs
+        yield LiveLines(palette, id="tabs", classes="hidden")
+        yield Static(id="small", classes="hidden")
+        yield LiveGrid[ReplicaView](
+            replicas.columns((), self.look),
+            key=lambda one: one.id,
+            render=self._replica_cells,
+            palette=palette,
+            glyphs=glyphs,
+            empty="no replica has said anything yet",
+            id="replicas",
+            classes="panel",
+        )
+        with Horizontal(id="middle", classes="row"):
+            yield LiveGrid[routing.MatrixRow](
+                routing.columns(self.desk.frame.snapshot, (), 0, self.look),
+                key=lambda row: row.asked,
+                render=lambda row, widths: routing.cells(row, widths, self.look),
+                palette=palette,
+                glyphs=glyphs,
+                empty="nothing was asked for yet",
+                id="routing",
+                classes="panel",
+            )
+            yield LiveGrid[LedgerEntry](
+                ledger.columns(()),
+                key=ledger.key_of,
+                render=self._ledger_cells,
+                palette=palette,
+                glyphs=glyphs,
+                empty="no request has come back to the scheduler",
+                id="ledger",
+                classes="panel",
+            )
+        with Horizontal(id="bottom", classes="row"):
+            yield LiveGrid[tuple[int, NoticeView]](
+                notices.COLUMNS,
+                key=lambda numbered: f"{numbered[1].at_ns}/{numbered[1].source}/{numbered[1].text}",
+                render=self._notice_cells,
+                palette=palette,
+                glyphs=glyphs,
+                empty="nothing of note has happened",
+                id="events",
+                classes="panel",
+            )
+            yield FocusLines(palette, id="scenario", classes="panel")
+
+    def on_mount(self) -> None:
+        """See `FrameScreen`."""
+        super().on_mount()
+        self._grid("ledger").follow = True
+        self._grid("events").follow = True
+        self._grid("replicas").focus()
+
+    def _grid(self, name: str) -> LiveGrid[Any]:
+        return self.query_one(f"#{name}", LiveGrid)
+
+    def _replica_cells(self, one: ReplicaView, widths: Mapping[str, int]) -> Mapping[str, Line]:
+        return replicas.cells(one, widths, self.desk.frame, self.look)
+
+    def _ledger_cells(self, one: LedgerEntry, widths: Mapping[str, int]) -> Mapping[str, Line]:
+        return ledger.cells(one, widths, self.desk.frame, self.look)
+
+    def _notice_cells(
+        self, numbered: tuple[int, NoticeView], widths: Mapping[str, int]
+    ) -> Mapping[str, Line]:
+        return notices.cells(numbered[1], widths, self.desk.frame, self.look)
+
+    # --- painting ------------------------------------------------------------------------------
+
+    def paint_body(self, frame: Frame) -> None:
+        """See `FrameScreen`."""
+        count = len(frame.snapshot.replicas)
+        sizes = divide(self.size.width, self.body_height, count, scenario.height_of(frame))
+        self._arrange(sizes)
+        if sizes.too_small:
+            return
+        for name in PANELS:
+            if self._shown(name):
+                getattr(self, f"_paint_{name}")(frame)
+        if self._sizes.tabs or self._solo:
+            self._paint_tabs()
+
+    def _shown(self, name: str) -> bool:
+        return name == self._panel or not (self._sizes.tabs or self._solo)
+
+    def _paint_replicas(self, frame: Frame) -> None:
+        grid = self._grid("replicas")
+        grid.sort_mark = (self._sort, self._reverse)
+        grid.set_columns(replicas.columns(frame.snapshot.replicas, self.look))
+        wanted = self._filters.get("replicas", Filter())
+        rows = [one for one in frame.snapshot.replicas if wanted.matches(replicas.row_of(one))]
+        grid.show(self._ordered(rows))
+        self._title("replicas", f"{len(rows)}", len(frame.snapshot.replicas), len(rows))
+
+    def _ordered(self, rows: Sequence[ReplicaView]) -> list[ReplicaView]:
+        """In the order of the last sorting, which is renewed once a second: rows must not jump
+        under the cursor."""
+        now = self.desk.clock()
+        if now - self._sorted_at >= _SORT_EVERY_S or any(one.id not in self._order for one in rows):
+            self._sorted_at = now
+            in_order = replicas.sort_replicas(rows, self._sort, reverse=self._reverse)
+            self._order = {one.id: place for place, one in enumerate(in_order)}
+            return in_order
+        return sorted(rows, key=lambda one: self._order[one.id])
+
+    def _paint_routing(self, frame: Frame) -> None:
+        grid = self._grid("routing")
+        width = grid.scrollable_content_region.width
+        room = routing.room_for(width, frame.snapshot)
+        chosen, more = routing.served_by(frame.snapshot, room)
+        rows = routing.matrix(frame.snapshot, chosen)
+        grid.set_columns(routing.columns(frame.snapshot, chosen, more, self.look))
+        grid.show([*rows, routing.total_row(rows)] if rows and chosen else rows)
+        hop = self.look.glyphs.hop
+        self._title("routing", "", 0, 0)
+        grid.border_subtitle = f"row asks · column serves · {hop} came by delegation"
+        self._plain_subtitle(grid)
+
+    def _paint_ledger(self, frame: Frame) -> None:
+        wanted = self._filters.get("ledger", Filter())
+        entries = frame.snapshot.ledger
+        rows = [one for one in reversed(entries) if wanted.matches(ledger.row_of(one))]
+        self._grid("ledger").set_columns(ledger.columns(rows))
+        self._grid("ledger").show(rows)
+        total = frame.snapshot.counters
+        comebacks = total.delegations + total.refusals + total.returns + total.recoveries
+        self._title("ledger", f"{comebacks}", len(entries), len(rows))
+
+    def _paint_events(self, frame: Frame) -> None:
+        wanted = self._filters.get("events", Filter())
+        listed = notices.chosen(frame.snapshot.notices, errors_only=self._errors_only)
+        rows = [one for one in listed if wanted.matches(notices.row_of(one[1]))]
+        self._grid("events").show(rows)
+        self._title("events", "", len(listed), len(rows))
+
+    def _paint_scenario(self, frame: Frame) -> None:
+        panel = self.query_one("#scenario", LiveLines)
+        width = panel.scrollable_content_region.width
+        if width:
+            panel.show(scenario.scenario_lines(frame, width, self.look))
+        self._title("scenario", frame.plan.file, 0, 0)
+
+    def _paint_tabs(self) -> None:
+        digits = self.look.glyphs.superscripts
+        spans: list[Span] = []
+        for number, (name, title) in enumerate(zip(PANELS, _TITLES, strict=True), start=1):
+            role = "phase-now" if name == self._panel else "dim"
+            spans += [Span(" "), Span(f" {digits[number]}{title} ", role)]
+        self.query_one("#tabs", LiveLines).show([tuple(spans)])
+
+    def _title(self, name: str, fact: str, total: int, shown: int) -> None:
+        number = PANELS.index(name) + 1
+        title = f"{self.look.glyphs.superscripts[number]}{_TITLES[number - 1]}"
+        widget = self.query_one(f"#{name}")
+        if total != shown:
+            fact = f"{shown} of {total}"
+        if fact:
+            title += f" · {self.look.glyphs.text(fact)}"
+        widget.border_title = self.say(title)
+        notes = []
+        wanted = self._filters.get(name)
+        if wanted:
+            notes.append(f"/ {wanted.text}")
+        if name == "events" and self._errors_only:
+            notes.append("errors only")
+        if isinstance(widget, LiveGrid) and widget.follow:
+            notes.append("following")
+        widget.border_subtitle = self.say("  ".join(notes))
+
+    def _plain_subtitle(self, widget: Widget) -> None:
+        widget.border_subtitle = self.say(str(widget.border_subtitle))
+
+    def _arrange(self, sizes: Sizes) -> None:
+        """Give every panel its room."""
+        self._sizes = sizes
+        one = sizes.tabs or self._solo
+        self.query_one("#small").set_class(not sizes.too_small, "hidden")
+        self.query_one("#tabs").set_class(sizes.too_small or not one, "hidden")
+        if sizes.too_small:
+            for name in ("replicas", "middle", "bottom"):
+                self.query_one(f"#{name}").set_class(True, "hidden")
+            self.query_one("#small", Static).update(
+                f"The terminal has {self.size.width} x {self.size.height} cells; these screens "
+                f"need {LEAST_WIDTH} x {LEAST_HEIGHT}.\n\nMake it larger, or use: anyserve status"
+            )
+            return
+        for name in PANELS:
+            self.query_one(f"#{name}").set_class(one and name != self._panel, "hidden")
+        for band, members in (("middle", PANELS[1:3]), ("bottom", PANELS[3:5])):
+            self.query_one(f"#{band}").set_class(one and self._panel not in members, "hidden")
+        matrix = routing.needed_width(self.desk.frame.snapshot) + _BORDER
+        wide = max(_LEAST_MATRIX, min(matrix, int(self.size.width * _MATRIX_SHARE)))
+        self.query_one("#routing").styles.width = self.size.width if one else wide
+        full = self.body_height - 1
+        heights = {"replicas": sizes.top, "middle": sizes.middle, "bottom": sizes.bottom}
+        for name, height in heights.items():
+            self.query_one(f"#{name}").styles.height = full if one else height
+
+    # --- what keys do --------------------------------------------------------------------------
+
+    def show_panel(self, number: int) -> None:
+        """Focus a panel; the one that has the focus is maximised, or shown with the others."""
+        name = PANELS[number - 1]
+        if name == self._panel and not self._sizes.tabs:
+            self._solo = not self._solo
+        self._panel = name
+        self.paint(self.desk.frame)
+        self.query_one(f"#{name}").focus()
+
+    def on_descendant_focus(self) -> None:
+        """A panel got the focus by tab or mouse."""
+        if self.focused is not None and self.focused.id in PANELS:
+            changed = self._panel != self.focused.id
+            self._panel = self.focused.id
+            if changed and (self._solo or self._sizes.tabs):
+                self.paint(self.desk.frame)
+
+    def next_panel(self, step: int) -> None:
+        """The focus goes to the next panel, also where only one is shown."""
+        place = (PANELS.index(self._panel) + step) % len(PANELS)
+        self._panel = PANELS[place]
+        self.paint(self.desk.frame)
+        self.query_one(f"#{self._panel}").focus()
+
+    def step_back(self) -> bool:
+        """See `FrameScreen`."""
+        if self._filters.pop(self._panel, None):
+            self.paint(self.desk.frame)
+            return True
+        if self._solo:
+            self._solo = False
+            self.paint(self.desk.frame)
+            return True
+        return False
+
+    def sort(self) -> None:
+        """Sort the replicas by the next column that is shown."""
+        place = (replicas.SORTABLE.index(self._sort) + 1) % len(replicas.SORTABLE)
+        self._sort = replicas.SORTABLE[place]
+        self._reverse = self._sort not in replicas.RISING
+        self._sorted_at = float("-inf")
+        self._grid("replicas").redraw()
+        self.paint(self.desk.frame)
+
+    def reverse(self) -> None:
+        """The other way round."""
+        self._reverse = not self._reverse
+        self._sorted_at = float("-inf")
+        self._grid("replicas").redraw()
+        self.paint(self.desk.frame)
+
+    def toggle_errors(self) -> None:
+        """Events: all, or warnings and errors only."""
+        self._errors_only = not self._errors_only
+        self.paint(self.desk.frame)
+
+    def toggle_follow(self) -> None:
+        """Keep the cursor on the newest row, or let it be."""
+        grid = self.grid
+        if grid is not None:
+            grid.follow = not grid.follow
+            self.paint(self.desk.frame)
+
+    @property
+    def filter_fields(self) -> frozenset[str]:
+        """What a filter of the panel with the focus may name; empty where none can be set."""
+        return _FIELDS.get(self._panel, frozenset())
+
+    @property
+    def filter_text(self) -> str:
+        """The filter that is set."""
+        return self._filters.get(self._panel, Filter()).text
+
+    def set_filter(self, wanted: Filter) -> None:
+        """Show only what matches, in the panel with the focus."""
+        self._filters[self._panel] = wanted
+        self._sorted_at = float("-inf")
+        self.paint(self.desk.frame)
+
+    def filter_panel(self, name: str, text: str) -> None:
+        """Set the filter of a panel and go there."""
+        self._filters[name] = parse_filter(text, _FIELDS[name])
+        self._panel = name
+        self.paint(self.desk.frame)
+        self.query_one(f"#{name}").focus()
+
+    def replica_at_cursor(self) -> str | None:
+        """See `FrameScreen`."""
+        item = self._grid("replicas").cursor_item
+        return None if item is None else item.id
+
+    def copy_object(self) -> Any:
+        """See `FrameScreen`."""
+        grid = self.grid
+        item = None if grid is None else grid.cursor_item
+        if isinstance(item, tuple):
+            item = item[1]
+        return None if item is None else asdict(item)
+
+    def row_of_cursor(self) -> Row:
+        """For tests and for the copy: the fields of the row with the cursor."""
+        item = self._grid("replicas").cursor_item
+        return {} if item is None else replicas.row_of(item)
+
+    def on_live_grid_opened(self, message: LiveGrid.Opened) -> None:
+        """Open what a row is about."""
+        message.stop()
+        match message.grid.id:
+            case "replicas":
+                self.desk.open_replica(message.key)
+            case "ledger":
+                ids = [entry.request for entry in message.grid.items]
+                self.desk.open_trace(message.key.split("@")[0], ids)
+            case "routing" if message.key:
+                self.desk.open_capability(message.key)
+            case _:
+                return

@@ -1,0 +1,129 @@
+"""One replica in full: facts, a minute of load, and where its time goes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from anyserve.telemetry.views import EngineTimes, LoadPoint, ReplicaView
+from anyserve.tui.frame import Frame
+from anyserve.tui.numbers import ms, percent, rate
+from anyserve.tui.spans import EMPTY, Line, Span, clip, line
+from anyserve.tui.views.look import Look, state_cell
+from anyserve.tui.widgets.charts import resample, spark, split_bar
+
+_LABEL = 9
+_VALUE = 16
+_HISTORY_NS = 60_000_000_000
+_LEAST_CHART = 10
+
+
+def facts_lines(replica: ReplicaView, frame: Frame, width: int, look: Look) -> list[Line]:
+    """What it is, how it is loaded, where its time goes."""
+    lines = [*_identity(replica, frame, look), EMPTY, *_load(replica, frame, width, look)]
+    if replica.times is not None:
+        lines += [EMPTY, *_times(replica.times, width, look)]
+    return [clip(one, width, look.glyphs.ellipsis) for one in lines]
+
+
+def _label(text: str) -> Span:
+    return Span(f" {text:<{_LABEL}}", "dim")
+
+
+def _identity(replica: ReplicaView, frame: Frame, look: Look) -> list[Line]:
+    glyphs = look.glyphs
+    since_s = max(0, frame.snapshot.now_ns - replica.changed_ns) / 1e9
+    state = state_cell(frame, replica.state, replica.progress, replica.changed_ns, look)
+    life = f"  life {replica.incarnation}" if replica.incarnation else ""
+    detail = f"  {replica.detail}" if replica.detail else ""
+    offers: list[Span] = []
+    for name, most in sorted(replica.offers.items()):
+        offers += [Span("  ")] if offers else []
+        offers.append(look.capability(name))
+        if most is not None:
+            offers.append(Span(f" up to {most} tokens", "dim"))
+    worker = replica.worker or glyphs.unknown
+    pid = f" pid {replica.worker_pid}" if replica.worker_pid else ""
+    busy = f"{replica.concurrency} slots, {replica.entry_queue} may wait where they enter"
+    done = [
+        (f"{replica.started}", "bold"), (" started  ", "dim"),
+        (f"{replica.completed}", "ok"), (" completed  ", "dim"),
+        (f"{replica.failed}", "bad" if replica.failed else "dim"), (" failed  ", "dim"),
+        (f"{replica.delegated_in}", "hop"), (" came by delegation  ", "dim"),
+        (f"{replica.delegated_out}", "hop"), (" delegated away", "dim"),
+        (f"  {replica.lost}" if replica.lost else "", "bad"),
+        (" lost" if replica.lost else "", "dim"),
+    ]  # fmt: skip
+    return [
+        (
+            _label("state"),
+            *state,
+            Span(f"  for {since_s:.0f} s{life}", "dim"),
+            Span(glyphs.text(detail), "warn"),
+        ),
+        (_label("offers"), *offers),
+        (_label("limits"), Span(busy)),
+        (
+            _label("worker"),
+            Span(f"{worker}{pid}"),
+            Span(f"  {glyphs.text(replica.worker_detail)}", "dim"),
+        ),
+        (_label("engine"), Span(replica.engine or glyphs.unknown)),
+        (_label("attempts"), *line(*done)),
+    ]
+
+
+def _load(replica: ReplicaView, frame: Frame, width: int, look: Look) -> list[Line]:
+    chart = max(_LEAST_CHART, width - _LABEL - _VALUE - 2)
+    history = replica.history
+    slots = max(1, replica.concurrency)
+    most_tokens = max([1.0, *(point.tokens_per_s for point in history)])
+
+    def row(name: str, values: Sequence[tuple[int, float]], full: float, value: str) -> Line:
+        now = frame.snapshot.now_ns
+        cells = resample(values, now - _HISTORY_NS, now, chart)
+        return (_label(name), *spark(cells, full, look.glyphs), Span(f"  {value}"))
+
+    running = "" if replica.running is None else f"{replica.running} of {replica.concurrency}"
+    waiting = "" if replica.waiting is None else f"{replica.waiting}"
+    return [
+        line((f" the last 60 s{'':<{max(0, chart - 6)}}", "faint"), ("now", "faint")),
+        row("running", _series(history, "running"), slots, running),
+        row("waiting", _series(history, "waiting"), max(1, replica.entry_queue), waiting),
+        row("kv cache", _series(history, "kv_usage"), 1.0, percent(replica.kv_usage)),
+        row(
+            "tok/s",
+            _series(history, "tokens_per_s"),
+            most_tokens,
+            f"{rate(replica.tokens_per_s)} (most {rate(most_tokens)})",
+        ),
+    ]
+
+
+def _series(history: Sequence[LoadPoint], name: str) -> list[tuple[int, float]]:
+    return [
+        (point.at_ns, value) for point in history if (value := getattr(point, name)) is not None
+    ]
+
+
+def _times(times: EngineTimes, width: int, look: Look) -> list[Line]:
+    parts = [
+        (times.queue_ms, "wait", "replica queue"),
+        (times.engine_wait_ms, "wait", "engine wait"),
+        (times.prefill_ms, "prefill", "prefill"),
+        (times.decode_ms, "decode", "decode"),
+    ]
+    chart = max(_LEAST_CHART, width - _LABEL - 2)
+    legend: list[Span] = [_label("")]
+    for value, role, name in parts:
+        legend += [Span(f"{name} ", "dim"), Span(f"{ms(value)}  ", role)]
+    total = sum(value for value, _, _ in parts)
+    return [
+        line(
+            (f" mean of the last {times.attempts} attempts: {ms(total)} at this replica", "faint")
+        ),
+        (
+            _label("time"),
+            *split_bar([(value, role) for value, role, _ in parts], chart, look.glyphs),
+        ),
+        tuple(legend),
+    ]
