@@ -30,6 +30,7 @@ async def serve(config: NodeConfig, stop: Stop) -> int:
         http_port=settings.http_port,
         grpc_port=settings.grpc_port,
         log_path=Path(config.run_dir) / f"origin-{config.id}.jsonl" if supervised else None,
+        objects=config.objects,
         observes=True,
         observer=config.observer_credential,
     )

@@ -42,6 +42,7 @@ def fetch_copy(ref: ObjRef, token: str) -> bytes:
             data: bytes = answer.read(ref.size + 1)
             return data
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code == HTTPStatus.NOT_FOUND:
             raise ObjectError(f"the object {ref.id} is gone", code="object_gone") from None
         raise _unreachable(ref, f"{url} answered {error.code}") from None

@@ -105,7 +105,8 @@ class ObjectStore:
                 raise _damaged(wanted)  # noqa: TRY301 - the part has to go
             ref = msgspec.structs.replace(wanted, digest=digest)
             os.pwrite(fd, layout.pack_header(ref), 0)
-            part.rename(self.directory / layout.file_name(ref))
+            with self._locked():  # whoever counts must not find it under neither name
+                part.rename(self.directory / layout.file_name(ref))
         except BaseException:
             part.unlink(missing_ok=True)
             raise
