@@ -1,7 +1,8 @@
 """AnyServe: a capability-oriented serving runtime for LLM inference.
 
-`App`, `Context` and `ObjRef` are what user code needs to serve capabilities (`docs/handlers.md`).
-They are loaded when they are first used: `import anyserve` by itself stays light.
+`App`, `Context` and `ObjRef` are what user code needs to serve capabilities (`docs/handlers.md`),
+`Client` and `AsyncClient` what it needs to call them (`docs/client.md`). They are loaded when they
+are first used: `import anyserve` by itself stays light.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ from anyserve.version import __version__
 if TYPE_CHECKING:
     from anyserve.app.app import App
     from anyserve.app.context import Context, Objects
+    from anyserve.client import AsyncClient, Client
     from anyserve.core.objects import ObjRef
     from anyserve.errors import CallError, InvalidRequestError, ObjectError
 
 __all__ = [
     "App",
+    "AsyncClient",
     "CallError",
+    "Client",
     "Context",
     "InvalidRequestError",
     "ObjRef",
@@ -30,7 +34,9 @@ __all__ = [
 
 _HOMES = {
     "App": "anyserve.app.app",
+    "AsyncClient": "anyserve.client",
     "CallError": "anyserve.errors",
+    "Client": "anyserve.client",
     "Context": "anyserve.app.context",
     "InvalidRequestError": "anyserve.errors",
     "ObjRef": "anyserve.core.objects",

@@ -214,7 +214,7 @@ class Samples:
         )
 
     def table(self) -> list[dict[str, object]]:
-        """Per process: how its memory went after the warm-up, and files and threads at both ends."""
+        """Per process: its memory after the warm-up, and files and threads at both ends."""
         warm = self.rows[int(len(self.rows) * WARM_UP_SHARE) :]
         table = []
         for name in warm[-1]["processes"]:

@@ -9,8 +9,10 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from anyserve.cli.commands import (
+    calibrate,
     cluster,
     config,
+    control,
     doctor,
     explain,
     export,
@@ -53,8 +55,8 @@ def make_command() -> TyperGroup:
     )
     app.callback(invoke_without_command=True, help=_HELP, epilog=_epilog())(_root)
     for group in (
-        up, sim, send, cluster, watch, trace, tui, runs, export, scenario, models, doctor,
-        explain, config,
+        up, sim, send, cluster, control, watch, trace, tui, runs, export, scenario, models,
+        calibrate, doctor, explain, config,
     ):  # fmt: skip
         group.register(app)
     nodes.register(app)

@@ -41,6 +41,32 @@ def complete_cluster(incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
+def complete_replica(incomplete: str) -> list[str]:
+    """Ids of the newest running cluster's replicas."""
+    return [name for name in _replicas() if name.startswith(incomplete)]
+
+
+def complete_process(incomplete: str) -> list[str]:
+    """The same, and their workers."""
+    names = [name for one in _replicas() for name in (one, f"{one}.worker")]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def _replicas() -> list[str]:
+    """Read from the newest cluster's file, which says what runs."""
+    import msgspec  # noqa: PLC0415 - only when a shell asks
+
+    from anyserve.runtime.clusters import ClusterRecord, state_dir  # noqa: PLC0415
+
+    try:
+        files = sorted(state_dir(os.environ).glob("*.json"), key=lambda path: path.stat().st_mtime)
+        record = msgspec.json.decode(files[-1].read_bytes(), type=ClusterRecord)
+    except (OSError, IndexError, msgspec.MsgspecError):
+        return []
+    words = [process.name.split() for process in record.processes]
+    return sorted(word[1] for word in words if word[0] == "replica")
+
+
 def complete_model(incomplete: str) -> list[str]:
     """Names of the built-in models."""
     from anyserve.runtime.models.catalog import BUILTIN_MODELS  # noqa: PLC0415

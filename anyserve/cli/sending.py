@@ -60,7 +60,7 @@ def run_send(session: Session, options: SendOptions) -> int:
     name = session.setting("cluster", options.cluster)
     store = ClusterStore(state_dir(session.environ))
     record = store.find(None if name is None else str(name))
-    cluster = _cluster_of(record)
+    cluster = cluster_of(record)
     if options.payload is not None:
         from anyserve.cli.asking import run_ask  # noqa: PLC0415 - few need it
 
@@ -184,7 +184,12 @@ def _safe(text: str) -> str:
     return "".join(char if char.isprintable() or char in "\n\t" else " " for char in text)
 
 
-def _cluster_of(record: ClusterRecord) -> ClusterSpec:
+def cluster_of(record: ClusterRecord) -> ClusterSpec:
+    """What a running cluster was made of.
+
+    Raises:
+        UsageError: its run directory does not tell.
+    """
     cluster = read_resolved(RunDirectory(Path(record.run_dir))).cluster
     if cluster is None:
         raise UsageError(

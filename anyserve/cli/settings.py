@@ -34,7 +34,7 @@ class Setting:
 
 SETTINGS: Final = (
     Setting("runs", "runs", str, "directory of run directories"),
-    Setting("ui", "plain", str, "what `anyserve up` shows: plain, json, none"),
+    Setting("ui", "auto", str, "what `anyserve up` shows: auto, tui, plain, json, none"),
     Setting("seed", 0, int, "seed of a run"),
     Setting("color", "auto", str, "auto, always, never"),
     Setting("ascii", default=False, kind=bool, help="write nothing but ASCII"),

@@ -104,7 +104,7 @@ def _lines(record: ClusterRecord, status: ClusterStatus | None) -> list[str]:
     ]
     for door in status.doors:
         addresses = "  ".join(filter(None, (door.http, door.grpc)))
-        lines.append(f"  door     {door.replica or 'cluster':<12} {addresses}")
+        lines.append(f"  door     {door.name:<12} {addresses}")
     for replica in status.replicas:
         worker = f"worker {replica.worker_pid}" if replica.worker_pid else "no worker"
         lines.append(f"  replica  {replica.id:<12} {replica.state:<10} {worker}")

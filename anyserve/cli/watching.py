@@ -12,10 +12,10 @@ from datetime import datetime
 from typing import Any, Final
 
 from anyserve.cli.diagnostics import ExitCode
-from anyserve.cli.observing import observer_bus
 from anyserve.cli.session import Session
 from anyserve.cli.story import event_line, story_line
 from anyserve.runtime.clusters import ClusterStore, state_dir
+from anyserve.runtime.observer import observer_bus
 
 _DISCONNECT: Final = "the cluster has ended"
 _POLL_S: Final = 0.5

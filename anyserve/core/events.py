@@ -287,8 +287,8 @@ class ProcessExited(Event, frozen=True, tag="process.exited"):
 
 
 class IngressOpened(Event, frozen=True, tag="ingress.opened"):
-    """Ingress: its doors are open at these addresses (empty: closed). `replica`: in whose process
-    it runs; empty for one of its own."""
+    """Ingress: its doors are open at these addresses (empty: closed; both: it leaves). `replica`:
+    in whose process it runs; empty for one of its own."""
 
     http: str = ""
     grpc: str = ""

@@ -457,6 +457,10 @@ class Reducer:
 
     def _replica_changed(self, at_ns: int, envelope: Envelope, event: ReplicaChanged) -> None:
         self._names.learn(envelope)
+        self.learn_replica(at_ns, event)
+
+    def learn_replica(self, at_ns: int, event: ReplicaChanged) -> None:
+        """What a replica is. Public, because its registration says the same to who comes late."""
         replica = self.replica(event.replica)
         if event.incarnation < replica.incarnation:
             return

@@ -28,6 +28,8 @@ def check_terminal(
     Raises:
         UsageError: one of them is no terminal, or the terminal cannot move its cursor.
     """
+    if "TEXTUAL_DRIVER" in environ:
+        return  # a browser is the terminal: `anyserve tui --web`
     stdin = sys.stdin if stdin is None else stdin
     stderr = sys.stderr if stderr is None else stderr
     missing = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,8 +26,12 @@ def test_broker_scheduler_and_replica_started_alone_find_each_other(
     scheduler.wait_for("scheduler scheduler begins")
     replica = shell.start("replica", "tiny.yaml", "--id", "s1", "--credentials", credentials)
     replica.wait_for("begins")
+    ingress = shell.start("ingress", "tiny.yaml", "--http", "0", "--credentials", credentials)
+    door = ingress.wait_for("open: http://").rpartition("open: ")[2].strip()
+    with urllib.request.urlopen(f"{door}/ready") as answer:
+        assert answer.status == 200
 
-    for process in (replica, scheduler, broker):
+    for process in (ingress, replica, scheduler, broker):
         process.interrupt()
         result = process.finish()
         assert result.code == 130, result.err

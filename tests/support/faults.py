@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 from unittest.mock import patch
 
@@ -61,6 +62,7 @@ FAULTS: list[Fault] = []
 def _bent(owner: Any, attribute: str, mutation: Mutation) -> Any:
     original = getattr(owner, attribute)
 
+    @wraps(original)  # bound ones are pickled by their name
     def method(*args: Any, **kwargs: Any) -> Any:
         return mutation(original, *args, **kwargs)
 

@@ -12,13 +12,14 @@ import zlib
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from violations import MS, Stories
+from violations import MS, Stories, Violated
 
 from anyserve.core import effects as fx
 from anyserve.core import messages as msg
 from anyserve.core.messages import Code, ReplicaState
+from anyserve.core.replica import Replica
 from anyserve.core.scheduler import Scheduler
-from anyserve.core.spec import ClusterSpec
+from anyserve.core.spec import ClusterSpec, ReplicaSpec
 
 EPOCHAL = (msg.SchedulerState, msg.StaleEpoch, msg.Assign, msg.CancelAttempt)
 SERVING = (ReplicaState.READY, ReplicaState.SATURATED)
@@ -38,6 +39,17 @@ def fits(offers: list[msg.Offer], request: msg.Request) -> bool:
         and tokens <= (math.inf if offer.limits.max_tokens is None else offer.limits.max_tokens)
         for offer in offers
     )
+
+
+def check_replica(name: str, machine: Replica, spec: ReplicaSpec) -> None:
+    """What a replica counts is what it holds, within its bounds."""
+    counts = machine.running, machine.held, machine.waiting
+    slots = [slot.state.value for slot in machine._slots.values()]
+    real = tuple(slots.count(state) for state in ("running", "held", "waiting"))
+    bounds = spec.concurrency, spec.prefetch, spec.entry_queue
+    if any(n > bound for n, bound in zip(real, bounds, strict=True)) or counts != real:
+        text = f"{name} runs, holds and queues {real}, by its own count {counts}"
+        raise Violated(7, f"{text}, within {bounds}")
 
 
 @dataclass

@@ -11,6 +11,7 @@ from functools import cache
 from msgspec import structs
 from textual.pilot import Pilot
 from textual.screen import Screen
+from textual.widgets import Input
 
 from anyserve.core.events import (
     BusTrouble,
@@ -332,15 +333,26 @@ async def shown(app: AnyServeApp, size: tuple[int, int] = (120, 36)) -> AsyncIte
 
 
 async def press(pilot: Pilot[int], *keys: str) -> None:
-    """Press keys one after the other, each with time to take effect."""
-    for key in keys:
-        await pilot.press(key)
-        await pilot.pause()
+    """Press keys one after the other; pause once at the end, for what they set in motion."""
+    await pilot.press(*keys)
+    await pilot.pause()
+
+
+async def answer(pilot: Pilot[int], text: str) -> None:
+    """Write into the prompt that is open, and press Enter."""
+    pilot.app.screen.query_one(Input).value = text
+    await press(pilot, "enter")
+
+
+def notes(app: AnyServeApp) -> str:
+    """What the application has said in passing."""
+    return "\n".join(one.message for one in app._notifications)
 
 
 async def text_after(pilot: Pilot[int], *keys: str) -> str:
     """What the screen says after these keys."""
-    await press(pilot, *keys)
+    if keys:
+        await press(pilot, *keys)
     assert isinstance(pilot.app, AnyServeApp)
     pilot.app.tick()
     await pilot.pause()

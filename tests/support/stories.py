@@ -105,8 +105,8 @@ class Day:
     delays_ms: tuple[int, ...] = (1, 20, 400)
     waits_ms: tuple[int, ...] = (1, 5, 50, 500, 3_000, 7_000)
 
-    def live(self, seed: int) -> None:
-        """Live the day that this seed draws.
+    def live(self, seed: int) -> World:
+        """Live the day that this seed draws; the world at its end.
 
         Raises:
             Violated: an invariant does not hold.
@@ -124,6 +124,7 @@ class Day:
             (mishap,) = rng.choices(list(weights), list(weights.values()))
             self._happens(mishap, world, rng)
         world.settle()
+        return world
 
     def _happens(self, mishap: str, world: World, rng: random.Random) -> None:
         replica = rng.choice(sorted(world.nodes))

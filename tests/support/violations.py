@@ -80,10 +80,11 @@ def named(what: object) -> list[str]:
 def _told(line: Line) -> str:
     now, who, whom, what = line
     way = f"{who} -> {whom}:" if whom else f"{who}:"
-    return f"{now / MS:9.1f} ms  {way} {_in_words(what)}"
+    return f"{now / MS:9.1f} ms  {way} {in_words(what)}"
 
 
-def _in_words(what: object) -> str:
+def in_words(what: object) -> str:
+    """A message in a few words: its kind and what tells it from others."""
     if isinstance(what, str):
         return what
     one: Any = what

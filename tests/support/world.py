@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from ghost import Ghost, fits, token
+from ghost import Ghost, check_replica, fits, token
 from violations import MS, Violated
 
 from anyserve.core import effects as fx
@@ -221,7 +221,7 @@ class World:
         effects = node.machine.handle(self.now, message)
         self.ghost.replica_did(name, node.incarnation, self.now, message, effects)
         self._carry_out(name, effects)
-        self.check_replica(name)
+        check_replica(name, node.machine, self._spec_of(name))
 
     def _set_timer(self, source: str, at_ns: int) -> None:
         delay = max(0, at_ns - self.now)
@@ -476,16 +476,6 @@ class World:
         self.check_settled()
 
     # --- invariants ------------------------------------------------------------------------------
-
-    def check_replica(self, name: str) -> None:
-        machine, spec = self.nodes[name].machine, self._spec_of(name)
-        counts = machine.running, machine.held, machine.waiting
-        slots = [slot.state.value for slot in machine._slots.values()]
-        real = tuple(slots.count(state) for state in ("running", "held", "waiting"))
-        bounds = spec.concurrency, spec.prefetch, spec.entry_queue
-        if any(n > bound for n, bound in zip(real, bounds, strict=True)) or counts != real:
-            text = f"{name} runs, holds and queues {real}, by its own count {counts}"
-            raise Violated(7, f"{text}, within {bounds}")
 
     def _check_idle(self, since: dict[str, int]) -> None:
         """Nobody waits for long while somebody who could serve has nothing to do."""

@@ -1,4 +1,4 @@
-"""`anyserve broker | scheduler | replica | worker`: single processes of a cluster."""
+"""`anyserve broker | scheduler | replica | ingress | worker`: single processes of a cluster."""
 
 from __future__ import annotations
 
@@ -47,6 +47,15 @@ Run one replica of a scenario alone; it joins a cluster by its broker.
 The last one joins the newest cluster of this machine (or the one that --broker, --credentials or
 --cluster name) with a replica that serves every capability of the app.
 """
+_INGRESS = """
+Open a front door (HTTP, gRPC or both) of a cluster until Ctrl-C: of the newest that runs here, or
+of one that a broker or a credentials file names. Prints its addresses.
+
+\b
+  anyserve ingress                                    HTTP on port 8000, for the newest cluster here
+  anyserve ingress --cluster mixed --http 0 --grpc 0  on free ports
+  anyserve ingress scenarios/mixed.yaml --credentials mixed.json
+"""
 _WORKER = """
 Start a replica's engine alone, run one request on it, and report: the quickest check that an
 engine works on this machine.
@@ -61,6 +70,7 @@ def register(app: typer.Typer) -> None:
     app.command("broker", help=_BROKER, short_help="Run a broker alone.")(broker)
     app.command("scheduler", help=_SCHEDULER, short_help="Run a scheduler alone.")(scheduler)
     app.command("replica", help=_REPLICA, short_help="Run a replica alone.")(replica)
+    app.command("ingress", help=_INGRESS, short_help="Open a front door alone.")(ingress)
     app.command("worker", help=_WORKER, short_help="Try a replica's engine alone.")(worker)
 
 
@@ -155,6 +165,41 @@ def replica(
     options = NodeOptions(scenario, broker, credentials, cluster, tuple(overrides or ()))
     wanted = AppOptions(name=app, replica_id=replica_id, concurrency=concurrency, reload=reload)
     raise typer.Exit(run_replica(session_of(context), wanted, options))
+
+
+def ingress(
+    context: typer.Context,
+    scenario: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="SCENARIO", help="A scenario file.", autocompletion=complete_scenario
+        ),
+    ] = None,
+    *,
+    http: Annotated[
+        int | None,
+        typer.Option(metavar="PORT", min=0, max=65535, help="HTTP port; 0 takes a free one."),
+    ] = None,
+    grpc: Annotated[
+        int | None,
+        typer.Option(metavar="PORT", min=0, max=65535, help="gRPC port; 0 takes a free one."),
+    ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Where to listen, if not as the scenario says."),
+    ] = None,
+    broker: _Broker = None,
+    credentials: _Credentials = None,
+    cluster: _Cluster = None,
+    overrides: Overrides = None,
+) -> None:
+    """Open a front door alone."""
+    from anyserve.cli.nodes.ingress import DoorOptions, run_ingress  # noqa: PLC0415
+    from anyserve.cli.nodes.single import NodeOptions  # noqa: PLC0415
+
+    options = NodeOptions(scenario, broker, credentials, cluster, tuple(overrides or ()))
+    doors = DoorOptions(host=host, http=http, grpc=grpc)
+    raise typer.Exit(run_ingress(session_of(context), options, doors))
 
 
 def worker(

@@ -14,6 +14,8 @@ from anyserve.cli.session import session_of
 class Ui(Enum):
     """What `up` shows while the cluster runs."""
 
+    AUTO = "auto"
+    TUI = "tui"
     PLAIN = "plain"
     JSON = "json"
     NONE = "none"
@@ -55,7 +57,8 @@ def up(
     ui: Annotated[
         Ui | None,
         typer.Option(
-            help="plain: a status line every 5 s. json: every event as a line (setting: ui)."
+            help="tui: a screen (on a terminal the default). plain: a status line every 5 s. "
+            "json: every event as a line (setting: ui)."
         ),
     ] = None,
     seed: Annotated[

@@ -60,7 +60,7 @@ def join_running(
         AnyServeError: no cluster is found, the id is taken, or the app cannot be used.
     """
     assert app.name is not None
-    joining, cluster = _running(session, broker, credentials, cluster_name)
+    joining, cluster = running_cluster(session, broker, credentials, cluster_name)
     facts = asyncio.run(try_app(app.name, str(session.cwd), ()))
     session.diagnostics.say(f"app {app.name} from {facts.origin}")
     replica = _replica(app, facts)
@@ -76,10 +76,14 @@ def join_running(
     return joining, changed, replica.id
 
 
-def _running(
+def running_cluster(
     session: Session, broker: str | None, credentials: Path | None, name: str | None
 ) -> tuple[Joining, ClusterSpec]:
-    """The cluster that is named, by its broker or its file; else the newest of this machine."""
+    """The cluster that is named, by its broker or its file; else the newest of this machine.
+
+    Raises:
+        AnyServeError: there is none, or its name is not known.
+    """
     if broker is None and credentials is None and not _names_broker(session):
         record = ClusterStore(state_dir(session.environ)).find(name)
         joining = Joining(record.broker, record.role_credentials(), record.name)

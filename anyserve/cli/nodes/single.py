@@ -64,7 +64,7 @@ def run_scheduler(session: Session, options: NodeOptions) -> int:
     joining, cluster = join(session, options)
     journals = state_dir(session.environ).parent / "journals"
     journals.mkdir(parents=True, exist_ok=True, mode=0o700)
-    config = _config(
+    config = node_config(
         NodeRole.SCHEDULER,
         SCHEDULER_ID,
         joining,
@@ -86,7 +86,7 @@ def run_replica(session: Session, app: AppOptions, options: NodeOptions) -> int:
     replica = next(one for one in cluster.replicas if one.id == replica_id)
     if replica.engine.kind == "vllm" and replica.engine.model is not None:
         prepare_model(replica.engine.model, session.diagnostics)
-    config = _config(
+    config = node_config(
         NodeRole.REPLICA,
         replica_id,
         joining,
@@ -155,7 +155,7 @@ def load_cluster(scenario: Path, overrides: Sequence[str]) -> ClusterSpec:
     return compile_scenario(loaded, seed=0, engine_kind=lambda _section: engine).cluster
 
 
-def _config(
+def node_config(
     role: NodeRole,
     process_id: str,
     joining: Joining,
@@ -165,6 +165,7 @@ def _config(
     journal_path: str | None = None,
     extra: dict[str, Any] | None = None,
 ) -> NodeConfig:
+    """The configuration of a process that joins a cluster by itself."""
     return NodeConfig(
         role=role,
         id=process_id,

@@ -18,6 +18,7 @@ from anyserve.cli.up.dry_run import show_plan
 from anyserve.cli.up.foreground import Foreground
 from anyserve.cli.up.options import UpOptions
 from anyserve.cli.up.prepare import Prepared, prepare
+from anyserve.cli.up.screen import AUTO, PLAIN, TUI, choose_ui
 from anyserve.errors import UsageError
 from anyserve.runtime.broker.config import find_broker
 from anyserve.runtime.clusters import ClusterStore, state_dir
@@ -29,7 +30,7 @@ from anyserve.runtime.supervisor.memory import available_gib, check_memory
 from anyserve.telemetry.runs import RunDirectory, create_run
 from anyserve.workload.policies import try_policy
 
-UI_CHOICES: Final = ("plain", "json", "none")
+UI_CHOICES: Final = (AUTO, TUI, PLAIN, "json", "none")
 
 
 def run_up(session: Session, options: UpOptions) -> int:
@@ -41,6 +42,8 @@ def run_up(session: Session, options: UpOptions) -> int:
     if options.ui not in UI_CHOICES:
         hint = f"one of: {', '.join(UI_CHOICES)}"
         raise UsageError(f"there is no ui '{options.ui}'", code="usage", hint=hint)
+    if not options.dry_run:
+        options = replace(options, ui=choose_ui(session, options.ui, as_json=options.as_json))
     prepared = prepare(options)
     if options.dry_run:
         show_plan(session, prepared, as_json=options.as_json)

@@ -37,11 +37,11 @@ class Display(Protocol):
         """What follows is the tear-down: nobody needs a line for each process."""
 
 
-def display_for(session: Session, ui: str, cluster: ClusterSpec) -> Display:
-    """The display of a `--ui` choice."""
+def display_for(session: Session, ui: str, cluster: ClusterSpec, *, since_ns: int = 0) -> Display:
+    """The display of a `--ui` choice; what happened before `since_ns` is not news."""
     if ui == "json":
         return JsonDisplay(session)
-    return PlainDisplay(session, cluster, quiet=ui == "none")
+    return PlainDisplay(session, cluster, quiet=ui in {"none", "tui"}, since_ns=since_ns)
 
 
 class JsonDisplay:
@@ -75,7 +75,10 @@ class JsonDisplay:
 class PlainDisplay:
     """A status line every five seconds and what is worth a line of its own, on standard error."""
 
-    def __init__(self, session: Session, cluster: ClusterSpec, *, quiet: bool) -> None:
+    def __init__(
+        self, session: Session, cluster: ClusterSpec, *, quiet: bool, since_ns: int = 0
+    ) -> None:
+        self._since_ns = since_ns
         self._diagnostics = session.diagnostics
         self._concurrency = sum(replica.concurrency for replica in cluster.replicas)
         self._quiet = quiet
@@ -109,7 +112,8 @@ class PlainDisplay:
             newest = self._reducer.notices[-1] if self._reducer.notices else None
             if newest is not None and newest is not self._seen:
                 self._seen = newest
-                self._notice(newest)
+                if envelope.t >= self._since_ns:
+                    self._notice(newest)
 
     def _notice(self, notice: NoticeView) -> None:
         if self._quiet or not is_notable(notice):

@@ -12,7 +12,7 @@ class UpOptions:
     """Flags and settings together."""
 
     scenario: Path
-    ui: str = "plain"
+    ui: str = "auto"
     seed: int = 0
     dry_run: bool = False
     runs: Path = Path("runs")

@@ -20,6 +20,7 @@ class Steps:
         self._quiet = quiet
         self._open: dict[str, str] = {}
         self._spinner: Status | None = None
+        self._held: list[str] | None = None
         if not quiet and diagnostics.terminal.lively(diagnostics.stream):
             self._start_spinner()
 
@@ -34,9 +35,20 @@ class Steps:
             lambda line: console.print(Text.from_ansi(line), soft_wrap=True)
         )
 
+    def hold(self) -> None:
+        """A screen has the terminal: steps are shown there, notices wait for its end."""
+        self.close()
+        self._held = []
+
+    def release(self) -> None:
+        """The terminal is ours again."""
+        held, self._held = self._held or [], None
+        for text in held:
+            self.notice(text)
+
     def step(self, step: Step) -> None:
         """A step began, went on, or ended."""
-        if self._quiet:
+        if self._quiet or self._held is not None:
             return
         if step.state in {StepState.STARTED, StepState.PROGRESS}:
             self._open[step.name] = step.detail
@@ -50,18 +62,21 @@ class Steps:
 
     def ready(self, ready: Ready) -> None:
         """All replicas are ready."""
-        if not self._quiet:
+        if not self._quiet and self._held is None:
             self._diagnostics.say(f"{ready.t:6.1f} s  ready; watch it with: anyserve watch")
         self._open.clear()
         self.close()
 
     def notice(self, text: str) -> None:
         """Something that may not be missed."""
+        if self._held is not None:
+            self._held.append(text)
+            return
         self._diagnostics.say(f"! {clean(text)}")
 
     def closing(self) -> None:
         """The traffic is over."""
-        if not self._quiet:
+        if not self._quiet and self._held is None:
             self._diagnostics.say("traffic ended, stopping the cluster")
 
     def close(self) -> None:

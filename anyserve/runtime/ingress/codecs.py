@@ -25,6 +25,11 @@ class Codec(Protocol):
         ...
 
     @property
+    def tokenizer(self) -> TextTokenizer | None:
+        """The model's own, where there is one."""
+        ...
+
+    @property
     def tool_format(self) -> str | None:
         """How the model writes calls of tools, where that is known (`hermes`)."""
         ...
@@ -54,6 +59,7 @@ class ModelCodec:
     """The tokenizer of a model folder."""
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
+        self.tokenizer: TextTokenizer | None = tokenizer
         self._tokenizer = tokenizer
         self.vocab_size = tokenizer.vocab_size
         template = tokenizer.chat_template or ""
@@ -92,6 +98,7 @@ class ByteCodec:
 
     vocab_size = 0
     tool_format: str | None = None
+    tokenizer: TextTokenizer | None = None
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """UTF-8."""

@@ -63,6 +63,11 @@ class Directory:
         self._models = {one.name: one for one in self._list_models()}
 
     @property
+    def entry(self) -> str:
+        """Where requests go that name no entry."""
+        return self._entry
+
+    @property
     def models(self) -> list[ModelEntry]:
         """All names that `model` may be, mapped ones first."""
         return list(self._models.values())
@@ -98,10 +103,18 @@ class Directory:
                 self._routes[key] = found
         if entry is None or entry == found.entry:
             return found
+        self.check_entry(entry)
+        return Route(found.capability, found.attributes, entry, found.model, found.engine)
+
+    def check_entry(self, entry: str) -> None:
+        """Nothing, where requests may enter there.
+
+        Raises:
+            RefusedError: the scenario has no such replica.
+        """
         if entry != SCHEDULER and entry not in self._replicas:
             text = f"no replica '{entry}' to enter at"
             raise RefusedError(text, code="unknown_entry", param="x-anyserve-entry")
-        return Route(found.capability, found.attributes, entry, found.model, found.engine)
 
     def default_max_tokens(self, route: Route, prompt_tokens: int) -> int:
         """What fits beside a prompt of this length at the lowest rung that holds it."""

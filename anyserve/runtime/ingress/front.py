@@ -22,6 +22,7 @@ from anyserve.core.spec import ClusterSpec, EngineSpec, IngressSpec
 from anyserve.runtime.ingress.codecs import Codec, load_codec, no_tokenizer
 from anyserve.runtime.ingress.directory import SCHEDULER, Directory, Route
 from anyserve.runtime.ingress.meanings import RefusedError, refusal_of
+from anyserve.runtime.objects.plane import ObjectPlane
 from anyserve.runtime.origin import Draft, Handle, OriginClient
 
 _ALL: Final = "all"
@@ -105,6 +106,8 @@ class Front:
         self.client = client
         self.figures = Figures()
         self.exposition: Callable[[], str] = no_metrics
+        self.objects: ObjectPlane | None = None
+        """This host's part of the object plane, where the ingress has been told of it."""
         self._clock_ns = clock_ns
         self._rate = CompletionRate()
         self._codecs: dict[tuple[str, str | None], Codec | None] = {}

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Final
 from anyserve.core.events import IngressOpened
 from anyserve.core.spec import ClusterSpec, IngressSpec
 from anyserve.runtime.bus.address import BrokerAddress, Credential
+from anyserve.runtime.handlers.words import ObjectsConfig
 from anyserve.runtime.ingress.directory import SCHEDULER
 from anyserve.runtime.ingress.doors import make_doors
 from anyserve.runtime.ingress.front import Door, Front
+from anyserve.runtime.objects.plane import ObjectPlane
 from anyserve.runtime.origin import OriginClient
 from anyserve.telemetry.log import EventLogWriter
 
@@ -36,6 +38,7 @@ class IngressOptions:
 
     `replica`: in whose process it runs, and where its requests enter; None: at the scheduler.
     `log_path`: where its origin writes its events; None: nowhere. A port None is closed, 0 free.
+    `objects`: the object plane of its host, for payloads too large for a message.
     `observes`: it hears the whole cluster, with `observer`, and tells of it at `/metrics`; else
     only of itself.
     """
@@ -51,6 +54,7 @@ class IngressOptions:
     grpc_port: int | None
     replica: str | None = None
     log_path: Path | None = None
+    objects: ObjectsConfig | None = None
     observes: bool = False
     observer: Credential | None = None
 
@@ -101,6 +105,8 @@ class Ingress:
             tee=None if self._log is None else self._log.write,
         )
         self._front = Front(options.cluster, client, entry=options.replica or SCHEDULER)
+        if options.objects is not None:
+            self._front.objects = ObjectPlane.of(options.objects)
         doors = make_doors(
             self._front, self._environ, http_port=options.http_port, grpc_port=options.grpc_port
         )
@@ -127,6 +133,8 @@ class Ingress:
             self._front.client.cancel_all()
         for door in self._doors:
             await door.close()
+        if self._doors and self._front is not None:
+            self._front.client.emit(IngressOpened(replica=self._options.replica or ""))
         if self._front is not None:
             await self._front.close()
         if self._feed is not None:

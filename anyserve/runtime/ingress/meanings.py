@@ -68,6 +68,7 @@ MEANINGS: Final[Mapping[str, Meaning]] = MappingProxyType(
         Code.STALE.value: _LATE,
         Code.INVALID.value: _BAD,
         Code.ENGINE_ERROR.value: _BROKEN,
+        Code.HANDLER_ERROR.value: _BROKEN,
         Code.REPLICA_LOST.value: _AWAY,
         Code.WORKER_DIED.value: _AWAY,
         Code.POISONED.value: _BROKEN,

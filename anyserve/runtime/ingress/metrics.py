@@ -12,6 +12,7 @@ from collections import deque
 from typing import Final
 
 from anyserve.core.events import Envelope
+from anyserve.core.messages import Registration, SchedulerState
 from anyserve.runtime.bus.address import BrokerAddress, Credential
 from anyserve.runtime.bus.mqtt import MqttBus
 from anyserve.runtime.bus.outbox import BatchReader
@@ -43,8 +44,11 @@ class MetricsFeed:
         self.metrics = ClusterMetrics()
         self.dropped = 0
         self._front = front
-        self._topic = Topics(prefix).event("+")
-        self._reader: BatchReader[Envelope] = BatchReader(Envelope)
+        self._topics = Topics(prefix)
+        self._events: BatchReader[Envelope] = BatchReader(Envelope)
+        self._states: BatchReader[Registration | SchedulerState] = BatchReader(
+            Registration | SchedulerState
+        )
         self._waiting: deque[tuple[str, bytes]] = deque()
         self._bytes = 0
         self._folding: asyncio.TimerHandle | None = None
@@ -57,7 +61,10 @@ class MetricsFeed:
             StartError: no broker, or it denies the subscription.
         """
         await self._bus.start()
-        await self._bus.subscribe(self._topic, 0)
+        await self._bus.subscribe(self._topics.event("+"), 0)
+        # Retained: what replicas and scheduler had said before we came.
+        await self._bus.subscribe(self._topics.any("replica/+/reg"), 1)
+        await self._bus.subscribe(self._topics.any("sched/state"), 1)
 
     async def close(self) -> None:
         """Stop listening."""
@@ -91,5 +98,15 @@ class MetricsFeed:
         while self._waiting and time.monotonic() < until_s:
             topic, payload = self._waiting.popleft()
             self._bytes -= len(payload)
-            for envelope in self._reader.read(topic, payload):
+            self._read(topic, payload)
+
+    def _read(self, topic: str, payload: bytes) -> None:
+        if topic.startswith(self._topics.event("")):
+            for envelope in self._events.read(topic, payload):
                 self.metrics.apply(envelope)
+            return
+        for said in self._states.read(topic, payload):
+            if isinstance(said, Registration):
+                self.metrics.registered(said)
+            else:
+                self.metrics.scheduled(said)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from anyserve.core.spec import IngressSpec
@@ -29,15 +30,24 @@ async def serve(config: NodeConfig, stop: Stop) -> int:
         http_port=settings.http_port,
         grpc_port=settings.grpc_port,
         log_path=Path(config.run_dir) / f"origin-{config.id}.jsonl" if supervised else None,
+        objects=config.objects,
         observes=True,
         observer=config.observer_credential,
     )
     ingress = Ingress(options, os.environ)
     try:
-        await ingress.open()
+        opened = await ingress.open()
         report_ready()
+        if not supervised:
+            _say(opened.http, opened.grpc)
         await stop.wait()
         await ingress.drain()
     finally:
         await ingress.close()
     return 0
+
+
+def _say(*addresses: str) -> None:
+    """Tell whoever started it by hand where it is: one address a line."""
+    sys.stdout.write("".join(f"{address}\n" for address in addresses if address))
+    sys.stdout.flush()

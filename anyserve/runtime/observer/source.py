@@ -33,6 +33,7 @@ from anyserve.telemetry.thinning import EVERY_NS, LIMIT_PER_S, Thinner
 
 _TICK_S: Final = EVERY_NS / 1e9
 _SETTINGS: Final = MqttSettings(backoff_max_s=0.25)
+_CALM_S: Final = 1.0
 _LOG_S: Final = 0.5
 """The recorder writes at least so often: after this, what the bus said before is in the log."""
 
@@ -165,6 +166,8 @@ class LiveSource:
             text = f"this observer fell behind: {dropped} events were dropped here, not in the log"
             event = BusTrouble(kind="lag", detail=text, count=dropped)
             said.append(self._thinner.say(event, now_ns))
+            # Not before it is calm: to read the log is work, too.
+            self._look_up_s = [asyncio.get_running_loop().time() + _CALM_S]
         return said
 
     # --- what was recorded -----------------------------------------------------------------------

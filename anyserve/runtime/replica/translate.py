@@ -140,9 +140,9 @@ def _core_delta(delta: EngineDelta) -> Delta:
 
 
 def failed_delta(failed: Failed) -> Delta:
-    """A request that the worker refused at its door."""
+    """A request that the worker refused at its door: the request's own fault, unless it says so."""
     request_id, attempt = split_key(failed.key)
-    code = _CODES.get(failed.code, Code.ENGINE_ERROR)
+    code = _CODES.get(failed.code, Code.INVALID)
     return Delta(id=request_id, attempt=attempt, done=True, error=failed.message, error_code=code)
 
 

@@ -15,7 +15,7 @@ from anyserve.core.placement import Placement
 from anyserve.core.spec import IngressSpec, ReplicaSpec
 from anyserve.errors import AnyServeError, StartError
 from anyserve.runtime.clusters import ClusterStore
-from anyserve.runtime.ingress.doors import has_cluster_doors, has_replica_doors
+from anyserve.runtime.ingress.doors import door_name, has_cluster_doors, has_replica_doors
 from anyserve.runtime.placing import place_engines
 from anyserve.runtime.process import Incarnations, boot_id
 from anyserve.runtime.supervisor.brokers import ClusterBroker, mind_broker
@@ -261,11 +261,11 @@ class Cluster:
         await self.view.until_serving(replica, incarnation)
         settings = self.config.cluster.ingress
         if settings is not None and has_replica_doors(settings):
-            await self.view.until_open(replica)
+            await self.view.until_open(door_name(replica))
 
     async def _start_ingress(self, nodes: Nodes, settings: IngressSpec) -> None:
         child = await self._begin(nodes.ingress(settings))
-        opened = self.view.until_open()
+        opened = self.view.until_open(INGRESS)
         await self._finish(child, child.wait_for(opened, self.config.limits.ingress_s))
 
     async def _begin(self, spec: ChildSpec) -> Child:
@@ -286,7 +286,8 @@ class Cluster:
 
     def _addresses(self, name: str) -> str:
         """Where clients reach a process that has front doors; else empty."""
-        opened = self.view.doors.get("" if name == INGRESS else name.removeprefix(replica_name("")))
+        replica = name.removeprefix(replica_name(""))
+        opened = self.view.doors.get(INGRESS if name == INGRESS else door_name(replica))
         return "" if opened is None else "  ".join(filter(None, (opened.http, opened.grpc)))
 
     # --- while it runs -------------------------------------------------------------------------

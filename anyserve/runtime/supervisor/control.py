@@ -116,8 +116,9 @@ class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class DoorStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Where clients come in. `replica`: in whose process; empty: the cluster's own ingress."""
+    """Where clients come in. `name` of the ingress; `replica`: in whose process, empty: its own."""
 
+    name: str
     http: str = ""
     grpc: str = ""
     replica: str = ""

@@ -78,8 +78,8 @@ class Operator:
                 self._replica_status(replica.id) for replica in cluster.config.cluster.replicas
             ],
             doors=[
-                control.DoorStatus(http=door.http, grpc=door.grpc, replica=door.replica)
-                for _, door in sorted(cluster.view.doors.items())
+                control.DoorStatus(name=name, http=door.http, grpc=door.grpc, replica=door.replica)
+                for name, door in sorted(cluster.view.doors.items())
             ],
         )
 

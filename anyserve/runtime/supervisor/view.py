@@ -43,7 +43,7 @@ class ClusterView:
     ) -> None:
         self.replicas: dict[str, ReplicaView] = {}
         self.doors: dict[str, IngressOpened] = {}
-        """Open front doors, by the replica in whose process they are; empty: the cluster's."""
+        """Open front doors, by the name of their ingress."""
         self.scheduler: SchedulerState | None = None
         self.run_started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.run_ended = asyncio.Event()
@@ -91,9 +91,9 @@ class ClusterView:
             self._changed.clear()
             await self._changed.wait()
 
-    async def until_open(self, replica: str = "") -> None:
-        """Return once the doors of this replica, or the cluster's own, have been open."""
-        while replica not in self.doors:
+    async def until_open(self, ingress: str) -> None:
+        """Return once the doors of this ingress are open."""
+        while ingress not in self.doors:
             self._changed.clear()
             await self._changed.wait()
 
@@ -113,7 +113,9 @@ class ClusterView:
             case WorkerChanged() as changed:
                 self._on_worker(changed)
             case IngressOpened() as opened:
-                self.doors[opened.replica] = opened
+                self.doors.pop(envelope.source, None)
+                if opened.http or opened.grpc:
+                    self.doors[envelope.source] = opened
                 self._wake()
             case RunStarted():
                 if not self.run_started.done():

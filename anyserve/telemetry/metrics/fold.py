@@ -17,9 +17,11 @@ from anyserve.core.events import (
     AttemptStarted,
     BusTrouble,
     Envelope,
+    ReplicaChanged,
     RequestRouted,
     WorkerChanged,
 )
+from anyserve.core.messages import Registration, SchedulerState
 from anyserve.telemetry.metrics.histograms import (
     GEN_AI_REQUEST_S,
     GEN_AI_TOKEN_S,
@@ -72,6 +74,7 @@ class ClusterMetrics:
         self._names = ReplicaNames()
         self._before = 0
         self._heard: set[tuple[str, int]] = set()
+        self._offered: set[str] = set()
         self._invented: set[str] = set()
         self._handlers: dict[type, Callable[[Envelope, Any], None]] = {
             RequestRouted: self._routed,
@@ -158,6 +161,25 @@ class ClusterMetrics:
         if handler is not None:
             handler(envelope, envelope.event)
 
+    def registered(self, said: Registration) -> None:
+        """What a replica has registered, maybe long before we listened."""
+        self.state.learn_replica(
+            self.state.now_ns,
+            ReplicaChanged(
+                replica=said.replica,
+                state=said.state.value,
+                incarnation=said.incarnation,
+                offers={offer.capability: offer.limits.max_tokens for offer in said.offers},
+                concurrency=said.concurrency,
+                engine=said.engine,
+            ),
+        )
+
+    def scheduled(self, said: SchedulerState) -> None:
+        """Which life of the scheduler it is."""
+        self.state.epoch = max(said.epoch, self.state.epoch or 0)
+        self._offered.update(said.capabilities)
+
     @property
     def missing(self) -> int:
         """Events that never came, since each source was first heard; it may have said more before
@@ -167,9 +189,10 @@ class ClusterMetrics:
     def label(self, capability: str | None) -> str:
         """The label of a capability: its name, unless clients have invented too many."""
         name = capability or "?"
-        if name in self._invented or name == OTHER_CAPABILITIES:
+        if name in self._offered or name in self._invented or name == OTHER_CAPABILITIES:
             return name
         if any(name in replica.offers for replica in self.state.replicas.values()):
+            self._offered.add(name)
             return name
         if len(self._invented) >= CLIENT_NAMES:
             return OTHER_CAPABILITIES

@@ -32,6 +32,8 @@ class FrameScreen(Screen[None]):
 
     place: ClassVar[Place] = Place.ANYWHERE
     crumbs: tuple[str, ...] = ()
+    _ready = False
+    """Its widgets are there."""
 
     @property
     def desk(self) -> AnyServeApp:
@@ -73,20 +75,20 @@ class FrameScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Show what there is, at once."""
+        self._ready = True
         self.call_after_refresh(self.paint, self.desk.frame)
 
     def on_screen_resume(self) -> None:
         """Something stood above this screen; time went on."""
-        if self.is_mounted:
-            self.paint(self.desk.frame)
+        self.paint(self.desk.frame)
 
     def on_resize(self) -> None:
         """The terminal has another size."""
         self.paint(self.desk.frame)
 
     def paint(self, frame: Frame) -> None:
-        """Show a frame."""
-        if not self.is_mounted or not self.children or not self.size.width:
+        """Show a frame, where there is anything to show it on: not before, not after."""
+        if not self._ready or not self.size.width or not self.query("#footer"):
             return
         self.paint_header(frame)
         self.paint_body(frame)

@@ -208,10 +208,10 @@ BAD = {
         draft("decode", sampling=Sampling(temperature="hot")),  # type: ignore[arg-type]
         Code.INVALID,
     ),
-    "no prompt": (draft("decode", prompt=0), Code.ENGINE_ERROR),
+    "no prompt": (draft("decode", prompt=0), Code.INVALID),
     "a token below zero": (
         Draft(capability="decode", prompt_ids=[3, -1], max_tokens=2),
-        Code.ENGINE_ERROR,
+        Code.INVALID,
     ),
 }
 

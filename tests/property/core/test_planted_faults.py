@@ -12,6 +12,15 @@ from faults import FAULTS, Fault
 from stories import DAYS
 from violations import INVARIANTS, Violated
 
+from anyserve.core.effects import OutcomeKind
+from anyserve.core.messages import Code
+from anyserve.core.scheduler import Scheduler
+
+REACHED = {
+    None, Code.CLIENT_CANCELLED, Code.DEADLINE_EXCEEDED, Code.DELEGATION_EXHAUSTED, Code.QUEUE_FULL,
+    Code.NO_REPLICA, Code.REPLICA_LOST, Code.TOO_LONG, Code.UNKNOWN_CAPABILITY, Code.WORKER_DIED,
+}  # fmt: skip
+"""How requests end on these days; None: with all their tokens."""
 KINDS = ("crowded", "restarting", "crashing", "broken")
 SEEDS = 200
 
@@ -25,8 +34,9 @@ def caught(fault: Fault) -> tuple[str, int, Violated] | None:
         except Violated as violated:
             if violated.invariant == fault.invariant:
                 return kind, seed, violated
-        except Exception:  # noqa: BLE001 - a machine that breaks is not yet a check that bites
-            continue
+        except Exception as error:
+            text = f"{fault.name}: a machine broke on the {kind} day {seed}, before any check bit"
+            raise AssertionError(text) from error
     return None
 
 
@@ -38,6 +48,32 @@ def test_every_planted_fault_is_caught_by_name(fault: Fault) -> None:
     kind, seed, violated = found
     assert str(violated).startswith(f"{fault.invariant} {INVARIANTS[fault.invariant]}: ")
     DAYS[kind].live(seed)
+
+
+def test_a_fault_that_merely_breaks_a_machine_is_not_taken_for_caught() -> None:
+    def broken(_original: object, *_args: object) -> None:
+        raise KeyError("a bug")
+
+    fault = Fault("handler that raises", 1, ((Scheduler, "_on_submit", broken),))
+
+    with pytest.raises(AssertionError, match="handler that raises: a machine broke on the"):
+        caught(fault)
+
+
+def test_the_days_reach_what_the_invariants_are_about() -> None:
+    """A check over days on which nothing of it happens would prove nothing."""
+    worlds = [DAYS[kind].live(seed) for kind in DAYS for seed in range(40)]
+
+    pasts = [past for world in worlds for past in world.ghost.pasts.values()]
+    outcomes = [outcome for past in pasts for outcome in past.outcomes]
+    assert {outcome.kind for outcome in outcomes} == set(OutcomeKind)
+    assert {outcome.code for outcome in outcomes} >= REACHED
+    assert {len(past.delegations) for past in pasts} == {0, 1, 2}
+    assert {world.spec.delegation.limit for world in worlds} == {0, 1, 2}
+    assert any(past.forgotten for past in pasts), "no journal was lost while a request was open"
+    assert any(len(past.bound) > 2 for past in pasts)
+    assert any(past.refusals for past in pasts)
+    assert any(past.returns for past in pasts)
 
 
 @pytest.mark.parametrize("kind", DAYS)

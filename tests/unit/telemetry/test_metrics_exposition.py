@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families as parse_text
@@ -9,13 +10,21 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from anyserve.core.events import (
     BusTrouble,
     Envelope,
+    ReplicaChanged,
     ReplicaLoad,
     RequestOffered,
     RequestOutcome,
     SchedulerLoad,
     WorkerChanged,
 )
-from anyserve.core.messages import Load
+from anyserve.core.messages import (
+    Limits,
+    Load,
+    Offer,
+    Registration,
+    ReplicaState,
+    SchedulerState,
+)
 from anyserve.telemetry.metrics import ClusterMetrics
 from anyserve.telemetry.metrics.exposition import render
 from anyserve.telemetry.metrics.fold import CLIENT_NAMES
@@ -183,6 +192,27 @@ def test_what_was_said_before_we_listened_is_not_missing(teller: Storyteller) ->
 
     hole = [one for one in told if (one.source, one.seq) != ("scheduler", 2)]
     assert folded(hole).missing == 1
+
+
+def test_registrations_tell_what_was_said_before(teller: Storyteller) -> None:
+    metrics = folded([one for one in teller.envelopes if not isinstance(one.event, ReplicaChanged)])
+    offer = Offer(capability="decode", limits=Limits(max_tokens=256))
+    said = Registration(
+        replica="s1", incarnation=1, connection=1, revision=1, state=ReplicaState.READY,
+        offers=[offer], concurrency=3,
+    )  # fmt: skip
+    metrics.registered(said)
+    state = SchedulerState(
+        epoch=4, incarnation=1, ladder={}, capabilities=["decode"], delegation_limit=1
+    )
+    metrics.scheduled(state)
+    older = msgspec.structs.replace(said, incarnation=0, state=ReplicaState.LOST)
+    metrics.registered(older)
+    scrape = Scrape(metrics)
+
+    assert scrape("anyserve_replica_slots", replica="s1") == 3
+    assert scrape("anyserve_replica_state", replica="s1", state="ready") == 1
+    assert scrape("anyserve_scheduler_epoch") == 4
 
 
 def test_an_empty_cluster_has_metrics_too() -> None:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
+from anyserve.runtime.ingress import capabilities
 from anyserve.runtime.ingress.front import Front
 from anyserve.runtime.ingress.http import probes
 from anyserve.runtime.ingress.http.exchange import ClientGoneError, Exchange, Receive, Send
@@ -32,6 +33,15 @@ def handlers() -> Mapping[str, Mapping[str, Handler]]:
         "/metrics": {"GET": probes.serve_metrics},
         "/openapi.json": {"GET": document.serve},
     }
+
+
+def _named(path: str) -> Mapping[str, Handler] | None:
+    """Methods of the paths that end in a name."""
+    if models.PATH.fullmatch(path) is not None:
+        return {"GET": models.serve_one}
+    if capabilities.PATH.fullmatch(path) is not None:
+        return {"POST": capabilities.serve}
+    return None
 
 
 class _NotAllowedError(RefusedError):
@@ -82,10 +92,9 @@ class HttpApp:
         if path not in OPEN:
             self._keys.check(exchange.header(b"authorization"), exchange.header(b"x-api-key"))
         if methods is None:
-            model = models.PATH.fullmatch(path)
-            if model is None:
+            methods = _named(path)
+            if methods is None:
                 raise RefusedError(f"there is no {path[:200]}", code="not_found")
-            methods = {"GET": models.serve_one}
         wanted = "GET" if exchange.method == "HEAD" else exchange.method
         handler = methods.get(wanted)
         if handler is None:

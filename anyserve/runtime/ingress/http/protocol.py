@@ -21,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import (
 from uvicorn.server import ServerState
 
 from anyserve.core.spec import IngressLimits
-from anyserve.runtime.ingress.http.errors import error_body
+from anyserve.runtime.ingress.http.errors import error_body, retry_headers
 from anyserve.runtime.ingress.meanings import RefusedError
 
 CONNECTION: Final = "anyserve.connection"
@@ -193,12 +193,14 @@ class GuardedProtocol(HttpToolsProtocol):
 
 def _plain_answer(refusal: RefusedError) -> bytes:
     body = error_body(refusal)
-    head = [
-        STATUS_LINE[refusal.http_status],
-        b"content-type: application/json\r\nconnection: close\r\n",
-        b"content-length: %d\r\n\r\n" % len(body),
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"connection", b"close"),
+        *retry_headers(refusal),
     ]
-    return b"".join([*head, body])
+    lines = [b"%b: %b\r\n" % header for header in headers]
+    return b"".join([STATUS_LINE[refusal.http_status], *lines, b"\r\n", body])
 
 
 def connection_of(scope: Any) -> GuardedProtocol:

@@ -1,0 +1,308 @@
+"""From measured steps to a step-time model: non-negative least squares, robust, on relative errors.
+
+Each form of the formula is a sum of features with non-negative coefficients. It is fitted to the
+steps for fitting, judged by the steps held out, and the best form wins; a simpler one wins a tie.
+Weights follow Huber: a step that somebody else's work on the machine made slow counts little.
+
+Sources: Lawson and Hanson, Solving Least Squares Problems (1974), ch. 23, for non-negative least
+squares by active sets, here on the normal equations; Huber, Robust Estimation of a Location
+Parameter (1964), for the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from anyserve.core.engine.profile import FitQuality, MeasuredRanges, Range
+from anyserve.core.engine.step_time import StepTimeModel, StepWork
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+QUANTILES: Final = 21
+_TIE: Final = 0.97
+"""A form with more terms has to be better by this factor, and by `_LEAST_GAIN`."""
+_LEAST_GAIN: Final = 0.001
+_HUBER: Final = 1.5
+_ROUNDS: Final = 12
+_FLAT: Final = 1e-12
+_FEWEST: Final = 12
+_KNOTS: Final = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+
+
+class Sample(NamedTuple):
+    """A measured step."""
+
+    work: StepWork
+    time_ps: int
+    held_out: bool = False
+    """Not for the fit, but to judge it by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One shape of the formula: its features, and the model that their coefficients make."""
+
+    name: str
+    features: Callable[[StepWork], list[float]]
+    model: Callable[[Sequence[int]], StepTimeModel]
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """The best form, and how good it is."""
+
+    step_time: StepTimeModel
+    quality: FitQuality
+    residuals: tuple[float, ...]
+    ranges: MeasuredRanges
+
+
+def fit_step_time(samples: Sequence[Sample], graph_sizes: tuple[int, ...] = ()) -> Fitted:
+    """Fit every form and keep the best.
+
+    Raises:
+        ValueError: Too few steps for a fit, or none held out.
+    """
+    used = [one for one in samples if not one.held_out]
+    held_out = [one for one in samples if one.held_out]
+    if len(used) < _FEWEST or not held_out:
+        raise ValueError(f"{len(used)} steps to fit and {len(held_out)} to judge by are too few")
+    errors: dict[str, float] = {}
+    best: tuple[float, str, StepTimeModel] | None = None
+    for form in _forms(used, graph_sizes):
+        model = form.model(_coefficients(form, used))
+        error = _mean_error(model, held_out)
+        errors[form.name] = round(error, 5)
+        if best is None or error < min(best[0] * _TIE, best[0] - _LEAST_GAIN):
+            best = (error, form.name, model)
+    assert best is not None
+    _, name, model = best
+    errors.pop(name)
+    return Fitted(
+        step_time=model,
+        quality=_quality(name, model, used, held_out, errors),
+        residuals=_quantiles(model, samples),
+        ranges=_ranges(samples),
+    )
+
+
+def relative_errors(model: StepTimeModel, samples: Sequence[Sample]) -> list[float]:
+    """Predicted / measured - 1, step by step."""
+    return [model.step_ps(one.work) / one.time_ps - 1 for one in samples]
+
+
+# --- forms -------------------------------------------------------------------------------------
+
+
+def _forms(used: Sequence[Sample], graph_sizes: tuple[int, ...]) -> list[Form]:
+    """From few terms to many."""
+    most = max(one.work.prefill_tokens + one.work.decodes for one in used)
+    forms = [_linear("linear")]
+    if graph_sizes:
+        forms.append(_linear("graphs", graph_sizes))
+    forms += [_roofline(knot) for knot in _KNOTS if 2 <= knot < most]  # noqa: PLR2004
+    forms.append(_table([knot for knot in _KNOTS if knot < most] + [most]))
+    return forms
+
+
+def _common(work: StepWork) -> list[float]:
+    return [1.0, work.prefills, work.context, work.attention / 2]
+
+
+def _linear(name: str, graph_sizes: tuple[int, ...] = ()) -> Form:
+    """A + b*P + c*D + d*K + e*A, and a cost per chunk."""
+    shape = StepTimeModel(base_ps=0, decode_ps=1, graph_sizes=graph_sizes)
+
+    def features(work: StepWork) -> list[float]:
+        padded = shape.fixed_ps(work.prefill_tokens, 0, work.decodes)
+        return [*_common(work), work.prefill_tokens, padded]
+
+    def model(values: Sequence[int]) -> StepTimeModel:
+        base, prompt, context, attention, prefill, decode = values
+        return StepTimeModel(
+            base_ps=base, prompt_ps=prompt, context_ps=context, attention_ps=attention,
+            prefill_ps=prefill, decode_ps=decode, graph_sizes=graph_sizes,
+        )  # fmt: skip
+
+    return Form(name, features, model)
+
+
+def _roofline(knee: int) -> Form:
+    """A + f * max(knee, P + D) + d*K + e*A: below the knee, reading the weights takes the time."""
+
+    def features(work: StepWork) -> list[float]:
+        return [*_common(work), max(knee, work.prefill_tokens + work.decodes)]
+
+    def model(values: Sequence[int]) -> StepTimeModel:
+        base, prompt, context, attention, token = values
+        return StepTimeModel(
+            base_ps=base, prompt_ps=prompt, context_ps=context, attention_ps=attention,
+            prefill_ps=token, decode_ps=token, floor_ps=token * knee,
+        )  # fmt: skip
+
+    return Form(f"roofline {knee}", features, model)
+
+
+def _table(knots: Sequence[int]) -> Form:
+    """A + T(P + D) + c*D + d*K + e*A with T growing and linear between the knots."""
+    ramps = list(pairwise(knots))
+
+    def features(work: StepWork) -> list[float]:
+        tokens = work.prefill_tokens + work.decodes
+        climbed = [float(min(max(tokens - low, 0), high - low)) for low, high in ramps]
+        return [*_common(work), work.decodes, *climbed]
+
+    def model(values: Sequence[int]) -> StepTimeModel:
+        base, prompt, context, attention, decode, *slopes = values
+        heights = [0]
+        for (low, high), slope in zip(ramps, slopes, strict=True):
+            heights.append(heights[-1] + slope * (high - low))
+        return StepTimeModel(
+            base_ps=base, prompt_ps=prompt, context_ps=context, attention_ps=attention,
+            decode_ps=decode, table=tuple(zip(knots, heights, strict=True)),
+        )  # fmt: skip
+
+    return Form("table", features, model)
+
+
+# --- least squares -----------------------------------------------------------------------------
+
+
+def _coefficients(form: Form, samples: Sequence[Sample]) -> list[int]:
+    """Whole picoseconds per unit of each feature."""
+    import numpy as np  # noqa: PLC0415 - only where something is fitted
+
+    times = np.array([float(one.time_ps) for one in samples])
+    rows = np.array([form.features(one.work) for one in samples]) / times[:, None]
+    scale = np.maximum(np.abs(rows).max(axis=0), 1e-300)  # features differ by many powers of ten
+    rows = rows / scale
+    weights = _evenly(samples)
+    balance = weights.copy()
+    solution = np.zeros(rows.shape[1])
+    for _ in range(_ROUNDS):
+        solution = _non_negative(rows, balance)
+        residuals = np.abs(1.0 - rows @ solution)
+        bound = _HUBER * max(float(np.median(residuals)) * 1.4826, 1e-4)
+        balance = weights * np.minimum(1.0, bound / np.maximum(residuals, 1e-12))
+    return [round(float(value)) for value in solution / scale]
+
+
+def _evenly(samples: Sequence[Sample]) -> Array:
+    """Weights that let rare kinds of steps count as much as frequent ones, up to a bound."""
+    import numpy as np  # noqa: PLC0415
+
+    def kind(work: StepWork) -> tuple[int, int, int]:
+        return (
+            work.prefill_tokens.bit_length(),
+            work.decodes.bit_length(),
+            work.context.bit_length() // 2,
+        )
+
+    kinds = [kind(one.work) for one in samples]
+    counts: dict[tuple[int, int, int], int] = {}
+    for one in kinds:
+        counts[one] = counts.get(one, 0) + 1
+    weights = np.array([1.0 / counts[one] ** 0.5 for one in kinds])
+    return np.asarray(weights / weights.mean())
+
+
+def _non_negative(rows: Array, weights: Array) -> Array:
+    """The x >= 0 with least sum of weights * (rows @ x - 1)^2."""
+    import numpy as np  # noqa: PLC0415
+
+    weighted = rows * weights[:, None]
+    gram = weighted.T @ rows
+    target = weighted.sum(axis=0)
+    x = np.zeros(len(target))
+    free: list[int] = []
+    for _ in range(3 * len(x)):
+        gradient = target - gram @ x
+        gradient[free] = 0.0
+        place = int(np.argmax(gradient))
+        if gradient[place] <= _FLAT * target.max():
+            break
+        free.append(place)
+        x = _solve_free(gram, target, x, free)
+    return x
+
+
+def _solve_free(gram: Array, target: Array, x: Array, free: list[int]) -> Array:
+    """The least squares over the `free` ones; those that would turn negative leave it, at zero."""
+    import numpy as np  # noqa: PLC0415
+
+    while True:
+        solution = np.linalg.lstsq(gram[np.ix_(free, free)], target[free], rcond=None)[0]
+        if solution.min() > 0:
+            found = np.zeros(len(x))
+            found[free] = solution
+            return found
+        before = x[free]
+        shrinks = solution <= 0
+        way = (before[shrinks] / np.maximum(before[shrinks] - solution[shrinks], 1e-300)).min()
+        x = x.copy()
+        x[free] = before + way * (solution - before)
+        free[:] = [place for place in free if x[place] > _FLAT]
+        if not free:
+            return np.zeros(len(x))
+
+
+# --- judging -----------------------------------------------------------------------------------
+
+
+def _mean_error(model: StepTimeModel, samples: Sequence[Sample]) -> float:
+    """Mean of |predicted / measured - 1|, without the worst twentieth."""
+    errors = sorted(abs(one) for one in relative_errors(model, samples))
+    kept = errors[: max(1, len(errors) * 19 // 20)]
+    return sum(kept) / len(kept)
+
+
+def _quality(
+    name: str,
+    model: StepTimeModel,
+    used: Sequence[Sample],
+    held_out: Sequence[Sample],
+    others: dict[str, float],
+) -> FitQuality:
+    errors = sorted(abs(one) for one in relative_errors(model, held_out))
+    times = [one.time_ps for one in held_out]
+    predicted = [model.step_ps(one.work) for one in held_out]
+    mean = sum(times) / len(times)
+    spread = sum((one - mean) ** 2 for one in times)
+    left = sum((one - other) ** 2 for one, other in zip(times, predicted, strict=True))
+    return FitQuality(
+        form=name,
+        steps=len(used),
+        held_out_steps=len(held_out),
+        r2=round(1 - left / spread, 5) if spread else 0.0,
+        median_error=round(errors[len(errors) // 2], 5),
+        p90_error=round(errors[min(len(errors) - 1, len(errors) * 9 // 10)], 5),
+        mean_bias=round(sum(predicted) / sum(times) - 1, 5),
+        others=others,
+    )
+
+
+def _quantiles(model: StepTimeModel, samples: Sequence[Sample]) -> tuple[float, ...]:
+    """Of measured / predicted - 1, at evenly spaced probabilities; the extremes are the 0.5% and
+    99.5% ones, so that one accident does not become the rule."""
+    found = sorted(one.time_ps / max(1, model.step_ps(one.work)) - 1 for one in samples)
+    last = len(found) - 1
+    at = [min(max(place / (QUANTILES - 1), 0.005), 0.995) for place in range(QUANTILES)]
+    return tuple(round(found[round(last * one)], 5) for one in at)
+
+
+def _ranges(samples: Sequence[Sample]) -> MeasuredRanges:
+    def of(values: list[Any]) -> Range:
+        return Range(min(values), max(values))
+
+    return MeasuredRanges(
+        prefill_tokens=of([one.work.prefill_tokens for one in samples]),
+        decodes=of([one.work.decodes for one in samples]),
+        context=of([one.work.context for one in samples]),
+    )

@@ -1,0 +1,1 @@
+"""Measuring a real engine: designed batches in, a profile for `core.engine` out."""

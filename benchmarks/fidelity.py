@@ -1,0 +1,217 @@
+"""How close is the simulator? Every scenario live, live again, and simulated; signed errors.
+
+    python benchmarks/fidelity.py                  # all, with the shipped profiles, about 9 minutes
+    python benchmarks/fidelity.py --calibrate 40   # measure the engines first, in the same window
+    python benchmarks/fidelity.py steady burst     # some of them
+    python benchmarks/fidelity.py --sim-only RUNS  # compare live runs that are there already
+
+Live and simulated runs play the same requests (same plan, same seed). `again` is the difference of
+the two live runs to each other, `sim` that of the simulation to their mean; both in percent of the
+mean. A figure is good within its goal, or within the difference of the two live runs where that is
+larger. With two busy engines on two cores nothing is claimed: those rows are reported apart.
+Writes benchmarks/results/fidelity.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from bench import report
+from rich.console import Console
+
+ROOT = Path(__file__).parents[1]
+SCENARIOS = Path(__file__).parent / "fidelity"
+SEED = 11
+ONE_ENGINE = ("steady", "burst", "long-prompts", "kv-pressure")
+SEVERAL = ("mixed", "delegation", "killed")
+METRICS = (
+    # name, path in the summary, goal in percent
+    ("TTFT mean", "ttft.mean_ms", 3.0),
+    ("TTFT p99", "ttft.p99_ms", 5.0),
+    ("TPOT mean", "tpot.mean_ms", 3.0),
+    ("TPOT p99", "tpot.p99_ms", 5.0),
+    ("E2E mean", "e2e.mean_ms", 3.0),
+    ("E2E p99", "e2e.p99_ms", 5.0),
+    ("tokens/s", "throughput.output_tokens_per_s", 2.0),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One metric of one scenario. Errors in percent of the live mean."""
+
+    scenario: str
+    metric: str
+    live: float
+    again: float
+    sim: float
+    goal: float
+
+    @property
+    def allowed(self) -> float:
+        """The error that still counts as good."""
+        return max(self.goal, abs(self.again))
+
+    @property
+    def good(self) -> bool:
+        """Whether the simulation is within it."""
+        return abs(self.sim) <= self.allowed
+
+
+class Player:
+    """Runs scenarios, live and simulated, by the command line that users have."""
+
+    def __init__(self, folder: Path, profiles: dict[str, str]) -> None:
+        self._folder = folder
+        self._profiles = profiles
+        self._console = Console(stderr=True)
+
+    def live(self, name: str, turn: int) -> dict[str, Any]:
+        """The summary of a live run."""
+        return self._summary(name, f"live{turn}", ["up", "--no-memory-check"], [])
+
+    def simulated(self, name: str) -> dict[str, Any]:
+        """The summary of a simulated run."""
+        return self._summary(name, "sim", ["sim"], self._overrides(name))
+
+    def recorded(self, name: str, turn: int) -> dict[str, Any]:
+        """The summary of a live run that is there already."""
+        return _read(self._folder / f"{name}-live{turn}")
+
+    def _summary(self, name: str, kind: str, words: list[str], more: list[str]) -> dict[str, Any]:
+        runs = self._folder / f"{name}-{kind}"
+        scenario = str(SCENARIOS / f"{name}.yaml")
+        options = ["--seed", str(SEED), "--ui", "none", "--runs", str(runs), *more]
+        began = time.monotonic()
+        command = [sys.executable, "-m", "anyserve.cli", *words, scenario, *options]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        took = time.monotonic() - began
+        load = os.getloadavg()[0]
+        self._console.print(f"{name:14} {kind:6} {took:5.1f} s  load {load:.1f}", highlight=False)
+        if done.returncode not in (0, 1):
+            raise SystemExit(f"{' '.join(command)}\n{done.stdout[-800:]}\n{done.stderr[-2000:]}")
+        return _read(runs)
+
+    def _overrides(self, name: str) -> list[str]:
+        scenario = yaml.safe_load((SCENARIOS / f"{name}.yaml").read_text())
+        words: list[str] = []
+        for replica, said in scenario["cluster"]["replicas"].items():
+            profile = self._profiles.get(said["engine"]["model"])
+            if profile is not None:
+                words += ["--set", f"cluster.replicas.{replica}.engine.profile={profile}"]
+        return words
+
+
+def _read(runs: Path) -> dict[str, Any]:
+    newest = max(runs.glob("*/summary.json"), key=lambda path: path.stat().st_mtime)
+    summary: dict[str, Any] = json.loads(newest.read_text())
+    return summary
+
+
+def value(summary: dict[str, Any], path: str) -> float | None:
+    """A figure of a summary by its dotted path."""
+    at: Any = summary
+    for word in path.split("."):
+        at = at.get(word) if isinstance(at, dict) else None
+    return float(at) if isinstance(at, int | float) else None
+
+
+def compare(name: str, first: Any, second: Any, simulated: Any) -> list[Row]:
+    """The rows of one scenario."""
+    rows = []
+    for metric, path, goal in METRICS:
+        found = [value(one, path) for one in (first, second, simulated)]
+        if any(one is None for one in found):
+            continue
+        a, b, sim = (one for one in found if one is not None)
+        live = (a + b) / 2
+        if live:
+            again, error = 100 * (b - a) / live, 100 * (sim - live) / live
+            rows.append(Row(name, metric, live, round(again, 2), round(error, 2), goal))
+    return rows
+
+
+def calibrated(models: list[str], seconds: float, folder: Path) -> dict[str, str]:
+    """Profiles measured now."""
+    found = {}
+    for model in models:
+        path = folder / f"{model}.profile.json"
+        more = ["--max-model-len", "256"] if model == "minilm" else ["--max-model-len", "1536"]
+        command = [
+            sys.executable, "-m", "anyserve.cli", "calibrate", "--model", model,
+            "--seconds", str(seconds), "--out", str(path), *more,
+        ]  # fmt: skip
+        subprocess.run(command, cwd=ROOT, check=True, timeout=400)
+        found[model] = str(path)
+    return found
+
+
+def main() -> int:
+    """Run, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    names = (*ONE_ENGINE, *SEVERAL)
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(names))
+    parser.add_argument("--calibrate", type=float, metavar="S", help="measure the engines first")
+    parser.add_argument(
+        "--profile", action="append", default=[], metavar="MODEL=FILE", help="use these profiles"
+    )
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "fidelity")
+    parser.add_argument("--sim-only", action="store_true", help="the live runs in --runs again")
+    options = parser.parse_args()
+    options.runs.mkdir(parents=True, exist_ok=True)
+    profiles = dict(pair.split("=", 1) for pair in options.profile)
+    if options.calibrate:
+        profiles |= calibrated(["smollm2-135m", "minilm"], options.calibrate, options.runs)
+    player = Player(options.runs, profiles)
+    rows: list[Row] = []
+    for name in options.scenarios or names:
+        live = player.recorded if options.sim_only else player.live
+        first, second = live(name, 1), live(name, 2)
+        rows += compare(name, first, second, player.simulated(name))
+    show(rows)
+    return 0
+
+
+def show(rows: list[Row]) -> None:
+    """The tables, and the file."""
+    for title, names in (("one engine", ONE_ENGINE), ("several engines, apart", SEVERAL)):
+        part = [row for row in rows if row.scenario in names]
+        if not part:
+            continue
+        table = [
+            {
+                "scenario": row.scenario,
+                "metric": row.metric,
+                "live": f"{row.live:.1f}",
+                "again %": f"{row.again:+.1f}",
+                "sim %": f"{row.sim:+.1f}",
+                "goal %": f"{row.goal:g}",
+                "": "good" if row.good else "off",
+            }
+            for row in part
+        ]
+        good = sum(row.good for row in part)
+        report(
+            f"fidelity-{title.split()[0]}",
+            f"Fidelity, {title}: {good} of {len(part)} within goal or live-to-live",
+            table,
+            rows=[{**_fields(row), "good": row.good} for row in part],
+            seed=SEED,
+        )
+
+
+def _fields(row: Row) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in row.__slots__}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

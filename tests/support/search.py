@@ -1,0 +1,165 @@
+"""Every state of a small system: breadth first, each once, the way to it kept.
+
+Breadth first means that the first violation found has a shortest story. A state in which nothing
+can happen any more but mishaps is an end; from each end time may pass, and then all requests must
+have ended and nothing may be held.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from small_parts import ORIGIN, SCHEDULER, ReplicaPart, SchedulerPart
+from small_world import Choice, Small, SmallWorld, State
+from violations import Violated, in_words
+
+PATIENCE = 400
+"""Timers that may fire until all is over, before we say that it never will be."""
+MISHAPS = frozenset(
+    {"deliver twice", "drop", "die over", "kill", "kill worker", "cancel", "drain", "wake"}
+)
+
+
+@dataclass
+class Found:
+    """What a search came to. `complete`: every state was reached and none breaks an invariant."""
+
+    states: int = 0
+    transitions: int = 0
+    ends: int = 0
+    depth: int = 0
+    seconds: float = 0.0
+    complete: bool = False
+    violation: Violated | None = None
+    broke: Exception | None = None
+    """What a machine raised, where it did."""
+    story: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        verdict = "complete" if self.complete else "not complete"
+        counts = f"{self.states} states, {self.transitions} transitions, {self.ends} ends"
+        text = f"{verdict}: {counts}, at most {self.depth} steps deep, {self.seconds:.1f} s"
+        if self.violation is not None or self.broke is not None:
+            text = "\n  ".join([str(self.violation or repr(self.broke)), *self.story, text])
+        return text
+
+
+def search(small: Small, *, most: int | None = None) -> Found:
+    """Visit every state of a small system, up to `most` of them."""
+    return _Search(small).run(most)
+
+
+class _Search:
+    def __init__(self, small: Small) -> None:
+        self.world = SmallWorld(small)
+        self.found = Found()
+        self._way: dict[State, tuple[State, Choice] | None] = {}
+
+    def run(self, most: int | None) -> Found:
+        found, began = self.found, time.perf_counter()
+        start = self.world.begin()
+        self._way[start] = None
+        level = [start]
+        try:
+            while level and (most is None or len(self._way) < most):
+                level = [after for state in level for after in self._expand(state)]
+                found.depth += bool(level)
+            found.complete = not level
+        except _Stop:
+            pass
+        found.states = len(self._way)
+        found.seconds = time.perf_counter() - began
+        return found
+
+    def _expand(self, state: State) -> Iterator[State]:
+        is_end = True
+        for choice in self.world.choices(state):
+            is_end = is_end and choice[0] in MISHAPS
+            self.found.transitions += 1
+            after = self._try(state, choice)
+            if after not in self._way:
+                self._way[after] = (state, choice)
+                yield after
+        if is_end:
+            self.found.ends += 1
+            self._calm_down(state)
+
+    def _try(self, state: State, choice: Choice) -> State:
+        try:
+            return self.world.after(state, choice)
+        except Violated as violated:
+            self.found.violation = violated
+        except Exception as error:  # noqa: BLE001 - a machine that breaks is a finding, with its story
+            self.found.broke = error
+        self.found.story = self._told([*self._way_to(state), choice])
+        raise _Stop
+
+    def _way_to(self, state: State) -> list[Choice]:
+        choices = []
+        while (way := self._way[state]) is not None:
+            state, choice = way
+            choices.append(choice)
+        return choices[::-1]
+
+    def _told(self, choices: list[Choice]) -> list[str]:
+        return [f"{number:3}. {self._in_words(*one)}" for number, one in enumerate(choices, 1)]
+
+    def _in_words(self, kind: str, *rest: Any) -> str:
+        if kind in ("deliver", "deliver twice", "drop", "die over"):
+            letter = self.world.letters[rest[0]]
+            said = ", ".join(in_words(message) for message in letter.messages)
+            text = f"{letter.sender} -> {letter.to}: {said}"
+            more = {"deliver twice": " (and once more, later)", "drop": " (lost)"}.get(kind, "")
+            if kind == "die over":
+                more = f" (the scheduler dies over it, with {rest[1]} of its answers sent)"
+            return text + more
+        if kind == "offer":
+            capability, entry = self.world.small.offers[rest[0]]
+            return f"a client wants {capability}, {ORIGIN}/1/{rest[0] + 1}, and enters at {entry}"
+        return " ".join(str(part) for part in (kind, *rest))
+
+    def _calm_down(self, state: State) -> None:
+        """Nothing bad happens any more: all must come to an end."""
+        world, first, wrong = self.world, state, None
+        try:
+            for _ in range(PATIENCE):
+                state = world.calm(world.mend(state))
+                wrong = _unfinished(world, state)
+                if wrong is None:
+                    return
+                state = world.let_time_pass(state)
+        except Violated as violated:
+            wrong = violated
+        self.found.violation = wrong
+        self.found.story = [*self._told(self._way_to(first)), "and then nothing bad, but time"]
+        raise _Stop
+
+
+class _Stop(Exception):  # noqa: N818 - it is no error
+    """Something was found."""
+
+
+def _unfinished(world: SmallWorld, state: State) -> Violated | None:
+    """What is not yet as it must be when all requests are over."""
+    for request, past in world.ghost(state).pasts.items():
+        if len(past.outcomes) != 1:
+            return Violated(2, f"{request} has {len(past.outcomes)} outcomes")
+    scheduler = world.part(state, SCHEDULER)
+    assert isinstance(scheduler, SchedulerPart)
+    assert scheduler.machine is not None
+    for request in scheduler.machine.tickets:
+        return Violated(2, f"{request} is over, and the scheduler still keeps it")
+    for spec in world.small.spec.replicas:
+        replica = world.part(state, spec.id)
+        assert isinstance(replica, ReplicaPart)
+        machine, window = replica.machine, spec.concurrency + spec.prefetch
+        if not machine.idle or machine.credit_outstanding != window:
+            granted = machine.credit_outstanding
+            return Violated(7, f"{spec.id} is free, and has granted {granted} of {window} credits")
+        known = scheduler.machine.replicas[spec.id].credit
+        if known != window:
+            return Violated(7, f"{spec.id} has granted {window}, the scheduler knows {known}")
+    return None

@@ -1,0 +1,96 @@
+"""The small systems that are searched whole: all of `SYSTEMS` in CI, `LARGE` ones on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from small_world import Small
+
+from anyserve.core.messages import Limits, Offer
+from anyserve.core.spec import (
+    CapabilitySpec,
+    ClusterSpec,
+    DelegationSpec,
+    EngineSpec,
+    LadderSpec,
+    ReplicaSpec,
+)
+
+LOW, HIGH, OTHER = "decode", "decode.heavy", "embedding"
+LIGHT, HEAVY = Offer(capability=LOW), Offer(capability=HIGH)
+SHORT = Offer(capability=LOW, limits=Limits(max_tokens=2))
+
+
+def _replica(name: str, *offers: Offer, entry_queue: int = 1) -> ReplicaSpec:
+    engine = EngineSpec(kind="echo")
+    return ReplicaSpec(
+        id=name, offers=offers, engine=engine, concurrency=1, entry_queue=entry_queue
+    )
+
+
+def _cluster(*replicas: ReplicaSpec, limit: int = 1, overload: bool = False) -> ClusterSpec:
+    names = (LOW, HIGH, OTHER)
+    return ClusterSpec(
+        name="small",
+        capabilities=tuple(CapabilitySpec(name=name, mid_stream="resume") for name in names),
+        replicas=replicas,
+        ladder=LadderSpec(upgrades={LOW: HIGH}),
+        delegation=DelegationSpec(limit=limit, overload=overload),
+    )
+
+
+L1, H1 = _replica("s1", LIGHT), _replica("h1", HEAVY)
+ONE_EACH = _cluster(L1, H1)
+WRONG_DOOR = (HIGH, "s1")
+"""What enters at a replica that has to delegate it."""
+ONE = Small(ONE_EACH, (WRONG_DOOR,))
+TWO = replace(ONE, offers=(WRONG_DOOR, WRONG_DOOR), in_order=True)
+QUIET = replace(ONE, duplicates=0, crashes=0)
+
+
+def _dying(*what: str) -> frozenset[str]:
+    return frozenset(what)
+
+
+SYSTEMS: Mapping[str, Small] = {
+    "wrong door": ONE,
+    "limit 0": replace(ONE, spec=_cluster(L1, H1, limit=0)),
+    "limit 2": replace(ONE, spec=_cluster(L1, H1, limit=2)),
+    "three replicas": replace(ONE, spec=_cluster(L1, H1, _replica("h2", HEAVY))),
+    "nobody offers it": replace(
+        ONE,
+        spec=_cluster(_replica("e1", Offer(capability=OTHER)), H1),
+        offers=((LOW, "scheduler"),),
+    ),
+    "too long": replace(ONE, spec=_cluster(_replica("s1", SHORT), H1), offers=((LOW, "s1"),)),
+    "overload": replace(
+        TWO,
+        spec=_cluster(_replica("s1", LIGHT, entry_queue=0), H1, overload=True),
+        offers=((LOW, "s1"), (LOW, "s1")),
+        crashes=0,
+    ),
+    "two requests, a duplicate": replace(TWO, crashes=0),
+    "two requests, a crash": replace(TWO, duplicates=0),
+    "a replica returns": replace(
+        ONE, duplicates=0, mortal=_dying("replica", "return"), in_order=True
+    ),
+    "a worker dies": replace(ONE, duplicates=0, mortal=_dying("worker")),
+    "tokens are lost": replace(QUIET, drops=1, duplicates=1, max_tokens=2),
+    "a cancel": replace(QUIET, cancels=1, duplicates=1),
+    "a drain": replace(QUIET, drains=1, duplicates=1),
+    "a slow process": replace(QUIET, wakes=1),
+    "the scheduler dies": replace(
+        ONE, duplicates=0, mortal=_dying("scheduler"), in_order=True, at_once=True
+    ),
+}
+
+THREE = replace(TWO, spec=_cluster(L1, H1, _replica("h2", HEAVY)))
+LARGE: Mapping[str, Small] = {
+    "the journal is lost": replace(
+        ONE, duplicates=0, mortal=_dying("scheduler", "amnesia"), in_order=True, at_once=True
+    ),
+    "two requests, a duplicate and a crash": replace(TWO, at_once=True),
+    "two requests, a crash, every order": replace(TWO, duplicates=0, in_order=False, at_once=True),
+    "two requests, three replicas": replace(THREE, at_once=True),
+}
