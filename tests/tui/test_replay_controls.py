@@ -5,7 +5,18 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from screens import FACTS, NOW_S, PLAN, Clock, answer, press, recording, replay_app, shown, text_after
+from screens import (
+    FACTS,
+    NOW_S,
+    PLAN,
+    Clock,
+    answer,
+    press,
+    recording,
+    replay_app,
+    shown,
+    text_after,
+)
 
 from anyserve.telemetry.judge import Standing
 from anyserve.telemetry.reducer import Reducer
