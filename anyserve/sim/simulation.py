@@ -96,8 +96,9 @@ class Simulation:
             key = msgspec.json.encode(spec.engine)
             setup = setups.get(key)
             if setup is None:
-                setup = setups[key] = engine_setup(spec.engine)
+                setup = setups[key] = engine_setup(spec.engine, scenario_dir)
             world.replicas[spec.id] = ReplicaProcess(world, spec, place, setup)
+        self._setups = list(setups.values())
         self._player = OriginProcess(world, compiled.plan, run=run, ended=self._on_ended)
         world.origins[self._player.name] = self._player
         self._faults = Faults(world)
@@ -115,6 +116,10 @@ class Simulation:
     def entries(self) -> int:
         """Entries of the agenda carried out so far."""
         return self._kernel.handled
+
+    def engine_notes(self) -> list[str]:
+        """What should be known of the engines' times, once it is over; each once."""
+        return list(dict.fromkeys(note for setup in self._setups for note in setup.notes()))
 
     def progress(self) -> Progress:
         """How far it has come."""
