@@ -156,6 +156,10 @@ scenario is only checked.""",
 An app by its name alone serves all capabilities of its replica, which then has no engine. If both
 are there, `app: {name: reranker:app, serves: [rerank]}` says which are the app's; each must stand
 among the replica's `capabilities`, and the engine serves the others.""",
+        "AS-S042": """The engine profile is not known.
+
+`engine.profile` is the name of a shipped profile, the path of a file that `anyserve calibrate`
+wrote (seen from the scenario file), or your own step-time model as pkg.mod:Class.""",
         "AS-S050": """An override (`--set`) cannot be applied.
 
 It is PATH=VALUE: `cluster.delegation.limit=0`, `cluster.replicas[heavy].count=3`,
