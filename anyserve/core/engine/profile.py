@@ -148,12 +148,16 @@ class EngineProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     def pace(self, busy: int, cores: int) -> int:
         """Thousandths of a step's time that it takes while `busy` engines, itself included, share
-        `cores` cores. Between what was measured it is interpolated; beyond, cores are shared."""
+        `cores` cores. By engines per core: between what was measured it is interpolated, beyond it
+        the cores are shared."""
         if busy <= 1 or not self.contention:
             return 1000
         load = busy / cores
-        known = sorted((count, factor) for count, factor in self.contention)
-        (low, first), *rest = [(0.0, 1.0), *((count / cores, one) for count, one in known)]
+        measured_on = int(self.machine.get("cores", cores))
+        known = sorted((count / measured_on, factor) for count, factor in self.contention)
+        (low, first), *rest = [(1 / measured_on, 1.0), *known]
+        if load <= low:
+            return 1000
         for high, second in rest:
             if load <= high:
                 return round(1000 * (first + (second - first) * (load - low) / (high - low)))
