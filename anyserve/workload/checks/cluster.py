@@ -153,7 +153,7 @@ def profiles_exist(file: ScenarioFile, _names: Names) -> Iterator[Finding]:
         if profile not in shipped_profiles():
             loc = ("cluster", "replicas", name, "engine", "profile")
             hint = nearest(profile, shipped_profiles()) or "or the path of a file"
-            yield Finding(loc, "AS-S042", f"no engine profile is called '{profile}'", hint)
+            yield Finding(loc, "AS-S045", f"no engine profile is called '{profile}'", hint)
 
 
 def broker_url_is_clean(file: ScenarioFile, _names: Names) -> Iterator[Finding]:
