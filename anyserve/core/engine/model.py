@@ -261,6 +261,8 @@ class EngineModel:
             return self._start_ahead(now_ps)
         plan = self._plan = self._next_plan(UNBOUNDED if max_steps is None else max_steps)
         stretch = self._stretch = self._measure(now_ps, plan)
+        if self._inbox:  # it came after now: between the step's end and its whole nanosecond, say
+            self.cut(self._inbox[0][0])
         return stretch
 
     def _next_plan(self, most: int) -> StepPlan:
