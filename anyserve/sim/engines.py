@@ -10,7 +10,7 @@ import msgspec
 
 from anyserve.core.engine.limits import EngineLimits
 from anyserve.core.engine.model import EngineModel
-from anyserve.core.engine.profile import RangeWatch
+from anyserve.core.engine.profile import EngineProfile, RangeWatch
 from anyserve.core.engine.sizing import engine_sizes
 from anyserve.core.engine.step_time import StepTime, StepTimeModel
 from anyserve.core.messages import Request
@@ -32,6 +32,7 @@ class EngineSetup:
     name: str
     intake_ps: int = 0
     load_ns: int = 0
+    profile: EngineProfile | None = None
     watch: RangeWatch | None = None
     guessed_for: str = ""
     """The model of which nothing is known, where the profile is another's."""
@@ -54,6 +55,10 @@ class EngineSetup:
             )
             notes.extend(beyond)
         return notes
+
+    def pace(self, busy: int, cores: int) -> int:
+        """Thousandths of its time that a step takes while so many engines share the cores."""
+        return 1000 if self.profile is None else self.profile.pace(busy, cores)
 
     def refusal(self, request: Request) -> str:
         """Why this engine cannot take a request; empty: it can."""
@@ -96,6 +101,7 @@ def engine_setup(spec: EngineSpec, scenario_dir: str | None = None) -> EngineSet
         spec.task == "embed",
         profile.name,
         intake_ps,
+        profile=profile if spec.kind != "echo" else None,
         load_ns=round(profile.load_s * _NS_PER_S) if real else 0,
         watch=RangeWatch(profile.ranges) if spec.kind != "echo" else None,
         guessed_for=spec.model or "the model" if guessed and spec.kind != "echo" else "",

@@ -12,6 +12,7 @@ from anyserve.core.spec import SimSpec
 from anyserve.errors import AnyServeError, UsageError
 from anyserve.sim.engines import EngineSetup, engine_setup
 from anyserve.sim.faults import Faults
+from anyserve.sim.host import Host
 from anyserve.sim.kernel import Kernel
 from anyserve.sim.network import Network
 from anyserve.sim.origin import OriginProcess
@@ -89,6 +90,8 @@ class Simulation:
         self._world = world = World(
             cluster, sim, kernel, network, record, explains=Sample(sample).takes, exact=exact
         )
+        if sim.cores:
+            world.host = Host(sim.cores)
         world.supervisor = Voice("supervisor", 1, record)
         world.scheduler = SchedulerProcess(world, scenario_dir)
         setups: dict[bytes, EngineSetup] = {}

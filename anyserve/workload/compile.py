@@ -380,6 +380,7 @@ def _sim(section: Sim) -> SimSpec:
         scheduler_ns=section.scheduler_cost,
         boot_ns=section.boot,
         load_ns=section.load,
+        cores=section.cores,
     )
 
 
