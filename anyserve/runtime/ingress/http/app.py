@@ -91,7 +91,7 @@ class HttpApp:
         except ClientGoneError:
             _LOG.debug("a client left before its request was whole")
         except Exception:  # noqa: BLE001 - the boundary of one request: logged, and answered
-            _LOG.exception("a bug of ours: %s %s", exchange.method, exchange.path[:200])
+            _LOG.exception("a bug of ours: %.20r %.200r", exchange.method, exchange.path)
             bug = RefusedError("this is a bug of the server; its log says more", code="internal")
             await self._refuse(exchange, bug)
         finally:
