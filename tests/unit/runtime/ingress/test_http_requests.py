@@ -17,7 +17,7 @@ from anyserve.core.spec import (
     ModelRoute,
 )
 from anyserve.runtime.engines.base import Guide, Task
-from anyserve.runtime.ingress.codecs import ByteCodec
+from anyserve.runtime.ingress.codecs import ByteCodec, tool_format
 from anyserve.runtime.ingress.directory import DEFAULT_MAX_TOKENS, Directory
 from anyserve.runtime.ingress.doors import door_name, replica_ports
 from anyserve.runtime.ingress.http.keys import ApiKeys
@@ -228,3 +228,15 @@ def test_doors_of_replicas_have_names_and_ports_of_their_own() -> None:
     settings = IngressSpec(replica_http_port=8100, replica_grpc_port=0)
     assert replica_ports(settings, 3) == (8103, 0)
     assert replica_ports(IngressSpec(), 3) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("template", "format_"),
+    [
+        ("{{ tools }} in <tool_call> tags", "hermes"),
+        ("{{ tools }} in another form", None),
+        ("<tool_call> of a model that is told of none", None),
+    ],
+)
+def test_tools_are_known_by_the_models_template(template: str, format_: str | None) -> None:
+    assert tool_format(template) == format_
