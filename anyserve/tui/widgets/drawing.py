@@ -11,13 +11,18 @@ from anyserve.tui.palette import Palette
 from anyserve.tui.spans import Line, clip, width_of
 
 
+_EVEN = Style(dim=False, reverse=True)
+"""A reversed row is one bar, whatever is dim in it."""
+
+
 def to_strip(
     spans: Line, width: int, palette: Palette, base: Style, row: Style | None = None
 ) -> Strip:
     """A strip of exactly `width` cells; `row` lies under all of it, also under the padding."""
     under = base if row is None else base + row
     spans = clip(spans, width)
-    segments = [Segment(span.text, under + palette.style(span.role)) for span in spans]
+    over = _EVEN if row is not None and row.reverse else Style.null()
+    segments = [Segment(span.text, under + palette.style(span.role) + over) for span in spans]
     missing = width - width_of(spans)
     if missing > 0:
         segments.append(Segment(" " * missing, under))

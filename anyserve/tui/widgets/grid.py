@@ -187,7 +187,7 @@ class LiveGrid(StyledView, Generic[T]):
         if self._layout_for != wanted:
             self._layout_for = wanted
             self._forget()
-            self._widths = fit_columns(self.columns, width - 1)
+            self._widths = fit_columns(self.columns, width - 2)
         return self._widths
 
     def _cells(self, place: int) -> tuple[Any, ...]:
