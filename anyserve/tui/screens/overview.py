@@ -18,6 +18,7 @@ from anyserve.tui.screens.base import FocusLines, FrameScreen
 from anyserve.tui.spans import Line, Span
 from anyserve.tui.views import ledger, notices, replicas, routing, scenario
 from anyserve.tui.views.sizes import LEAST_HEIGHT, LEAST_WIDTH, Sizes, Wanted, divide
+from anyserve.tui.widgets.drawing import StyledView
 from anyserve.tui.widgets.grid import LiveGrid
 from anyserve.tui.widgets.lines import LiveLines
 
@@ -172,10 +173,7 @@ class OverviewScreen(FrameScreen):
         rows = routing.matrix(frame.snapshot, chosen)
         grid.set_columns(routing.columns(frame.snapshot, chosen, more, self.look))
         grid.show([*rows, routing.total_row(rows)] if rows and chosen else rows)
-        hop = self.look.glyphs.hop
         self._title("routing", "", 0, 0)
-        grid.border_subtitle = f"row asks · column serves · {hop} came by delegation"
-        self._plain_subtitle(grid)
 
     def _paint_ledger(self, frame: Frame) -> None:
         wanted = self._filters.get("ledger", Filter())
@@ -212,12 +210,12 @@ class OverviewScreen(FrameScreen):
     def _title(self, name: str, fact: str, total: int, shown: int) -> None:
         number = PANELS.index(name) + 1
         title = f"{self.look.glyphs.superscripts[number]}{_TITLES[number - 1]}"
-        widget = self.query_one(f"#{name}")
+        widget = self.query_one(f"#{name}", StyledView)
         if total != shown:
             fact = f"{shown} of {total}"
         if fact:
             title += f" · {self.look.glyphs.text(fact)}"
-        widget.border_title = self.say(title)
+        widget.label(title=self.say(title))
         notes = []
         wanted = self._filters.get(name)
         if wanted:
@@ -226,10 +224,9 @@ class OverviewScreen(FrameScreen):
             notes.append("errors only")
         if isinstance(widget, LiveGrid) and widget.follow:
             notes.append("following")
-        widget.border_subtitle = self.say("  ".join(notes))
-
-    def _plain_subtitle(self, widget: Widget) -> None:
-        widget.border_subtitle = self.say(str(widget.border_subtitle))
+        if name == "routing":
+            notes.append(f"row asks · column serves · {self.look.glyphs.hop} came by delegation")
+        widget.label(subtitle=self.say("  ".join(notes)))
 
     def _arrange(self, sizes: Sizes) -> None:
         """Give every panel its room."""
