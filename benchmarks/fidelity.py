@@ -204,7 +204,7 @@ def show(rows: list[Row]) -> None:
             f"fidelity-{title.split()[0]}",
             f"Fidelity, {title}: {good} of {len(part)} within goal or live-to-live",
             table,
-            rows=[{**_fields(row), "good": row.good} for row in part],
+            errors=[{**_fields(row), "good": row.good} for row in part],
             seed=SEED,
         )
 

@@ -184,7 +184,7 @@ class ReplicaProcess(Process):
             request = effect.request
             origin = self._world.origins[request.origin]
             segments = origin.segments(request.id)
-            self._worker.submit(effect, segments if len(segments) > 1 else ())
+            self._worker.submit(effect, segments)
             if request.deadline is not None:
                 # What was made in time reaches the origin before it gives up.
                 latency_ns = self._world.sim.network.latency_ns

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from anyserve.core.spec import SimSpec
-from anyserve.errors import AnyServeError
+from anyserve.errors import AnyServeError, UsageError
 from anyserve.sim.engines import EngineSetup, engine_setup
 from anyserve.sim.faults import Faults
 from anyserve.sim.kernel import Kernel
@@ -97,6 +97,12 @@ class Simulation:
             setup = setups.get(key)
             if setup is None:
                 setup = setups[key] = engine_setup(spec.engine)
+            if spec.app is not None:
+                raise UsageError(
+                    f"{spec.id} runs {spec.app.name}, and how long its handlers take is not known",
+                    code="sim_app",
+                    hint="simulate a scenario whose replicas have engines only",
+                )
             world.replicas[spec.id] = ReplicaProcess(world, spec, place, setup)
         self._player = OriginProcess(world, compiled.plan, run=run, ended=self._on_ended)
         world.origins[self._player.name] = self._player
@@ -123,7 +129,7 @@ class Simulation:
             phase=self._phase,
             now_s=0.0 if started is None else max(0, self._kernel.now - started) / SECOND,
             planned_s=plan.duration_ns / SECOND,
-            planned=len(plan.requests),
+            planned=self._player.expected,
             offered=self._player.offered,
             settled=self._player.settled,
         )

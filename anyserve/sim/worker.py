@@ -84,6 +84,7 @@ class Worker:
         self._cancels: list[Job] = []
         self._due: int | None = None
         """When the kernel is to call: the end of a stretch, or the begin of the next."""
+        self._calls = 0
         self._steps: dict[int, int] = {}
         """All steps so far, by their distance from the one before: {bucket: steps}."""
         self._last_end_ps = 0
@@ -120,7 +121,7 @@ class Worker:
             number=self._kernel.handled,
             shared=shared,
         )
-        self._engine.add(job.sequence, now * PS_PER_NS)
+        self._engine.add(job.sequence, self._stamp_ps())
         self._arm()
 
     def cancel(self, request_id: str, attempt: int) -> None:
@@ -129,7 +130,7 @@ class Worker:
         if job is not None and not job.cancelled:
             job.cancelled = True
             self._cancels.append(job)
-            self._engine.abort(job.sequence, self._kernel.now * PS_PER_NS)
+            self._engine.abort(job.sequence, self._stamp_ps())
             self._arm()
 
     def slow(self, factor: float) -> None:
@@ -190,6 +191,11 @@ class Worker:
     def _now_ps(self) -> int:
         return self._kernel.now * PS_PER_NS if self._hung_ps is None else self._hung_ps
 
+    def _stamp_ps(self) -> int:
+        """When a wish of this moment reaches the engine: just after a step that ends with it, as
+        the kernel calls engines first."""
+        return self._kernel.now * PS_PER_NS + self._engine.busy
+
     # --- stepping --------------------------------------------------------------------------------
 
     def _arm(self) -> None:
@@ -199,28 +205,37 @@ class Worker:
         if self._engine.busy:
             due = to_ns(self._engine.end_ps)
             if due != self._due:
-                self._due = due
-                self._kernel.engine_at(due, self._place, self._end, due)
+                self._call(due, self._end)
         elif self._due is None:
-            self._due = self._kernel.now
-            self._kernel.engine_at(self._due, self._place, self._begin, self._due)
+            self._call(self._kernel.now, self._begin)
+
+    def _call(self, due: int, action: Callable[[int], None]) -> None:
+        """Have the kernel call at this time, and no longer at any other."""
+        self._due = due
+        self._calls += 1
+        self._kernel.engine_at(due, self._place, action, self._calls)
+
+    def _called(self, call: int) -> bool:
+        """Whether this call still counts; if so, none is under way any more."""
+        if call != self._calls or self._due is None or self._dead:
+            return False
+        self._due = None
+        return True
 
     def _cut(self) -> None:
         """Let a stretch under way end with its present step."""
         if self._engine.busy:
-            self._engine.cut(self._kernel.now * PS_PER_NS)
+            self._engine.cut(self._stamp_ps())
             self._arm()
 
-    def _begin(self, due: int) -> None:
-        if due == self._due and not self._dead:
-            self._due = None
+    def _begin(self, call: int) -> None:
+        if self._called(call):
             self._tell_cancelled()
             self._start(max(self._kernel.now * PS_PER_NS, self._last_end_ps))
 
-    def _end(self, due: int) -> None:
-        if due != self._due or self._dead:
+    def _end(self, call: int) -> None:
+        if not self._called(call):
             return
-        self._due = None
         stretch = self._engine.finish()
         self._count(stretch)
         deltas = [self._first(seq.owner, stretch) for seq in stretch.prefilled]
@@ -234,9 +249,11 @@ class Worker:
         if self._factor == 1.0:
             self._start(stretch.end_ps)
         elif self._engine.has_work and not self._dead:
-            pause_ps = int((stretch.end_ps - stretch.start_ps) * (self._factor - 1.0))
-            self._due = to_ns(stretch.end_ps + pause_ps)
-            self._kernel.engine_at(self._due, self._place, self._begin, self._due)
+            last_ps = stretch.end_ps - stretch.start_ps
+            if stretch.steps > 1:
+                last_ps = stretch.end_ps - stretch.step_end_ps(stretch.steps - 1)
+            pause_ps = int(last_ps * (self._factor - 1.0))
+            self._call(to_ns(stretch.end_ps + pause_ps), self._begin)
 
     def _start(self, at_ps: int) -> None:
         if self._dead or self._hung_ps is not None or self._engine.busy:

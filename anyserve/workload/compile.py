@@ -141,7 +141,13 @@ def compile_scenario(
     if duration_ns is not None and duration_ns <= 0:
         raise UsageError("the duration must be longer than 0s", code="bad_duration")
     file = scenario.file
-    plan = make_plan(_streams(file, entry), file.traffic.phases, seed=seed, duration_ns=duration_ns)
+    plan = make_plan(
+        _streams(file, entry),
+        file.traffic.phases,
+        seed=seed,
+        duration_ns=duration_ns,
+        directory=scenario.path.parent if scenario.path is not None else None,
+    )
     faults = _faults(scenario)
     return Compiled(
         cluster=_cluster(file, seed, engine_kind, _directory(scenario)),

@@ -364,7 +364,7 @@ class LiveCluster:
     async def close(self) -> None:
         """Stop it in order, and prove that all was well."""
         try:
-            await self._leave()
+            await self.leave()
             self.process.stop()
             ended = await self.exit()
             if (ended.code, ended.error) != (143, None):
@@ -376,7 +376,8 @@ class LiveCluster:
         finally:
             await self.abandon()
 
-    async def _leave(self) -> None:
+    async def leave(self) -> None:
+        """Close what this test process itself has open there."""
         for client, log in self._origins:
             await client.close()
             log.close()
@@ -460,7 +461,7 @@ class LiveCluster:
 
     async def abandon(self) -> None:
         """Whatever went wrong, leave nothing to the next test."""
-        await self._leave()
+        await self.leave()
         for process in self.processes():
             process.kill()
         if self._process is not None:

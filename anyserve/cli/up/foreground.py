@@ -105,11 +105,20 @@ class Foreground:
                 case TrafficEnded(kept=True) if self._signal_code is None:
                     await supervisor.release()
                     return Ended(ExitCode.OK, played=True, kept=True)
+                case Ready() if self._is_left_to_serve:
+                    await self._on_progress(said)
+                    await supervisor.release()
+                    return Ended(ExitCode.OK, played=False, kept=True)
                 case Exit(code=code, error=error):
                     ended = Ended(self._signal_code or code, self._played, error=error)
                 case _:
                     await self._on_progress(said)
         return ended
+
+    @property
+    def _is_left_to_serve(self) -> bool:
+        """Whether there is no traffic to wait for, and the cluster is to live on without us."""
+        return self._config.plan_path is None and self._config.keep and self._signal_code is None
 
     async def _on_progress(self, said: AnyProgress) -> None:
         match said:

@@ -37,6 +37,7 @@ LOCAL: Final[tuple[Check, ...]] = (
 
 WHOLE: Final[tuple[Check, ...]] = (
     cluster.overload_is_defined,
+    traffic.arrivals_are_whole,
     traffic.something_is_sent,
     traffic.every_stream_is_served,
     traffic.tasks_agree,
