@@ -169,8 +169,8 @@ def calibrated(models: list[str], seconds: float, folder: Path) -> dict[str, str
 def network_latency_us(folder: Path) -> float:
     """How long one message takes here, from a run of its own on an engine that computes nothing.
 
-    A request comes to its engine over two messages (origin, scheduler, replica), and its first token
-    back over one.
+    A request comes to its engine over two messages (origin, scheduler, replica), and its first
+    token back over one.
     """
     Player(folder, {}, None).live("network", 0)
     newest = max(

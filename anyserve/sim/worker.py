@@ -15,8 +15,9 @@ from typing import Any, Final
 import msgspec
 
 from anyserve.core.effects import StartWork
-from anyserve.core.engine.model import EngineModel, Stretch, to_ns
+from anyserve.core.engine.model import EngineModel
 from anyserve.core.engine.sequence import Sequence
+from anyserve.core.engine.stretch import Stretch, to_ns
 from anyserve.core.inputs import Delta, Stepped
 from anyserve.core.messages import Code
 from anyserve.core.origin.pending import bucket_ns

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from anyserve.core.engine.keys import token_keys
-from anyserve.core.engine.model import PS_PER_NS, EngineModel, to_ns
+from anyserve.core.engine.model import EngineModel
 from anyserve.core.engine.sequence import Sequence
 from anyserve.core.engine.sizing import engine_sizes
 from anyserve.core.engine.step_time import StepTime
+from anyserve.core.engine.stretch import PS_PER_NS, to_ns
 from anyserve.core.spec import EngineSpec
 from anyserve.errors import StartError
 from anyserve.runtime.engines.base import (
