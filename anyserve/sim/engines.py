@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from anyserve.core.engine.jitter import Jitter
 from anyserve.core.engine.limits import EngineLimits
 from anyserve.core.engine.model import EngineModel
 from anyserve.core.engine.profile import EngineProfile, RangeWatch
@@ -37,9 +38,18 @@ class EngineSetup:
     guessed_for: str = ""
     """The model of which nothing is known, where the profile is another's."""
 
-    def make(self) -> EngineModel:
-        """An engine with nothing in it."""
-        return EngineModel(self.limits, self.step_time, intake_ps=self.intake_ps, watch=self.watch)
+    jitters: bool = False
+
+    def make(self, seed: int) -> EngineModel:
+        """An engine with nothing in it. `seed`: of its jitter."""
+        residuals = self.profile.residuals if self.profile is not None and self.jitters else ()
+        return EngineModel(
+            self.limits,
+            self.step_time,
+            intake_ps=self.intake_ps,
+            jitter=Jitter(residuals, seed) if residuals else None,
+            watch=self.watch,
+        )
 
     def notes(self) -> list[str]:
         """What should be known of figures that rest on this engine."""
@@ -77,8 +87,11 @@ class EngineSetup:
         return max(0, min(wanted, self.context - length))
 
 
-def engine_setup(spec: EngineSpec, scenario_dir: str | None = None) -> EngineSetup:
-    """The engine of a replica: its limits, and how long its steps take.
+def engine_setup(
+    spec: EngineSpec, scenario_dir: str | None = None, *, jitters: bool = False
+) -> EngineSetup:
+    """The engine of a replica: its limits, and how long its steps take. `jitters`: not always as
+    the formula says, but as scattered as when it was measured.
 
     Raises:
         UsageError: `profile` names no profile.
@@ -102,6 +115,7 @@ def engine_setup(spec: EngineSpec, scenario_dir: str | None = None) -> EngineSet
         profile.name,
         intake_ps,
         profile=profile if spec.kind != "echo" else None,
+        jitters=jitters,
         load_ns=round(profile.load_s * _NS_PER_S) if real else 0,
         watch=RangeWatch(profile.ranges) if spec.kind != "echo" else None,
         guessed_for=spec.model or "the model" if guessed and spec.kind != "echo" else "",

@@ -28,6 +28,8 @@ from anyserve.workload.traffic import Segment
 
 PS_PER_NS: Final = 1000
 _VECTOR: Final = msgspec.Raw(b"{}")
+_SEED_STEP: Final = 997
+"""Between the jitter of one engine and the next."""
 _NO_TOKENS: Final[list[int]] = []
 
 bucket = lru_cache(maxsize=4096)(bucket_ns)
@@ -83,7 +85,7 @@ class Worker:
         self._feed = feed
         self._exact = exact
         self._host = host
-        self._engine: EngineModel = setup.make()
+        self._engine: EngineModel = setup.make(seed=place * _SEED_STEP)
         self._jobs: dict[tuple[str, int], Job] = {}
         self._cancels: list[Job] = []
         self._due: int | None = None
