@@ -70,7 +70,9 @@ def engines_are_complete(file: ScenarioFile, _names: Names) -> Iterator[Finding]
     """Something computes, and a real engine needs a model."""
     for name, replica in file.cluster.replicas.items():
         engine = replica.engine
-        if engine.kind == "none" and set(served_by_app(replica)) != set(replica.capabilities):
+        if set(served_by_app(replica)) == set(replica.capabilities):
+            continue  # it has none, also where --engine names a kind for all
+        if engine.kind == "none":
             message = f"'engine' is missing in cluster.replicas.{name}"
             hint = "say what computes: `engine: {kind: auto, model: smollm2-135m}`, or an app"
             yield Finding(("cluster", "replicas", name), "AS-S011", message, hint, at_key=True)
