@@ -16,6 +16,7 @@ from anyserve.core.engine.sizing import engine_sizes
 from anyserve.core.engine.step_time import StepTime, StepTimeModel
 from anyserve.core.messages import Request
 from anyserve.core.spec import EngineSpec
+from anyserve.errors import StartError
 from anyserve.workload.profiles import known_engine
 
 _PS_PER_MS: Final = 1_000_000_000
@@ -96,11 +97,19 @@ def engine_setup(
     Raises:
         UsageError: `profile` names no profile.
         PluginError: `profile` names a class that cannot be used.
+        StartError: a sequence of full length does not fit into its KV cache.
     """
     profile, step_time, guessed = known_engine(
         spec, None if scenario_dir is None else Path(scenario_dir)
     )
-    limits, context = engine_sizes(spec, profile)
+    sizes = engine_sizes(spec, profile)
+    limits, context = sizes
+    if sizes.shortfall and spec.kind != "echo":
+        raise StartError(
+            f"{profile.name} could not start: {sizes.shortfall}.",
+            code="kv_too_small",
+            hint="Raise kv_cache_gib or lower max_model_len.",
+        )
     intake_ps = profile.intake_ps
     if spec.kind == "echo":
         step_time = StepTimeModel(base_ps=round(spec.step_ms * _PS_PER_MS))

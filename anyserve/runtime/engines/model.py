@@ -83,11 +83,9 @@ class ModelEngine:
             StartError: One request of full length would not fit.
         """
         limits, context = self._sizes
-        kv_tokens = self._sizes.kv_tokens
-        if limits.kv_blocks and kv_tokens < context:
+        if self._sizes.shortfall:
             raise StartError(
-                f"A KV cache of {self._config.kv_cache_gib} GiB holds {kv_tokens} tokens, the "
-                f"context has {context}.",
+                f"With kv_cache_gib {self._config.kv_cache_gib:g}, {self._sizes.shortfall}.",
                 code="kv_too_small",
                 hint="Raise kv_cache_gib or lower max_model_len.",
             )
@@ -97,7 +95,7 @@ class ModelEngine:
             max_model_len=context,
             max_num_seqs=limits.max_num_seqs,
             max_num_batched_tokens=limits.max_num_batched_tokens,
-            kv_tokens=kv_tokens,
+            kv_tokens=self._sizes.kv_tokens,
             block_size=limits.block_size,
             device=f"model of {self._profile.name}",
         )
