@@ -169,7 +169,8 @@ def test_every_fault_happens_and_no_request_is_lost_to_it(name: str) -> None:
 
 
 def test_a_killed_worker_is_started_again_and_its_requests_recover() -> None:
-    events = simulate(compiled(merged(PAIR, {"faults": [FAULTS["kill-worker"]]}), seed=3))
+    busy = merged(PAIR, {"traffic": {"streams": {"chat": {"rate": 12}}}})
+    events = simulate(compiled(merged(busy, {"faults": [FAULTS["kill-worker"]]}), seed=3))
 
     states = [one.state for one in of(events, WorkerChanged) if one.replica == "d-1"]
     assert states == ["started", "ready", "exited", "started", "ready"]
