@@ -166,7 +166,7 @@ def test_a_kept_cluster_answers_until_it_is_stopped(
 
 def test_on_a_terminal_every_line_stands_alone(shell: Shell, scenario: Callable[..., Path]) -> None:
     scenario()
-    screen = shell.run_on_terminal("up", "tiny.yaml")
+    screen = shell.run_on_terminal("up", "tiny.yaml", "--ui", "plain")
 
     lines = [line.rstrip() for line in screen]
     assert any(line.endswith("✔ scheduler") and line.split()[1] == "s" for line in lines)
