@@ -20,10 +20,7 @@ def events() -> list[Envelope]:
     teller.request(PARENT, [Leg("s1")])
     teller.request(CHILD, [Leg("s1")], intended_ns=2_000_000)
     teller.request(OTHER, [Leg("s1")], intended_ns=1_000_000)
-    return [
-        _with(one, PARENT if "calls" in getattr(one.event, "id", "") else "")
-        for one in teller.envelopes
-    ]
+    return [_placed(one) for one in teller.envelopes]
 
 
 def _placed(one: Envelope) -> Envelope:
