@@ -54,7 +54,7 @@ def spec() -> ClusterSpec:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def doors(vllm_zygote: Path) -> AsyncIterator[control.DoorStatus]:
     del vllm_zygote  # skips where there is no vLLM
-    cluster = await LiveCluster(spec()).up()
+    cluster = await LiveCluster(spec()).up(ready_s=180)
     status = msgspec.convert(await cluster.ask(control.Status()), control.ClusterStatus)
     yield status.doors[0]
     await _end(cluster)

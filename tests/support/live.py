@@ -239,11 +239,11 @@ class LiveCluster:
         self._origins: list[tuple[OriginClient, EventLogWriter]] = []
         self._named = 0
 
-    async def up(self, **changes: Any) -> Self:
-        """Launch it and wait until it is ready."""
+    async def up(self, *, ready_s: float = WAIT_S, **changes: Any) -> Self:
+        """Launch it and wait until it is ready; real engines may need longer."""
         try:
             await self.launch(**changes)
-            await self.said(Ready)
+            await self.said(Ready, ready_s)
             self._record = self.store.find(self.spec.name)
             self._watcher = Watcher(self.record)
             await self.watcher.start()
@@ -293,10 +293,10 @@ class LiveCluster:
         assert self._watcher is not None
         return self._watcher
 
-    async def said(self, kind: type[P]) -> P:
+    async def said(self, kind: type[P], wait_s: float = WAIT_S) -> P:
         """The first progress line of this kind, waited for; fails where the cluster ends first."""
         found: list[P] = []
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(wait_s):
             while not found:
                 found = [line for line in self.lines if isinstance(line, kind)]
                 if not found and any(isinstance(line, Exit) for line in self.lines):
