@@ -135,6 +135,7 @@ class Cluster:
     async def _connect(self) -> None:
         config, broker = self.config, self.broker
         self._home = await broker.start()
+        self._home.open_objects()
         self._record.claim(config, broker, self._home, self.created_s)
         self._link = ClusterLink(
             broker.address,
