@@ -16,8 +16,15 @@ from anyserve.runtime.ingress.front import Front, FrontState
 from anyserve.runtime.ingress.meanings import RefusedError
 from anyserve.runtime.ingress.oip import inference_pb2 as pb
 from anyserve.runtime.ingress.oip.answers import pieces, whole
-from anyserve.runtime.ingress.oip.asking import VERSION, check_version, read_request
+from anyserve.runtime.ingress.oip.asking import (
+    PAYLOAD,
+    VERSION,
+    check_version,
+    find_task,
+    read_request,
+)
 from anyserve.runtime.ingress.oip.errors import abort, broken_off
+from anyserve.runtime.ingress.openai.asking import Wishes
 
 _LOG = logging.getLogger(__name__)
 SERVICE: Final = "inference.GRPCInferenceService"
@@ -77,7 +84,8 @@ class InferenceService:
             route = self._route(request.name, request.version)
         except RefusedError:
             return pb.ModelReadyResponse(ready=False)
-        ready = self._front.state is FrontState.READY and route.engine is not None
+        offered = route.engine is not None or self._front.directory.is_handled(route.capability)
+        ready = self._front.state is FrontState.READY and offered
         return pb.ModelReadyResponse(ready=ready)
 
     async def server_metadata(self, _request: pb.ServerMetadataRequest, _context: Context) -> Any:
@@ -88,12 +96,9 @@ class InferenceService:
 
     async def model_metadata(self, request: pb.ModelMetadataRequest, _context: Context) -> Any:
         """The inputs and outputs of a model."""
-        route = self._route(request.name, request.version)
-        embeds = route.task is Task.EMBED
-        inputs = [("text_input", "BYTES", 1), ("input_ids", "INT64", -1)]
-        if not embeds:
-            inputs += [("sampling_parameters", "BYTES", 1), ("stream", "BOOL", 1)]
-        outputs = [("embedding", "FP32", -1)] if embeds else _TEXT_OUTPUTS
+        check_version(request.version)
+        route, task = find_task(self._front, _ANYHOW, request.name)
+        inputs, outputs = _TENSORS[task]
         return pb.ModelMetadataResponse(
             name=request.name or route.model,
             versions=[VERSION],
@@ -172,7 +177,16 @@ class InferenceService:
         return call
 
 
-_TEXT_OUTPUTS: Final = [("text_output", "BYTES", -1), ("output_ids", "INT64", -1)]
+_ANYHOW: Final = Wishes(None, None, 0, None, None, None)
+_PROMPTS: Final = [("text_input", "BYTES", 1), ("input_ids", "INT64", -1)]
+_OPTIONS: Final = [("sampling_parameters", "BYTES", 1), ("stream", "BOOL", 1)]
+_TEXT: Final = [("text_output", "BYTES", -1), ("output_ids", "INT64", -1)]
+_TENSORS: Final = {
+    Task.GENERATE: (_PROMPTS + _OPTIONS, _TEXT),
+    Task.EMBED: (_PROMPTS, [("embedding", "FP32", -1)]),
+    Task.HANDLE: ([(PAYLOAD, "BYTES", 1), ("stream", "BOOL", 1)], [("result", "BYTES", -1)]),
+}
+"""Name, type and size of inputs and outputs, by who answers."""
 
 
 def _tensor(name: str, datatype: str, size: int) -> _Tensor:
