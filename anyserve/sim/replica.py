@@ -148,7 +148,12 @@ class ReplicaProcess(Process):
         if life != self._worker_life or not self.alive:
             return
         self._worker = Worker(
-            self._kernel, self._place, self._setup, self.hear, exact=self._world.exact
+            self._kernel,
+            self._place,
+            self._setup,
+            self.hear,
+            exact=self._world.exact,
+            host=self._world.host,
         )
         self.ready = True
         engine = f"model of {self._setup.name}"

@@ -21,6 +21,7 @@ from anyserve.core.inputs import Delta, Stepped
 from anyserve.core.messages import Code
 from anyserve.core.origin.pending import bucket_ns
 from anyserve.sim.engines import EngineSetup
+from anyserve.sim.host import Host
 from anyserve.sim.kernel import Kernel
 from anyserve.workload.traffic import Segment
 
@@ -73,12 +74,14 @@ class Worker:
         feed: Callable[[Stepped], None],
         *,
         exact: bool,
+        host: Host | None = None,
     ) -> None:
         self._kernel = kernel
         self._place = place
         self._setup = setup
         self._feed = feed
         self._exact = exact
+        self._host = host
         self._engine: EngineModel = setup.make()
         self._jobs: dict[tuple[str, int], Job] = {}
         self._cancels: list[Job] = []
@@ -160,6 +163,14 @@ class Worker:
         self._dead = True
         self._due = None
         self._jobs.clear()
+        if self._host is not None:
+            self._host.leave(self)
+
+    def share(self, busy: int, cores: int) -> None:
+        """From the next step on, so many engines share the cores of the host."""
+        self._engine.set_pace(self._setup.pace(busy, cores), self._stamp_ps())
+        if self._engine.busy:
+            self._arm()
 
     @property
     def hung(self) -> bool:
@@ -258,9 +269,13 @@ class Worker:
     def _start(self, at_ps: int) -> None:
         if self._dead or self._hung_ps is not None or self._engine.busy:
             return
+        if self._host is not None and self._engine.has_work:
+            self._host.enter(self)
         single = self._exact or self._factor != 1.0
         stretch = self._engine.start(at_ps, 1 if single else None)
         if stretch is None:
+            if self._host is not None:
+                self._host.leave(self)
             return
         for sequence in stretch.preempted:
             self._stall(sequence.owner)

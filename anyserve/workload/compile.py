@@ -43,6 +43,7 @@ from anyserve.workload.facts import (
 from anyserve.workload.load import Scenario
 from anyserve.workload.plan import StreamPlan, make_plan
 from anyserve.workload.problems import nearest
+from anyserve.workload.profiles import placed_profile
 from anyserve.workload.schema import Engine, Fault, Replica, ScenarioFile, Section, Sim, SloTimes
 from anyserve.workload.traffic import SCHEDULER_ENTRY, PlannedPhase, TrafficPlan
 
@@ -186,7 +187,7 @@ def _cluster(
             for name, one in cluster.capabilities.items()
         ),
         replicas=tuple(
-            _replica(group, replica_id, replica, engine_kind)
+            _replica(group, replica_id, replica, engine_kind, directory)
             for group, replica_id, replica in all_replicas(file)
         ),
         ladder=LadderSpec(upgrades=upgrades_of(file)),
@@ -225,7 +226,11 @@ def _scheduler(file: ScenarioFile, seed: int) -> SchedulerSpec:
 
 
 def _replica(
-    group: str, replica_id: str, replica: Replica, engine_kind: EngineKindOf | None
+    group: str,
+    replica_id: str,
+    replica: Replica,
+    engine_kind: EngineKindOf | None,
+    directory: Path,
 ) -> ReplicaSpec:
     offers = tuple(
         Offer(
@@ -238,7 +243,7 @@ def _replica(
     return ReplicaSpec(
         id=replica_id,
         offers=offers,
-        engine=_engine(replica, engine_kind),
+        engine=_engine(replica, engine_kind, directory),
         concurrency=concurrency_of(replica),
         prefetch=replica.prefetch,
         entry_queue=replica.entry_queue,
@@ -253,7 +258,7 @@ def _app(replica: Replica) -> AppSpec | None:
     return AppSpec(name=replica.app.name, serves=served_by_app(replica))
 
 
-def _engine(replica: Replica, engine_kind: EngineKindOf | None) -> EngineSpec:
+def _engine(replica: Replica, engine_kind: EngineKindOf | None, directory: Path) -> EngineSpec:
     section = replica.engine
     kind: str = section.kind
     if set(served_by_app(replica)) == set(replica.capabilities):
@@ -271,7 +276,7 @@ def _engine(replica: Replica, engine_kind: EngineKindOf | None) -> EngineSpec:
         gpus=section.gpus,
         threads=section.threads,
         dtype=section.dtype,
-        profile=section.profile,
+        profile=placed_profile(section.profile, directory),
         step_ms=section.step / NS_PER_MS,
         options=section.options,
     )
@@ -375,6 +380,7 @@ def _sim(section: Sim) -> SimSpec:
         scheduler_ns=section.scheduler_cost,
         boot_ns=section.boot,
         load_ns=section.load,
+        cores=section.cores,
     )
 
 

@@ -163,6 +163,10 @@ A stream has one of `rate` (open loop: requests per second, whatever becomes of 
 (closed loop: so many users who wait for their answers) and `trace` (a file that says when). `think`
 and `requests` go with `concurrency`, `burst` with `arrivals: bursty`, `cv` with `arrivals: gamma`,
 `sessions` with a rate.""",
+        "AS-S045": """The engine profile is not known.
+
+`engine.profile` is the name of a shipped profile, the path of a file that `anyserve calibrate`
+wrote (seen from the scenario file), or your own step-time model as pkg.mod:Class.""",
         "AS-S050": """An override (`--set`) cannot be applied.
 
 It is PATH=VALUE: `cluster.delegation.limit=0`, `cluster.replicas[heavy].count=3`,

@@ -181,7 +181,10 @@ def test_checking_does_not_import_the_app(cli: Cli, tmp_path: Path) -> None:
     (cli.cwd / "reranker.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()")
 
     assert cli("scenario", "validate", "reranker.yaml").code == 0
-    assert cli("up", "reranker.yaml", "--engine", "echo", "--dry-run").code == 0
+    for kind in ("echo", "model", "vllm"):
+        plan = cli("up", "reranker.yaml", "--engine", kind, "--dry-run", "--json")
+        engines = {one["id"]: one["engine"] for one in plan.json["cluster"]["replicas"]}
+        assert engines == {"r1": "none", "e1": kind}
     assert not (tmp_path / "ran").exists()
 
 

@@ -84,7 +84,11 @@ def scenarios(draw: st.DrawFn) -> dict[str, Any]:
             "streams": {"chat": stream},
         },
         "faults": draw(faults()),
-        "sim": {"network": network, "scheduler_cost": draw(st.sampled_from(["0s", "200us"]))},
+        "sim": {
+            "network": network,
+            "scheduler_cost": draw(st.sampled_from(["0s", "200us"])),
+            "cores": draw(st.sampled_from([0, 2])),
+        },
     }
     return merged(PAIR, changes)
 

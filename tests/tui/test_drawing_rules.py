@@ -25,7 +25,7 @@ from anyserve.tui.palette import COLORLESS, palette_of
 from anyserve.tui.spans import Part, Span, clip, fit, fit_parts, plain, width_of, wrap
 from anyserve.tui.themes import OWN
 from anyserve.tui.views.look import Look
-from anyserve.tui.views.sizes import divide
+from anyserve.tui.views.sizes import Wanted, divide
 from anyserve.tui.views.trace import waterfall
 from anyserve.tui.widgets.charts import bar_at, meter, resample, spark, split_bar
 from anyserve.tui.widgets.columns import Column, fit_columns
@@ -98,18 +98,23 @@ def test_columns_never_take_more_than_there_is(columns: list[Column], width: int
 @given(
     width=st.integers(1, 300),
     body=st.integers(1, 120),
-    replicas=st.integers(0, 2000),
-    scenario=st.integers(0, 40),
+    wanted=st.builds(
+        Wanted,
+        st.integers(0, 2000),
+        st.integers(0, 100),
+        st.integers(0, 40),
+        st.integers(0, 400),
+    ),
 )
-def test_the_bands_of_the_overview_add_up(
-    width: int, body: int, replicas: int, scenario: int
-) -> None:
-    sizes = divide(width, body, replicas, scenario)
+def test_the_panels_of_the_overview_add_up(width: int, body: int, wanted: Wanted) -> None:
+    sizes = divide(width, body, wanted)
     if sizes.too_small or sizes.tabs:
-        assert (sizes.top, sizes.middle, sizes.bottom) == (0, 0, 0)
+        assert sizes.top == sizes.left == sizes.matrix == sizes.ledger == 0
         return
-    assert sizes.top + sizes.middle + sizes.bottom == body
-    assert min(sizes.top, sizes.middle, sizes.bottom) >= 4
+    assert sizes.top + sizes.matrix + sizes.events == body
+    assert sizes.top + sizes.ledger + sizes.scenario == body
+    assert min(sizes.top, sizes.matrix, sizes.events, sizes.ledger, sizes.scenario) >= 4
+    assert 40 <= sizes.left <= width // 2
 
 
 @given(

@@ -17,8 +17,9 @@ Find the cheapest mix of replicas that keeps a promise, by simulation.
   anyserve plan scenarios/mixed.yaml --slo 'ttft.p95_ms < 800' --replicas small=1..6
   anyserve plan scenarios/mixed.yaml --slo 'goodput.share >= 0.99' --cost heavy=4 --jobs 2
 
-Mixes are tried by rising cost; the table shows what each cost buys. Without --slo the scenario's
-own `slo` must be kept by 99 % of its requests. The exit code is 1 where no mix keeps it.
+The fewest replicas are found by halving each range; the table shows what each cost buys.
+Without --slo the scenario's own `slo` must be kept by 99 % of its requests. The exit code is 1
+where no mix keeps the promises.
 """
 
 

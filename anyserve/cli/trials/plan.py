@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 SCHEMA: Final = "anyserve.mix/1"
 GOODPUT: Final = "goodput.share >= 0.99"
-MOST_MIXES: Final = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +85,9 @@ def run_mix(session: Session, options: MixOptions) -> int:
     promises = _promises(file, options.slo)
     ranges = _ranges(file, options.replicas)
     costs = _costs(file, options.costs)
-    mixes = _mixes(ranges, costs)
-    judged = _search(session, options, mixes, promises)
+    notebook = Notebook(options.out)
+    judge = partial(_judge, session, options, promises, notebook)
+    judged = _Search(ranges, costs, judge).run()
     best = next((one for one in judged if one.keeps), None)
     if options.as_json:
         session.output.json(_as_object(options, judged, best))
@@ -95,80 +96,94 @@ def run_mix(session: Session, options: MixOptions) -> int:
     return ExitCode.OK if best is not None else ExitCode.EXPECTATIONS_FAILED
 
 
-def _search(
-    session: Session, options: MixOptions, mixes: Sequence[Mix], promises: Sequence[Expectation]
-) -> list[Judged]:
-    """Mixes by rising cost, up to all of the cost of the first that keeps its promises.
+class _Search:
+    """Finds the cheapest mix that keeps its promises.
 
-    One that has fewer of everything than a mix that failed is not tried: it would fail too.
+    More replicas are taken to do no harm. So for each choice of the other groups the fewest
+    replicas of the one with the widest range are found by halving it, and only mixes that would be
+    cheaper than the best one so far are tried.
     """
-    notebook = Notebook(options.out)
-    judged: list[Judged] = []
-    for level in _levels(mixes):
-        hopeful = [mix for mix in level if not _hopeless(mix, judged)]
-        judged += _judge(session, options, hopeful, promises, notebook)
-        if any(one.keeps for one in judged):
-            break
-    return sorted(judged, key=lambda one: (one.mix.cost, not one.keeps, -one.kept))
 
+    def __init__(
+        self,
+        ranges: Mapping[str, Sequence[int]],
+        costs: Mapping[str, float],
+        judge: Callable[[Mix], Judged],
+    ) -> None:
+        self._ranges = ranges
+        self._costs = costs
+        self._judge = judge
+        self._widest = max(ranges, key=lambda name: len(ranges[name]))
+        self._judged: dict[Mix, Judged] = {}
+        self._best: Judged | None = None
 
-def _levels(mixes: Sequence[Mix]) -> Iterator[list[Mix]]:
-    for cost in sorted({mix.cost for mix in mixes}):
-        yield [mix for mix in mixes if mix.cost == cost]
+    def run(self) -> list[Judged]:
+        """All mixes that were tried, by cost."""
+        others = [name for name in self._ranges if name != self._widest]
+        choices = [
+            dict(zip(others, counts, strict=True))
+            for counts in product(*(self._ranges[name] for name in others))
+        ]
+        for choice in sorted(choices, key=self._cost):
+            self._fewest(choice)
+        found = self._judged.values()
+        return sorted(found, key=lambda one: (one.mix.cost, not one.keeps, -one.kept))
 
+    def _fewest(self, choice: Mapping[str, int]) -> None:
+        counts = [
+            count
+            for count in self._ranges[self._widest]
+            if self._best is None or self._mix(choice, count).cost < self._best.mix.cost
+        ]
+        if not counts or not self._try(self._mix(choice, counts[-1])):
+            return
+        low, high = 0, len(counts) - 1  # counts[high] keeps
+        while low < high:
+            middle = (low + high) // 2
+            if self._try(self._mix(choice, counts[middle])):
+                high = middle
+            else:
+                low = middle + 1
 
-def _hopeless(mix: Mix, judged: Sequence[Judged]) -> bool:
-    return any(
-        not one.keeps
-        and all(few <= more for (_, few), (_, more) in zip(mix.counts, one.mix.counts, strict=True))
-        for one in judged
-    )
+    def _try(self, mix: Mix) -> bool:
+        judged = self._judged.get(mix)
+        if judged is None:
+            judged = self._judged[mix] = self._judge(mix)
+        cheaper = self._best is None or mix.cost < self._best.mix.cost
+        if judged.keeps and cheaper:
+            self._best = judged
+        return judged.keeps
+
+    def _mix(self, choice: Mapping[str, int], count: int) -> Mix:
+        counts = {**choice, self._widest: count}
+        named = tuple((name, counts[name]) for name in self._ranges)
+        return Mix(named, self._cost(counts))
+
+    def _cost(self, counts: Mapping[str, int]) -> float:
+        return sum(self._costs[name] * count for name, count in counts.items())
 
 
 def _judge(
     session: Session,
     options: MixOptions,
-    mixes: Sequence[Mix],
     promises: Sequence[Expectation],
     notebook: Notebook,
-) -> list[Judged]:
+    mix: Mix,
+) -> Judged:
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     cut_ns = duration_ns(options.duration)
-    trials = {
-        (mix, seed): Trial(
-            str(options.scenario), (*options.overrides, *_overrides(mix)), seed, cut_ns
-        )
-        for mix in mixes
-        for seed in seeds
-    }
-    found = follow(session, list(trials.values()), notebook, options.jobs)
-    return [
-        Judged(
-            mix,
-            tuple(
-                result
-                for seed in seeds
-                for result in evaluate(promises, found[trials[mix, seed]].summary)
-            ),
-        )
-        for mix in mixes
-    ]
+    overrides = (*options.overrides, *_overrides(mix))
+    trials = [Trial(str(options.scenario), overrides, seed, cut_ns) for seed in seeds]
+    found = follow(session, trials, notebook, options.jobs)
+    results = (evaluate(promises, found[trial].summary) for trial in trials)
+    judged = Judged(mix, tuple(one for some in results for one in some))
+    mark = session.terminal.mark(ok=judged.keeps)
+    session.diagnostics.say(f"{mark} {mix}  cost {mix.cost:g}")
+    return judged
 
 
 def _overrides(mix: Mix) -> tuple[str, ...]:
     return tuple(f"cluster.replicas[{name}].count={count}" for name, count in mix.counts)
-
-
-def _mixes(ranges: Mapping[str, Sequence[int]], costs: Mapping[str, float]) -> list[Mix]:
-    mixes = []
-    for counts in product(*ranges.values()):
-        named = tuple(zip(ranges, counts, strict=True))
-        mixes.append(Mix(named, sum(costs[name] * count for name, count in named)))
-    if len(mixes) > MOST_MIXES:
-        message = f"{len(mixes)} mixes are too many to try, the most is {MOST_MIXES}"
-        hint = "narrow the ranges: --replicas s=2..6"
-        raise UsageError(message, code="too_many_mixes", hint=hint)
-    return mixes
 
 
 def _promises(file: ScenarioFile, texts: Sequence[str]) -> list[Expectation]:
@@ -204,7 +219,11 @@ def _ranges(file: ScenarioFile, texts: Sequence[str]) -> dict[str, list[int]]:
             hint = "write NAME=LOW..HIGH, such as s=1..6"
             raise UsageError(f"'{text}' is no range", code="bad_range", hint=hint)
         ranges[name] = list(range(max(1, int(low)), int(high if dots else low) + 1))
-    return {name: one for name, one in ranges.items() if replicas[name].count or len(one) > 1}
+    found = {name: one for name, one in ranges.items() if replicas[name].count or len(one) > 1}
+    if not found:
+        hint = "give a group a count, or name its range: --replicas s=1..6"
+        raise UsageError("no group of replicas can be varied", code="bad_range", hint=hint)
+    return found
 
 
 def _costs(file: ScenarioFile, texts: Sequence[str]) -> dict[str, float]:

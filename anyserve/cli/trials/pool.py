@@ -94,6 +94,7 @@ def run_all(trials: Sequence[Trial], notebook: Notebook, jobs: int) -> Iterator[
 
 
 def _in_parallel(todo: Sequence[Trial], notebook: Notebook, jobs: int) -> Iterator[Outcome]:
+    # Fresh interpreters: a forked one would have our threads' locks and our half-drawn progress.
     with ProcessPoolExecutor(min(jobs, len(todo)), mp_context=get_context("spawn")) as pool:
         running: dict[Future[dict[str, Any]], Trial] = {
             pool.submit(run_trial, trial): trial for trial in todo

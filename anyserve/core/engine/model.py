@@ -30,6 +30,7 @@ from anyserve.core.engine.jitter import Jitter, Noise
 from anyserve.core.engine.keys import SegmentKeys
 from anyserve.core.engine.limits import EngineLimits
 from anyserve.core.engine.plan import StepPlan
+from anyserve.core.engine.profile import RangeWatch
 from anyserve.core.engine.rules import UNBOUNDED
 from anyserve.core.engine.sequence import Sequence
 from anyserve.core.engine.step_time import StepTime, StepTimeModel, StepWork
@@ -142,6 +143,7 @@ class EngineModel:
             other model each step is a stretch.
         intake_ps: Time that the engine's loop spends on taking a new sequence in, before a step.
         jitter: What real steps differ by; None is no difference.
+        watch: Is shown what each stretch computes.
     """
 
     def __init__(
@@ -151,6 +153,7 @@ class EngineModel:
         *,
         intake_ps: int = 0,
         jitter: Jitter | None = None,
+        watch: RangeWatch | None = None,
     ) -> None:
         self._batch: Batch | AsyncBatch
         self._batch = AsyncBatch(limits) if limits.async_scheduling else Batch(limits)
@@ -162,6 +165,7 @@ class EngineModel:
         self._formula = step_time if isinstance(step_time, StepTimeModel) else None
         self._intake_ps = intake_ps
         self._jitter = jitter
+        self._watch = watch
         self._pace = FULL_PACE
         self._inbox: deque[tuple[int, _Do, Any]] = deque()
         self._stretch: Stretch | None = None
@@ -257,6 +261,8 @@ class EngineModel:
             return self._start_ahead(now_ps)
         plan = self._plan = self._next_plan(UNBOUNDED if max_steps is None else max_steps)
         stretch = self._stretch = self._measure(now_ps, plan)
+        if self._inbox:  # it came after now: between the step's end and its whole nanosecond, say
+            self.cut(self._inbox[0][0])
         return stretch
 
     def _next_plan(self, most: int) -> StepPlan:
@@ -350,6 +356,8 @@ class EngineModel:
             decodes, context = len(plan.decodes), plan.context
         else:
             return None
+        if self._watch is not None:
+            self._watch.look(plan.prefill_tokens, decodes, context + (plan.steps - 1) * decodes)
         prefills = len(plan.prefills)
         formula = self._formula
         pace = self._pace

@@ -229,6 +229,19 @@ def test_an_arrival_cuts_a_stretch_at_the_next_step_end() -> None:
     assert len(following.admitted) == 1
 
 
+def test_what_came_a_moment_after_the_start_cuts_the_stretch_as_well() -> None:
+    engine = EngineModel(LIMITS, TIMES)
+    engine.add(Sequence(prompt=3, room=11), 0)
+    engine.start(0)
+    now_ps = engine.finish().end_ps
+    engine.add(Sequence(prompt=3, room=2), now_ps + 131)  # the same nanosecond, rounded up
+
+    stretch = engine.start(now_ps)
+
+    assert stretch is not None
+    assert (stretch.steps, stretch.admitted) == (1, [])
+
+
 def test_a_users_model_needs_no_formula() -> None:
     class Fixed:
         def step_ps(self, work: StepWork) -> int:
