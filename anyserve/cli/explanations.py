@@ -160,8 +160,8 @@ ERRORS: Final[Mapping[str, str]] = MappingProxyType(
         "objects_full": "There is no room for an object: all others are in use, or it is larger "
         "than `cluster.objects.limit`.",
         "not_running": "The cluster or the process does not run (any more).",
-        "otlp_refused": "The OpenTelemetry collector is not there or did not take the spans. It must "
-        "take OTLP over HTTP, by default at port 4318.",
+        "otlp_refused": "The OpenTelemetry collector is not there or did not take the spans. It "
+        "must take OTLP over HTTP, by default at port 4318.",
         "password_on_command_line": "Everybody on this machine can read command lines. Use "
         "ANYSERVE_BROKER_PASSWORD or a credentials file.",
         "plugin_failed": "The class that the scenario names was found, and failed when loaded.",
