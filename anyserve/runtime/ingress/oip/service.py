@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from anyserve import __version__
 from anyserve.runtime.engines.base import Task
 from anyserve.runtime.ingress.directory import Route
 from anyserve.runtime.ingress.front import Front, FrontState
-from anyserve.runtime.ingress.meanings import RefusedError
+from anyserve.runtime.ingress.meanings import RefusedError, invalid
 from anyserve.runtime.ingress.oip import inference_pb2 as pb
 from anyserve.runtime.ingress.oip.answers import pieces, whole
 from anyserve.runtime.ingress.oip.asking import (
@@ -58,14 +59,14 @@ class InferenceService:
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             name: grpc.unary_unary_rpc_method_handler(
                 self._refusing(method),
-                request_deserializer=kind.FromString,
+                request_deserializer=_reader(kind),
                 response_serializer=_serialize,
             )
             for name, (method, kind) in unary.items()
         }
         handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
             self.model_stream_infer,
-            request_deserializer=pb.ModelInferRequest.FromString,
+            request_deserializer=_reader(pb.ModelInferRequest),
             response_serializer=_serialize,
         )
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
@@ -130,6 +131,11 @@ class InferenceService:
         async def read() -> None:
             async with asyncio.TaskGroup() as group:
                 async for request in requests:
+                    if request is _UNREADABLE:
+                        refusal = invalid("what came is no message of this call")
+                        self._front.note_refused(refusal)
+                        await unsent.put(broken_off(pb.ModelInferRequest(), refusal))
+                        continue
                     await free.acquire()
                     group.create_task(serve(request))
             await unsent.put(None)
@@ -166,6 +172,8 @@ class InferenceService:
 
         async def call(request: Any, context: Context) -> Any:
             try:
+                if request is _UNREADABLE:
+                    raise invalid("what came is no message of this call")  # noqa: TRY301
                 return await method(request, context)
             except RefusedError as refusal:
                 self._front.note_refused(refusal)
@@ -201,6 +209,21 @@ def _left_ms(context: Context) -> int | None:
 
 def _internal() -> RefusedError:
     return RefusedError("a bug of ours; the log of the ingress says more", code="internal")
+
+
+_UNREADABLE: Final = object()
+
+
+def _reader(kind: type[Any]) -> Callable[[bytes], Any]:
+    """Reads a message; what is none must not look like a bug of ours, as gRPC makes it."""
+
+    def read(data: bytes) -> Any:
+        try:
+            return kind.FromString(data)
+        except DecodeError:
+            return _UNREADABLE
+
+    return read
 
 
 def _serialize(message: Any) -> bytes:
