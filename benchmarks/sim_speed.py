@@ -73,7 +73,9 @@ def engine() -> dict[str, object]:
     return {"kind": "model", "profile": PROFILE, "max_model_len": 4096}
 
 
-def play(what: Compiled, record: Callable[[Envelope], None], **options: object) -> tuple[float, int]:
+def play(
+    what: Compiled, record: Callable[[Envelope], None], **options: object
+) -> tuple[float, int]:
     """CPU seconds of a run, and its entries on the agenda."""
     simulation = Simulation(what, record, **options)  # type: ignore[arg-type]
     gc.collect()
@@ -85,7 +87,9 @@ def play(what: Compiled, record: Callable[[Envelope], None], **options: object) 
     return spent, simulation.entries
 
 
-def measure(name: str, replicas: int, requests: int, policy: str = "least-loaded") -> dict[str, object]:
+def measure(
+    name: str, replicas: int, requests: int, policy: str = "least-loaded"
+) -> dict[str, object]:
     what = scenario(replicas, requests, policy)
     count = 0
 
@@ -125,7 +129,9 @@ def measure(name: str, replicas: int, requests: int, policy: str = "least-loaded
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=20_000)
-    parser.add_argument("--large", action="store_true", help="also 1,000 replicas, 100,000 requests")
+    parser.add_argument(
+        "--large", action="store_true", help="also 1,000 replicas, 100,000 requests"
+    )
     parser.add_argument("--fleet", action="store_true", help="also 4,000 replicas")
     options = parser.parse_args()
     count = options.requests

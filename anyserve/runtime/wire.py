@@ -79,7 +79,8 @@ def is_sound(message: Any) -> bool:
     An answer to a request of an origin called `+` would be published to a wildcard, for which a
     broker hangs up.
     """
-    for field in _name_fields(type(message)):
+    kind: type[msgspec.Struct] = type(message)
+    for field in _name_fields(kind):
         if not _is_name(getattr(message, field)):
             return False
     return all(map(_is_request_id, _request_ids(message)))
@@ -103,6 +104,7 @@ def _request_ids(message: Any) -> Iterable[str]:
         return [held.id for held in message.held]
     if isinstance(message, KeepAlive):
         return [request_id for request_id, _ in message.held]
-    has_id, has_request = _id_fields(type(message))
+    kind: type[msgspec.Struct] = type(message)
+    has_id, has_request = _id_fields(kind)
     ids = (message.id,) if has_id else ()
     return (*ids, message.request.id) if has_request else ids
