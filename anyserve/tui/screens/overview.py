@@ -148,10 +148,14 @@ class OverviewScreen(FrameScreen):
     def _paint_replicas(self, frame: Frame) -> None:
         grid = self._grid("replicas")
         grid.sort_mark = (self._sort, self._reverse)
-        grid.set_columns(replicas.columns(frame.snapshot.replicas, self.look))
-        wanted = self._filters.get("replicas", Filter())
-        rows = [one for one in frame.snapshot.replicas if wanted.matches(replicas.row_of(one))]
-        grid.show(self._ordered(rows))
+        rows: Sequence[ReplicaView] = frame.snapshot.replicas
+        if wanted := self._filters.get("replicas", Filter()):
+            rows = [one for one in rows if wanted.matches(replicas.row_of(one))]
+        sorted_at = self._sorted_at
+        rows = self._ordered(rows)
+        if self._sorted_at != sorted_at:
+            grid.set_columns(replicas.columns(frame.snapshot.replicas, self.look))
+        grid.show(rows)
         self._title("replicas", f"{len(rows)}", len(frame.snapshot.replicas), len(rows))
 
     def _ordered(self, rows: Sequence[ReplicaView]) -> list[ReplicaView]:
@@ -176,9 +180,10 @@ class OverviewScreen(FrameScreen):
         self._title("routing", "", 0, 0)
 
     def _paint_ledger(self, frame: Frame) -> None:
-        wanted = self._filters.get("ledger", Filter())
         entries = frame.snapshot.ledger
-        rows = [one for one in reversed(entries) if wanted.matches(ledger.row_of(one))]
+        rows = list(reversed(entries))
+        if wanted := self._filters.get("ledger", Filter()):
+            rows = [one for one in rows if wanted.matches(ledger.row_of(one))]
         self._grid("ledger").set_columns(ledger.columns(rows))
         self._grid("ledger").show(rows)
         total = frame.snapshot.counters
@@ -186,9 +191,10 @@ class OverviewScreen(FrameScreen):
         self._title("ledger", f"{comebacks}", len(entries), len(rows))
 
     def _paint_events(self, frame: Frame) -> None:
-        wanted = self._filters.get("events", Filter())
         listed = notices.chosen(frame.snapshot.notices, errors_only=self._errors_only)
-        rows = [one for one in listed if wanted.matches(notices.row_of(one[1]))]
+        rows = listed
+        if wanted := self._filters.get("events", Filter()):
+            rows = [one for one in listed if wanted.matches(notices.row_of(one[1]))]
         self._grid("events").show(rows)
         self._title("events", "", len(listed), len(rows))
 
