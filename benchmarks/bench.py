@@ -142,7 +142,9 @@ def report(name: str, title: str, rows: list[dict[str, Any]], **facts: Any) -> N
         table.add_column(column, justify="right" if column != next(iter(rows[0])) else "left")
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
-    Console().print(table)
+    console = Console()
+    console.width = max(console.width, 160)  # a file has no width of its own
+    console.print(table)
     RESULTS.mkdir(exist_ok=True)
     result = {"benchmark": name, "machine": machine(), "rows": rows, **facts}
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")

@@ -130,7 +130,8 @@ class Probe:
         logins = record.role_credentials()
         self.qos = qos
         self.sent = 0
-        self.seen: Counter[int] = Counter()
+        self._seen = GapCounter()
+        self._repeated = 0
         self.inversions = 0
         self._last = -1
         self._topic = f"{record.prefix}/replica/soak-{qos}/entry"
@@ -151,7 +152,7 @@ class Probe:
         number = int(payload.partition(b" ")[0])
         self.inversions += number < self._last
         self._last = number
-        self.seen[number] += 1
+        self._repeated += not self._seen.add("", 0, number)
 
     async def run(self, seconds: float) -> None:
         await self._from.start()
@@ -167,11 +168,12 @@ class Probe:
         await self._to.close()
 
     def row(self) -> dict[str, object]:
+        self._seen.expect("", 0, self.sent)
         return {
             "probe": f"QoS {self.qos}",
             "sent": self.sent,
-            "lost": self.sent - len(self.seen),
-            "repeated": sum(self.seen.values()) - len(self.seen),
+            "lost": self._seen.missing,
+            "repeated": self._repeated,
             "out of order": self.inversions,
         }
 

@@ -30,6 +30,7 @@ def measure(*, large: bool) -> list[dict[str, object]]:
                 "states": found.states,
                 "transitions": found.transitions,
                 "ends": found.ends,
+                "delegations": found.delegations,
                 "steps": found.depth,
                 "s": found.seconds,
                 "verdict": "complete" if found.complete else str(found),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import Enum, StrEnum
 
 import msgspec
 
@@ -14,7 +14,7 @@ class Effect(msgspec.Struct, frozen=True, gc=False):
     """Base of all effects."""
 
 
-class Inbox(Enum):
+class Inbox(StrEnum):
     """Where a message can be sent; the driver makes a topic of it."""
 
     __hash__ = object.__hash__  # members are single; the inherited one is a call into Python
@@ -33,6 +33,8 @@ class Send(Effect, frozen=True):
     inbox: Inbox
     to: str
     message: AnyMessage
+    lazy: bool = False
+    """Nobody waits for it: it may travel with what comes next."""
 
 
 class Emit(Effect, frozen=True):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
+from functools import cache, lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -14,6 +15,9 @@ from anyserve.core.messages import Frame, Holding, KeepAlive, Settled
 encode: Final = msgspec.json.Encoder().encode
 """Any message or event as JSON."""
 
+_REMEMBERED: Final = 4096
+"""Names, ids and topics that were looked at lately: all frames of a request say the same ones."""
+_BEST_EFFORT: Final = frozenset({Frame, KeepAlive})
 RETAINED: Final = frozenset({Inbox.SCHEDULER_STATE, Inbox.REPLICA_REGISTRATION})
 
 
@@ -22,9 +26,10 @@ class Topics:
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
+        self.of = lru_cache(_REMEMBERED)(self._of)
+        """Where a message for an inbox (and whose) is published."""
 
-    def of(self, inbox: Inbox, to: str) -> str:
-        """Where a message for this inbox is published."""
+    def _of(self, inbox: Inbox, to: str) -> str:
         return f"{self._prefix}/{inbox.value.format(to)}"
 
     def of_send(self, send: Send) -> str:
@@ -46,16 +51,26 @@ class Topics:
 
 def qos_of(send: Send) -> int:
     """0 for the token stream, which repairs itself; 1 for all else."""
-    return 0 if isinstance(send.message, (Frame, KeepAlive)) else 1
+    return 0 if type(send.message) in _BEST_EFFORT else 1
 
 
 def is_lazy(send: Send) -> bool:
     """Whether a message may wait a moment for company: nobody waits for a settlement."""
-    return isinstance(send.message, Settled)
+    return send.lazy or type(send.message) is Settled
 
 
 _NAME: Final = re.compile(r"[a-z0-9-]{1,32}")
 _REQUEST_ID: Final = re.compile(r"[a-z0-9-]{1,32}/[0-9]{1,19}/[0-9]{1,19}")
+
+
+@lru_cache(_REMEMBERED)
+def _is_name(text: str) -> bool:
+    return _NAME.fullmatch(text) is not None
+
+
+@lru_cache(_REMEMBERED)
+def _is_request_id(text: str) -> bool:
+    return _REQUEST_ID.fullmatch(text) is not None
 
 
 def is_sound(message: Any) -> bool:
@@ -64,23 +79,30 @@ def is_sound(message: Any) -> bool:
     An answer to a request of an origin called `+` would be published to a wildcard, for which a
     broker hangs up.
     """
-    names = (getattr(message, field, None) for field in ("replica", "source", "origin"))
-    return all(name is None or _NAME.fullmatch(name) for name in names) and all(
-        _REQUEST_ID.fullmatch(request_id) for request_id in _request_ids(message)
-    )
+    for field in _name_fields(type(message)):
+        if not _is_name(getattr(message, field)):
+            return False
+    return all(map(_is_request_id, _request_ids(message)))
 
 
-def _request_ids(message: Any) -> Iterator[str]:
+@cache
+def _name_fields(kind: type[msgspec.Struct]) -> tuple[str, ...]:
+    return tuple(set(kind.__struct_fields__) & {"replica", "source", "origin"})
+
+
+@cache
+def _id_fields(kind: type[msgspec.Struct]) -> tuple[bool, bool]:
+    """Whether messages of this kind have an `id` of a request, and a whole `request`."""
+    return "id" in kind.__struct_fields__, "request" in kind.__struct_fields__
+
+
+def _request_ids(message: Any) -> Iterable[str]:
     if isinstance(message, Settled):
-        yield from message.ids
-    elif isinstance(message, Holding):
-        yield from (held.id for held in message.held)
-    elif isinstance(message, KeepAlive):
-        yield from (request_id for request_id, _ in message.held)
-    else:
-        request = getattr(message, "request", None)
-        if request is not None:
-            yield request.id
-        request_id = getattr(message, "id", None)
-        if request_id is not None:
-            yield request_id
+        return message.ids
+    if isinstance(message, Holding):
+        return [held.id for held in message.held]
+    if isinstance(message, KeepAlive):
+        return [request_id for request_id, _ in message.held]
+    has_id, has_request = _id_fields(type(message))
+    ids = (message.id,) if has_id else ()
+    return (*ids, message.request.id) if has_request else ids

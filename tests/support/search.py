@@ -31,6 +31,8 @@ class Found:
     transitions: int = 0
     ends: int = 0
     depth: int = 0
+    delegations: int = 0
+    """The most that any request was delegated."""
     seconds: float = 0.0
     complete: bool = False
     violation: Violated | None = None
@@ -71,6 +73,7 @@ class _Search:
         except _Stop:
             pass
         found.states = len(self._way)
+        found.delegations = self.world.most_delegations
         found.seconds = time.perf_counter() - began
         return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from msgspec.structs import replace as replaced
 from small_world import Small
 
 from anyserve.core.messages import Limits, Offer
@@ -17,7 +18,7 @@ from anyserve.core.spec import (
     ReplicaSpec,
 )
 
-LOW, HIGH, OTHER = "decode", "decode.heavy", "embedding"
+LOW, HIGH, HIGHEST, OTHER = "decode", "decode.heavy", "decode.huge", "embedding"
 LIGHT, HEAVY = Offer(capability=LOW), Offer(capability=HIGH)
 SHORT = Offer(capability=LOW, limits=Limits(max_tokens=2))
 
@@ -30,18 +31,21 @@ def _replica(name: str, *offers: Offer, entry_queue: int = 1) -> ReplicaSpec:
 
 
 def _cluster(*replicas: ReplicaSpec, limit: int = 1, overload: bool = False) -> ClusterSpec:
-    names = (LOW, HIGH, OTHER)
+    names = (LOW, HIGH, HIGHEST, OTHER)
     return ClusterSpec(
         name="small",
         capabilities=tuple(CapabilitySpec(name=name, mid_stream="resume") for name in names),
         replicas=replicas,
-        ladder=LadderSpec(upgrades={LOW: HIGH}),
+        ladder=LadderSpec(upgrades={LOW: HIGH, HIGH: HIGHEST}),
         delegation=DelegationSpec(limit=limit, overload=overload),
     )
 
 
 L1, H1 = _replica("s1", LIGHT), _replica("h1", HEAVY)
 ONE_EACH = _cluster(L1, H1)
+E1 = _replica("e1", Offer(capability=OTHER))
+CLIMB = _cluster(E1, H1, _replica("x1", Offer(capability=HIGHEST)))
+CLIMB_TWICE = replaced(CLIMB, delegation=DelegationSpec(limit=2))
 WRONG_DOOR = (HIGH, "s1")
 """What enters at a replica that has to delegate it."""
 ONE = Small(ONE_EACH, (WRONG_DOOR,))
@@ -56,11 +60,12 @@ def _dying(*what: str) -> frozenset[str]:
 SYSTEMS: Mapping[str, Small] = {
     "wrong door": ONE,
     "limit 0": replace(ONE, spec=_cluster(L1, H1, limit=0)),
-    "limit 2": replace(ONE, spec=_cluster(L1, H1, limit=2)),
+    "limit 1, a rung is lost": replace(ONE, spec=CLIMB, offers=((LOW, "e1"),)),
+    "limit 2, a rung is lost": replace(ONE, spec=CLIMB_TWICE, offers=((LOW, "e1"),), duplicates=0),
     "three replicas": replace(ONE, spec=_cluster(L1, H1, _replica("h2", HEAVY))),
     "nobody offers it": replace(
         ONE,
-        spec=_cluster(_replica("e1", Offer(capability=OTHER)), H1),
+        spec=_cluster(E1, H1),
         offers=((LOW, "scheduler"),),
     ),
     "too long": replace(ONE, spec=_cluster(_replica("s1", SHORT), H1), offers=((LOW, "s1"),)),
@@ -90,6 +95,7 @@ LARGE: Mapping[str, Small] = {
     "the journal is lost": replace(
         ONE, duplicates=0, mortal=_dying("scheduler", "amnesia"), in_order=True, at_once=True
     ),
+    "limit 2, a rung is lost, a duplicate": replace(ONE, spec=CLIMB_TWICE, offers=((LOW, "e1"),)),
     "two requests, a duplicate and a crash": replace(TWO, at_once=True),
     "two requests, a crash, every order": replace(TWO, duplicates=0, in_order=False, at_once=True),
     "two requests, three replicas": replace(THREE, at_once=True),

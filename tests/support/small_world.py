@@ -117,6 +117,12 @@ class SmallWorld:
         """What the observer knows in a state; not to be changed."""
         return self._ghosts.things[state.ghost]
 
+    @property
+    def most_delegations(self) -> int:
+        """How often a request was delegated at most, in any state so far."""
+        pasts = (past for ghost in self._ghosts.things for past in ghost.pasts.values())
+        return max((len(past.delegations) for past in pasts), default=0)
+
     def _table(self, name: str) -> Table[Any]:
         if name == SCHEDULER:
             return self._schedulers

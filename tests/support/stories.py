@@ -7,6 +7,7 @@ one sort of trouble, so that what needs several mishaps at once happens within a
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -96,12 +97,14 @@ class Day:
     """A kind of day: what its clusters are like, and what happens in them.
 
     `alike`: every replica offers `decode`, without limits, and the rung above it `decode.heavy`
-    but for the first, which has only a short context. `waits` are the times that pass.
+    but for the first, which has only a short context. `climbing`: nobody offers the lowest rung,
+    and the two above it are easily lost. `waits` are the times that pass.
     """
 
     weights: Weights = field(default_factory=dict)
     alike: bool = False
     max_tokens: int = 8
+    climbing: bool = False
     delays_ms: tuple[int, ...] = (1, 20, 400)
     waits_ms: tuple[int, ...] = (1, 5, 50, 500, 3_000, 7_000)
 
@@ -117,7 +120,7 @@ class Day:
             duplicate=rng.choice([0.0, 0.3]),
             max_delay_ms=rng.choice(self.delays_ms),
         )
-        world = World(similar(rng) if self.alike else cluster(rng), seed, chaos)
+        world = World(self._cluster(rng), seed, chaos)
         world.run(100)
         weights = {**MISHAPS, **self.weights}
         for _ in range(rng.randint(5, STEPS)):
@@ -125,6 +128,11 @@ class Day:
             self._happens(mishap, world, rng)
         world.settle()
         return world
+
+    def _cluster(self, rng: random.Random) -> ClusterSpec:
+        if self.climbing:
+            return climbing(rng)
+        return similar(rng) if self.alike else cluster(rng)
 
     def _happens(self, mishap: str, world: World, rng: random.Random) -> None:
         replica = rng.choice(sorted(world.nodes))
@@ -148,7 +156,9 @@ class Day:
         happenings[mishap]()
 
     def _offer(self, world: World, rng: random.Random) -> None:
-        names = ("decode", "decode.heavy") if self.alike else (*NAMES, "nobody.offers")
+        names: tuple[str, ...] = (*NAMES, "nobody.offers")
+        if self.alike or self.climbing:
+            names = names[: 1 if self.climbing else 2]
         for _ in range(rng.randint(1, 4)):
             world.offer(
                 rng.choice(names),
@@ -157,16 +167,43 @@ class Day:
                 max_tokens=rng.randint(1, self.max_tokens),
                 priority=rng.randint(0, 2),
                 deadline_ms=rng.choice([None, None, 300, 5_000]),
-                attributes={} if self.alike else rng.choice([{}, {}, {"model": "a"}]),
+                attributes={}
+                if self.alike or self.climbing
+                else rng.choice([{}, {}, {"model": "a"}]),
             )
 
 
 DAYS = {
     "bad": Day(),
-    "crashing": Day({"bounce": 4, "worker": 3, "offer": 6}, True, 16, (5, 60), (1, 5, 20, 50)),
-    "restarting": Day({"again": 4, "drain": 2, "resume": 3}, True, 8, (20, 400), (1, 20, 100, 500)),
-    "crowded": Day({"offer": 16, "cancel": 6}, True, 6, (1, 20), (1, 5, 20, 50)),
-    "broken": Day({"broker": 4, "cut": 3, "mend": 5, "bounce": 2}, True, 8, (5, 60), (1, 5, 50)),
+    "crashing": Day(
+        {"bounce": 4, "worker": 3, "offer": 6},
+        alike=True,
+        max_tokens=16,
+        delays_ms=(5, 60),
+        waits_ms=(1, 5, 20, 50),
+    ),
+    "restarting": Day(
+        {"again": 4, "drain": 2, "resume": 3},
+        alike=True,
+        delays_ms=(20, 400),
+        waits_ms=(1, 20, 100, 500),
+    ),
+    "crowded": Day(
+        {"offer": 16, "cancel": 6},
+        alike=True,
+        max_tokens=6,
+        delays_ms=(1, 20),
+        waits_ms=(1, 5, 20, 50),
+    ),
+    "broken": Day(
+        {"broker": 4, "cut": 3, "mend": 5, "bounce": 2},
+        alike=True,
+        delays_ms=(5, 60),
+        waits_ms=(1, 5, 50),
+    ),
+    "climbing": Day(
+        {"crash": 6, "start": 4}, climbing=True, max_tokens=16, waits_ms=(1, 5, 20, 500)
+    ),
 }
 
 
@@ -198,6 +235,29 @@ def similar(rng: random.Random) -> ClusterSpec:
         ladder=LadderSpec(upgrades={"decode": "decode.heavy"}),
         delegation=DelegationSpec(limit=rng.randint(1, 2), overload=rng.random() < 0.5),
         scheduler=rules,
+        request_lifetime_ms=60_000,
+    )
+
+
+def climbing(rng: random.Random) -> ClusterSpec:
+    """A door that serves nothing of it, and one or two replicas for each of the two rungs above."""
+    rungs = ("decode", "decode.heavy", "decode.huge")
+    served = ["embedding", *rungs[1:], rng.choice(rungs[1:])]
+    return ClusterSpec(
+        name="test",
+        capabilities=tuple(CapabilitySpec(name=name, mid_stream="resume") for name in NAMES),
+        replicas=tuple(
+            ReplicaSpec(
+                id=f"r{number}",
+                offers=(Offer(capability=name),),
+                engine=EngineSpec(kind="echo"),
+                concurrency=2,
+            )
+            for number, name in enumerate(served)
+        ),
+        ladder=LadderSpec(upgrades=dict(itertools.pairwise(rungs))),
+        delegation=DelegationSpec(limit=rng.randint(1, 2)),
+        scheduler=SchedulerSpec(recovery_limit=3, wait_for_replica_ms=5_000),
         request_lifetime_ms=60_000,
     )
 

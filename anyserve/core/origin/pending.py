@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 
 from anyserve.core.lifecycle import ORIGIN, OriginState, step
@@ -20,14 +21,7 @@ StreamKey = tuple[str, int, int]
 
 def bucket_ns(gap_ns: int) -> int:
     """The upper bound of the bucket that holds a gap; the last one is open."""
-    low, high = 0, len(BUCKETS_NS) - 1
-    while low < high:
-        middle = (low + high) // 2
-        if gap_ns <= BUCKETS_NS[middle]:
-            high = middle
-        else:
-            low = middle + 1
-    return BUCKETS_NS[low]
+    return BUCKETS_NS[min(bisect_left(BUCKETS_NS, gap_ns), len(BUCKETS_NS) - 1)]
 
 
 class Pending:

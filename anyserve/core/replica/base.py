@@ -287,12 +287,13 @@ class ReplicaBase:
         )
         if now is not None:
             self._emit(ev.ReplicaLoad(replica=self._spec.id, load=load))
+        lazy = not self._credits.urgent
         self._to_scheduler(
-            self._credits.report(self._spec.id, self._incarnation, self._epoch, load)
+            self._credits.report(self._spec.id, self._incarnation, self._epoch, load), lazy=lazy
         )
 
-    def _to_scheduler(self, message: msg.SchedulerInbound) -> None:
-        self._out.append(Send(Inbox.SCHEDULER, "", message))
+    def _to_scheduler(self, message: msg.SchedulerInbound, *, lazy: bool = False) -> None:
+        self._out.append(Send(Inbox.SCHEDULER, "", message, lazy))
 
     def _emit(self, event: ev.AnyEvent) -> None:
         self._out.append(Emit(event))

@@ -21,6 +21,7 @@ class CreditBook:
         self._assigned = Ordinals()
         self._sequence = 0
         self._dirty = True
+        self._urgent = True
 
     @property
     def assigned_seen(self) -> int:
@@ -38,11 +39,17 @@ class CreditBook:
         """Whether the scheduler does not know the counters as they are."""
         return self._dirty
 
+    @property
+    def urgent(self) -> bool:
+        """Whether the scheduler would decide otherwise if it knew; else it only waits to hear that
+        its assignments arrived."""
+        return self._urgent
+
     def begin_epoch(self) -> None:
         """A new scheduler life counts its assignments from 1; earlier ones can no longer arrive."""
         self._assigned_before += self._assigned.count
         self._assigned = Ordinals()
-        self._dirty = True
+        self._dirty = self._urgent = True
 
     def see_assignment(self, ordinal: int) -> bool:
         """An assignment arrived, or is known to have been sent; False where it was seen before."""
@@ -53,17 +60,17 @@ class CreditBook:
     def take(self) -> None:
         """A request that entered here starts."""
         self.taken_total += 1
-        self._dirty = True
+        self._dirty = self._urgent = True
 
     def grant(self) -> None:
         """A credit that was consumed is free again."""
         self.granted_total += 1
-        self._dirty = True
+        self._dirty = self._urgent = True
 
     def report(self, replica: str, incarnation: int, epoch: int, load: Load) -> Credit:
         """The message that brings the scheduler up to date."""
         self._sequence += 1
-        self._dirty = False
+        self._dirty = self._urgent = False
         return Credit(
             replica=replica,
             incarnation=incarnation,

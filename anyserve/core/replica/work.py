@@ -44,7 +44,7 @@ class Work(ReplicaBase):
             )
         )
         if not slot.entered:
-            self._to_scheduler(self._started(slot))
+            self._to_scheduler(self._started(slot), lazy=True)
 
     def _on_stepped(self, stepped: Stepped, now: int) -> None:
         if stepped.kv_usage is not None:

@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import logging
 import termios
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -101,6 +102,8 @@ class GmqttLink:
         self._last_id = 0
         self._lost = asyncio.Event()
         self._closing = False
+        self._unsent: list[bytes] = []
+        self._unsent_bytes = 0
         will = options.will
         client = _Client(
             options.client_id,
@@ -138,6 +141,28 @@ class GmqttLink:
         except BaseException:
             self.abort()
             raise
+        connection = self._client._connection  # noqa: SLF001 - see _transport
+        connection._protocol.write_data = self._write  # noqa: SLF001
+
+    def _write(self, packet: bytes) -> None:
+        """What goes out in one turn, acknowledgements too, goes in one system call."""
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._unsent.append(packet)
+        self._unsent_bytes += len(packet)
+
+    def _write_at_once(self) -> None:
+        self._flush()
+        connection = self._client._connection  # noqa: SLF001 - see _transport
+        if connection is not None:
+            vars(connection._protocol).pop("write_data", None)  # noqa: SLF001
+
+    def _flush(self) -> None:
+        packets, self._unsent, self._unsent_bytes = self._unsent, [], 0
+        connection, transport = self._client._connection, self._transport()  # noqa: SLF001
+        if packets and transport is not None and not transport.is_closing():
+            connection._last_data_out = time.monotonic()  # noqa: SLF001 - it pings by this
+            transport.write(packets[0] if len(packets) == 1 else b"".join(packets))
 
     async def _unless_lost(self, attempt: Any) -> None:
         connecting = asyncio.ensure_future(attempt)
@@ -157,6 +182,7 @@ class GmqttLink:
         try:
             async with asyncio.timeout(_CLOSE_TIMEOUT_S):
                 with contextlib.suppress(OSError):
+                    self._write_at_once()  # the library closes right behind its goodbye
                     await self._client.disconnect()
         except TimeoutError:  # the broker no longer reads
             self.abort()
@@ -186,7 +212,7 @@ class GmqttLink:
     def unsent_bytes(self) -> int:
         """Bytes that wait for the socket."""
         transport = self._transport()
-        return 0 if transport is None else transport.get_write_buffer_size()
+        return 0 if transport is None else transport.get_write_buffer_size() + self._unsent_bytes
 
     def unread_bytes(self) -> int:
         """Bytes that arrived and wait for us (in the kernel: the reader holds back at 128 KiB)."""

@@ -104,6 +104,7 @@ class WorkerClient:
         self._process: WorkerProcess | None = None
         self._transport: asyncio.Transport | None = None
         self._fatal: ipc.Fatal | None = None
+        self._unsent: list[bytes] = []
         self._ended: asyncio.Future[WorkerExit] = asyncio.get_running_loop().create_future()
         self._watch: asyncio.Task[None] | None = None
 
@@ -238,8 +239,17 @@ class WorkerClient:
         self._listener.on_exit(ended)
 
     def _send(self, message: msgspec.Struct) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        # A write is a system call that wakes the worker: one for all that is said in one turn.
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._unsent.append(ipc.encode_frame(message))
+
+    def _flush(self) -> None:
+        unsent, self._unsent = self._unsent, []
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(ipc.encode_frame(message))
+            self._transport.write(b"".join(unsent))
 
     def _take(self, report: ipc.Report) -> None:
         match report:

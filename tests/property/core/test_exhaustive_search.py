@@ -15,6 +15,8 @@ from violations import INVARIANTS
 
 from anyserve.core.scheduler import Scheduler
 
+DELEGATED = {"limit 0": 0, "limit 2, a rung is lost": 2}
+"""How often a request is delegated at most, where that is not once."""
 LONG = os.environ.get("ANYSERVE_PROPERTY") == "long"
 BY_NAME = {fault.name: fault for fault in FAULTS}
 BITES = {
@@ -42,6 +44,7 @@ def test_every_state_of_a_small_system_keeps_the_invariants(name: str) -> None:
     print(f"{name}: {found}")  # noqa: T201 - the counts are part of the proof
     assert found.complete, str(found)
     assert found.ends > 0
+    assert found.delegations == DELEGATED.get(name, 1), "nothing of it happened"
 
 
 @pytest.mark.skipif(not LONG, reason="ANYSERVE_PROPERTY=long searches larger systems")
@@ -52,6 +55,7 @@ def test_every_state_of_a_larger_system_keeps_the_invariants(name: str) -> None:
 
     print(f"{name}: {found}")  # noqa: T201
     assert found.complete, str(found)
+    assert found.delegations == (2 if "limit 2" in name else 1)
 
 
 def planted(name: str, system: str) -> Found:
