@@ -136,9 +136,16 @@ class OverviewScreen(FrameScreen):
         self._arrange(sizes)
         if sizes.too_small:
             return
-        for name in PANELS:
+        painters = (
+            self._paint_replicas,
+            self._paint_routing,
+            self._paint_ledger,
+            self._paint_events,
+            self._paint_scenario,
+        )
+        for name, paint in zip(PANELS, painters, strict=True):
             if self._shown(name):
-                getattr(self, f"_paint_{name}")(frame)
+                paint(frame)
         if self._sizes.tabs or self._solo:
             self._paint_tabs()
 
