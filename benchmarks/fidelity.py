@@ -103,7 +103,7 @@ class Player:
 
     def _overrides(self, name: str) -> list[str]:
         scenario = yaml.safe_load((SCENARIOS / f"{name}.yaml").read_text())
-        words: list[str] = []
+        words = ["--set", f"sim.cores={os.cpu_count()}"]
         for replica, said in scenario["cluster"]["replicas"].items():
             profile = self._profiles.get(said["engine"]["model"])
             if profile is not None:
@@ -204,7 +204,7 @@ def show(rows: list[Row]) -> None:
             f"fidelity-{title.split()[0]}",
             f"Fidelity, {title}: {good} of {len(part)} within goal or live-to-live",
             table,
-            rows=[{**_fields(row), "good": row.good} for row in part],
+            errors=[{**_fields(row), "good": row.good} for row in part],
             seed=SEED,
         )
 

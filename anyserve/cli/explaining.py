@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import Final
 
-from anyserve.cli.explanations import ERRORS, OUTCOMES
+from anyserve.cli.explanations import ERRORS, INGRESS, OUTCOMES
 from anyserve.cli.session import Session
 from anyserve.errors import UsageError
 from anyserve.workload import explain as scenario_codes
@@ -36,12 +36,13 @@ def show_explanation(session: Session, code: str | None, *, as_json: bool) -> No
 def explanation(code: str) -> str | None:
     """The long text of a code; None where there is no such code."""
     name = code.strip().lower()
-    return scenario_codes.explain(code) or OUTCOMES.get(name) or ERRORS.get(name)
+    texts = {**ERRORS, **INGRESS, **OUTCOMES}
+    return scenario_codes.explain(code) or texts.get(name)
 
 
 def all_codes() -> list[str]:
     """Every code that can be explained."""
-    return [*scenario_codes.codes(), *sorted({*OUTCOMES, *ERRORS})]
+    return [*scenario_codes.codes(), *sorted({*OUTCOMES, *INGRESS, *ERRORS})]
 
 
 def _list(session: Session, *, as_json: bool) -> None:

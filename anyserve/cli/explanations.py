@@ -43,8 +43,41 @@ OUTCOMES: Final[Mapping[str, str]] = MappingProxyType(
 )
 """Why a request was rejected, failed, cancelled or expired."""
 
+INGRESS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "body_too_large": "The request's body is over `ingress.limits.body_kib`.",
+        "draining": "This ingress is about to end: it finishes what it has and takes nothing new. "
+        "Ask another one.",
+        "headers_too_large": "The request's head is over `ingress.limits.header_kib`.",
+        "ingress_full": "As many requests are open at this ingress as "
+        "`ingress.limits.open_requests` allows.",
+        "invalid_api_key": "The API key is none of those that open this door.",
+        "malformed_http": "What came is not HTTP/1.1.",
+        "method_not_allowed": "The path takes other methods; the header `allow` names them.",
+        "missing_api_key": "The door asks for an API key: `Authorization: Bearer KEY`.",
+        "model_not_found": "No model, mapping or capability has this name. `GET /v1/models` lists "
+        "them.",
+        "no_tokenizer": "The model's tokenizer is not on the ingress's machine. Prompts may still "
+        "be sent as token ids.",
+        "not_found": "There is no such path.",
+        "request_too_slow": "Head or body of the request did not arrive within "
+        "`ingress.limits.header_wait` or `body_wait`.",
+        "slow_client": "The stream was read so slowly that more than "
+        "`ingress.limits.unread_frames` steps waited for its reader.",
+        "too_many_connections": "As many connections are open as `ingress.limits.connections` "
+        "allows.",
+        "unsupported_media_type": "The body of a request is JSON, and says so.",
+        "unsupported_parameter": "The request has a parameter that AnyServe, or the engine of this "
+        "capability, does not know. Nothing is ignored in silence.",
+        "wrong_task": "The capability generates and was asked to embed, or the other way round.",
+    }
+)
+"""Why a front door turned a request away."""
+
 ERRORS: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "api_keys": "The door is to be locked, and the variable or file that is named holds no "
+        "key, so it was not opened.",
         "ambiguous_request": "Several requests end so; write more of the id.",
         "ambiguous_run": "Several runs begin so; write more of the id.",
         "bad_gpus": "An engine asks for a number of GPUs that nobody can give it: write a whole "
@@ -86,6 +119,9 @@ ERRORS: Final[Mapping[str, str]] = MappingProxyType(
         "handler for it.",
         "handler_shape": "A handler takes a payload, a Context, or both, and serves one "
         "capability.",
+        "ingress_port": "A front door's port is taken, or its address is not one of this machine.",
+        "ingress_tls": "The certificate or its key cannot be used; they are PEM files, and the key "
+        "is not encrypted.",
         "internal": "A bug in AnyServe. The crash report says where; please report it.",
         "kv_too_small": "The KV cache is too small for one request of the full context length. "
         "Raise `kv_cache_gib` or lower `max_model_len`.",

@@ -31,9 +31,7 @@ def show_trace(session: Session, request: str, run_name: str, runs: Path, *, as_
     run = open_run(runs, run_name)
     envelopes, _problems = load_events(run)
     request_id = find_request(envelopes, request)
-    trace = build_trace(
-        [one for one in envelopes if getattr(one.event, "id", None) == request_id], request_id
-    )
+    trace = build_trace(envelopes, request_id)
     text = recorded_text(run, request_id)
     if as_json:
         found = {"run": run.id, **to_json(trace)}

@@ -112,7 +112,9 @@ class Request(Record, frozen=True):
     `capability` is what is wanted now (it moves up the ladder only); `asked` is what the client
     wanted. `prompt_tokens + max_tokens` is held against a replica's context limit. Lower
     `priority` goes first. `first_epoch` is the scheduler epoch the origin knew when it was offered.
-    `resume_ids` are tokens the client already has: a forced prefix that the attempt continues.
+    `affinity` names the beginnings of its prompt that others may share, the shortest first, joined
+    by `/`. `resume_ids` are tokens the client already has: a forced prefix that the attempt
+    continues.
     """
 
     id: str

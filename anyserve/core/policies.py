@@ -73,7 +73,8 @@ class CandidateView(Protocol):
         ...
 
     def with_prefix(self, affinity: str) -> ReplicaInfo | None:
-        """The one that last took a request with this affinity, if it is a candidate. O(1)."""
+        """The candidate that last took a request whose prompt begins the same: the longest of the
+        beginnings in `affinity` that one has. O(their number)."""
         ...
 
     def __iter__(self) -> Iterator[ReplicaInfo]:
@@ -152,6 +153,29 @@ class BinPacking:
         return Choice(best.id, float(best.credit), "fewest free slots")
 
 
+class PrefixAffinity:
+    """The candidate that computed the beginning of this prompt before, so that its KV cache serves
+    again; the least filled one where nobody did, or where that one is much busier.
+
+    `slack` (default 0.5): how much more of its slots may be in use than of the least filled one's.
+    """
+
+    def __init__(self, rng: Rng, options: Mapping[str, Any]) -> None:  # noqa: ARG002 - one shape
+        """`options.slack`: see the class."""
+        self._slack = float(options.get("slack", 0.5))
+
+    def choose(self, request: Request, view: CandidateView) -> Choice:
+        """See the class."""
+        least = view.least("fill")
+        home = None if request.affinity is None else view.with_prefix(request.affinity)
+        if home is None:
+            return Choice(least.id, least.fill, "least fill, nobody has its prefix")
+        scores = {home.id: home.fill, least.id: least.fill}
+        if home.fill > least.fill + self._slack:
+            return Choice(least.id, least.fill, f"least fill, {home.id} is too busy", scores)
+        return Choice(home.id, home.fill, "has its prefix", scores)
+
+
 PolicyFactory = Callable[[Rng, Mapping[str, Any]], RoutingPolicy]
 
 SHIPPED: Mapping[str, PolicyFactory] = {
@@ -159,6 +183,7 @@ SHIPPED: Mapping[str, PolicyFactory] = {
     "least-loaded": LeastLoaded,
     "power-of-two": PowerOfTwo,
     "bin-packing": BinPacking,
+    "prefix-affinity": PrefixAffinity,
 }
 
 

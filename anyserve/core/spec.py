@@ -223,13 +223,15 @@ class SimSpec(Spec, frozen=True):
 
     `scheduler_ns`: the scheduler's processor time per message, in which it hears no other one.
     `boot_ns`: from the start of a process until it is connected. `load_ns`: from the start of a
-    worker until its engine is ready, where its profile does not say.
+    worker until its engine is ready, where its profile does not say. `cores`: of the one host that
+    all engines share; 0: each has enough.
     """
 
     network: NetworkSpec = NetworkSpec()
     scheduler_ns: int = 0
     boot_ns: int = 1_000_000_000
     load_ns: int = 0
+    cores: int = 0
 
 
 class Expectation(Spec, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from functools import cache, lru_cache
 from typing import Any, Final
 
@@ -79,7 +79,7 @@ def is_sound(message: Any) -> bool:
     An answer to a request of an origin called `+` would be published to a wildcard, for which a
     broker hangs up.
     """
-    kind: Any = type(message)
+    kind: type[msgspec.Struct] = type(message)
     for field in _name_fields(kind):
         if not _is_name(getattr(message, field)):
             return False
@@ -87,19 +87,14 @@ def is_sound(message: Any) -> bool:
 
 
 @cache
-def _name_fields(kind: Hashable) -> tuple[str, ...]:
-    return tuple(set(_fields(kind)) & {"replica", "source", "origin"})
+def _name_fields(kind: type[msgspec.Struct]) -> tuple[str, ...]:
+    return tuple(set(kind.__struct_fields__) & {"replica", "source", "origin"})
 
 
 @cache
-def _id_fields(kind: Hashable) -> tuple[bool, bool]:
+def _id_fields(kind: type[msgspec.Struct]) -> tuple[bool, bool]:
     """Whether messages of this kind have an `id` of a request, and a whole `request`."""
-    return "id" in _fields(kind), "request" in _fields(kind)
-
-
-def _fields(kind: Any) -> tuple[str, ...]:
-    names: tuple[str, ...] = kind.__struct_fields__
-    return names
+    return "id" in kind.__struct_fields__, "request" in kind.__struct_fields__
 
 
 def _request_ids(message: Any) -> Iterable[str]:
@@ -109,7 +104,7 @@ def _request_ids(message: Any) -> Iterable[str]:
         return [held.id for held in message.held]
     if isinstance(message, KeepAlive):
         return [request_id for request_id, _ in message.held]
-    kind: Any = type(message)
+    kind: type[msgspec.Struct] = type(message)
     has_id, has_request = _id_fields(kind)
     ids = (message.id,) if has_id else ()
     return (*ids, message.request.id) if has_request else ids

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from anyserve.core.engine.limits import EngineLimits
 from anyserve.core.engine.model import EngineModel
+from anyserve.core.engine.profile import EngineProfile, RangeWatch
 from anyserve.core.engine.sizing import engine_sizes
 from anyserve.core.engine.step_time import StepTime, StepTimeModel
 from anyserve.core.messages import Request
@@ -16,6 +18,7 @@ from anyserve.core.spec import EngineSpec
 from anyserve.workload.profiles import known_engine
 
 _PS_PER_MS: Final = 1_000_000_000
+_NS_PER_S: Final = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +32,33 @@ class EngineSetup:
     name: str
     intake_ps: int = 0
     load_ns: int = 0
+    profile: EngineProfile | None = None
+    watch: RangeWatch | None = None
+    guessed_for: str = ""
+    """The model of which nothing is known, where the profile is another's."""
 
     def make(self) -> EngineModel:
         """An engine with nothing in it."""
-        return EngineModel(self.limits, self.step_time, intake_ps=self.intake_ps)
+        return EngineModel(self.limits, self.step_time, intake_ps=self.intake_ps, watch=self.watch)
+
+    def notes(self) -> list[str]:
+        """What should be known of figures that rest on this engine."""
+        notes = []
+        if self.guessed_for:
+            notes.append(
+                f"nothing is known of how fast {self.guessed_for} computes: {self.name}'s times "
+                "were taken (anyserve calibrate)"
+            )
+        if self.watch is not None:
+            beyond = (
+                f"beyond what {self.name} was measured for: {one}" for one in self.watch.said()
+            )
+            notes.extend(beyond)
+        return notes
+
+    def pace(self, busy: int, cores: int) -> int:
+        """Thousandths of its time that a step takes while so many engines share the cores."""
+        return 1000 if self.profile is None else self.profile.pace(busy, cores)
 
     def refusal(self, request: Request) -> str:
         """Why this engine cannot take a request; empty: it can."""
@@ -51,14 +77,32 @@ class EngineSetup:
         return max(0, min(wanted, self.context - length))
 
 
-def engine_setup(spec: EngineSpec) -> EngineSetup:
-    """The engine of a replica: its limits, and how long its steps take."""
-    profile, step_time, _ = known_engine(spec)
+def engine_setup(spec: EngineSpec, scenario_dir: str | None = None) -> EngineSetup:
+    """The engine of a replica: its limits, and how long its steps take.
+
+    Raises:
+        UsageError: `profile` names no profile.
+        PluginError: `profile` names a class that cannot be used.
+    """
+    profile, step_time, guessed = known_engine(
+        spec, None if scenario_dir is None else Path(scenario_dir)
+    )
     limits, context = engine_sizes(spec, profile)
     intake_ps = profile.intake_ps
     if spec.kind == "echo":
         step_time = StepTimeModel(base_ps=round(spec.step_ms * _PS_PER_MS))
         limits = msgspec.structs.replace(limits, kv_blocks=0)
         intake_ps = 0
-    embeds = spec.task == "embed"
-    return EngineSetup(limits, step_time, context, embeds, profile.name, intake_ps)
+    real = spec.kind in {"vllm", "auto"}
+    return EngineSetup(
+        limits,
+        step_time,
+        context,
+        spec.task == "embed",
+        profile.name,
+        intake_ps,
+        profile=profile if spec.kind != "echo" else None,
+        load_ns=round(profile.load_s * _NS_PER_S) if real else 0,
+        watch=RangeWatch(profile.ranges) if spec.kind != "echo" else None,
+        guessed_for=spec.model or "the model" if guessed and spec.kind != "echo" else "",
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from anyserve.core.effects import Effect, Finish, Outcome
+from anyserve.core.effects import Effect, Finish, Outcome, OutcomeKind
 from anyserve.core.events import PhaseStarted, RunEnded, RunStarted
 from anyserve.core.inputs import Cancelled, Offered
 from anyserve.core.messages import Code, Deadline, Request
@@ -12,6 +12,7 @@ from anyserve.core.order import MS
 from anyserve.core.origin import Origin
 from anyserve.sim.process import Process
 from anyserve.sim.world import World
+from anyserve.workload.course import Course
 from anyserve.workload.traffic import PlannedRequest, Segment, TrafficPlan
 
 PLAYER = "player"
@@ -29,12 +30,16 @@ class OriginProcess(Process):
         super().__init__(PLAYER, world)
         self.machine = Origin(PLAYER, world.cluster, incarnation=1)
         self.started_ns: int | None = None
+        self._stopped = False
         self.settled = 0
         """Requests with an outcome."""
         self._plan = plan
         self._run = run
         self._ended = ended
-        self._next = 0
+        self._course = Course(plan)
+        self._timed = iter(self._course.timed())
+        self.offered = 0
+        """Requests offered so far."""
         self._planned: dict[str, PlannedRequest] = {}
         self._lifetime_ms = world.cluster.request_lifetime_ms
 
@@ -49,18 +54,22 @@ class OriginProcess(Process):
         self._kernel.at(start_ns, self._play, None)
 
     @property
-    def offered(self) -> int:
-        """Requests offered so far."""
-        return self._next
+    def expected(self) -> int:
+        """Requests that were or may still be offered."""
+        return self.offered + self._course.left
 
     def segments(self, request_id: str) -> tuple[Segment, ...]:
-        """The parts of an open request's prompt."""
+        """The texts of an open request, its answer last, that others may share; empty: none."""
         planned = self._planned.get(request_id)
-        return planned.segments if planned is not None else ()
+        if planned is None:
+            return ()
+        if planned.answer:
+            return (*planned.segments, (planned.answer, planned.max_tokens))
+        return planned.segments if len(planned.segments) > 1 else ()
 
     def stop(self, reason: str) -> None:
         """Offer nothing more, give up what is open, and end the run."""
-        self._next = len(self._plan.requests)
+        self._stopped = True
         for request_id in self.machine.pending_ids():
             self.hear(Cancelled(id=request_id, code=Code.SHUTDOWN))
         self.end(reason)
@@ -88,17 +97,19 @@ class OriginProcess(Process):
         self._end_if_done()
 
     def _offer_next(self, planned: PlannedRequest | None) -> None:
-        if planned is not None and self._next == planned.n:
-            self._next += 1
+        """Offer this one, and plan the next one that has a time of its own."""
+        following = next(self._timed, None)
+        if following is not None:
+            self._kernel.at(self._start_ns + following.at_ns, self._offer_next, following)
+        if planned is not None:
             self._offer(planned)
-        requests = self._plan.requests
-        if self._next < len(requests):
-            assert self.started_ns is not None
-            following = requests[self._next]
-            self._kernel.at(self.started_ns + following.at_ns, self._offer_next, following)
 
     def _offer(self, planned: PlannedRequest) -> None:
+        if self._stopped:
+            return
         now = self._kernel.now
+        self.offered += 1
+        self._course.sent()
         request_id = self.machine.next_id()
         self._planned[request_id] = planned
         deadline = None
@@ -132,11 +143,22 @@ class OriginProcess(Process):
         if isinstance(effect, Finish):
             self._settle(effect.id, effect.outcome)
 
-    def _settle(self, request_id: str, _outcome: Outcome) -> None:
+    def _settle(self, request_id: str, outcome: Outcome) -> None:
         self.settled += 1
-        del self._planned[request_id]
+        planned = self._planned.pop(request_id)
+        completed = outcome.kind is OutcomeKind.COMPLETED
+        now_ns = self._kernel.now - self._start_ns
+        due_ns = self._course.after(planned, now_ns, completed=completed)
+        if due_ns is not None:
+            following = self._course.following(planned, due_ns)
+            self._kernel.at(self._start_ns + due_ns, self._offer, following)
         self._end_if_done()
 
+    @property
+    def _start_ns(self) -> int:
+        assert self.started_ns is not None, "the traffic has not begun"
+        return self.started_ns
+
     def _end_if_done(self) -> None:
-        if self._next >= len(self._plan.requests) and not self._planned:
+        if not self._course.left and not self._planned and not self._stopped:
             self.end("completed")

@@ -148,7 +148,12 @@ class ReplicaProcess(Process):
         if life != self._worker_life or not self.alive:
             return
         self._worker = Worker(
-            self._kernel, self._place, self._setup, self.hear, exact=self._world.exact
+            self._kernel,
+            self._place,
+            self._setup,
+            self.hear,
+            exact=self._world.exact,
+            host=self._world.host,
         )
         self.ready = True
         engine = f"model of {self._setup.name}"
@@ -184,7 +189,7 @@ class ReplicaProcess(Process):
             request = effect.request
             origin = self._world.origins[request.origin]
             segments = origin.segments(request.id)
-            self._worker.submit(effect, segments if len(segments) > 1 else ())
+            self._worker.submit(effect, segments)
             if request.deadline is not None:
                 # What was made in time reaches the origin before it gives up.
                 latency_ns = self._world.sim.network.latency_ns

@@ -9,9 +9,10 @@ from typing import Final
 import msgspec
 
 from anyserve.core.spec import SimSpec
-from anyserve.errors import AnyServeError
+from anyserve.errors import AnyServeError, UsageError
 from anyserve.sim.engines import EngineSetup, engine_setup
 from anyserve.sim.faults import Faults
+from anyserve.sim.host import Host
 from anyserve.sim.kernel import Kernel
 from anyserve.sim.network import Network
 from anyserve.sim.origin import OriginProcess
@@ -89,6 +90,8 @@ class Simulation:
         self._world = world = World(
             cluster, sim, kernel, network, record, explains=Sample(sample).takes, exact=exact
         )
+        if sim.cores:
+            world.host = Host(sim.cores)
         world.supervisor = Voice("supervisor", 1, record)
         world.scheduler = SchedulerProcess(world, scenario_dir)
         setups: dict[bytes, EngineSetup] = {}
@@ -96,8 +99,15 @@ class Simulation:
             key = msgspec.json.encode(spec.engine)
             setup = setups.get(key)
             if setup is None:
-                setup = setups[key] = engine_setup(spec.engine)
+                setup = setups[key] = engine_setup(spec.engine, scenario_dir)
+            if spec.app is not None:
+                raise UsageError(
+                    f"{spec.id} runs {spec.app.name}, and how long its handlers take is not known",
+                    code="sim_app",
+                    hint="simulate a scenario whose replicas have engines only",
+                )
             world.replicas[spec.id] = ReplicaProcess(world, spec, place, setup)
+        self._setups = list(setups.values())
         self._player = OriginProcess(world, compiled.plan, run=run, ended=self._on_ended)
         world.origins[self._player.name] = self._player
         self._faults = Faults(world)
@@ -116,6 +126,10 @@ class Simulation:
         """Entries of the agenda carried out so far."""
         return self._kernel.handled
 
+    def engine_notes(self) -> list[str]:
+        """What should be known of the engines' times, once it is over; each once."""
+        return list(dict.fromkeys(note for setup in self._setups for note in setup.notes()))
+
     def progress(self) -> Progress:
         """How far it has come."""
         plan, started = self.compiled.plan, self._player.started_ns
@@ -123,7 +137,7 @@ class Simulation:
             phase=self._phase,
             now_s=0.0 if started is None else max(0, self._kernel.now - started) / SECOND,
             planned_s=plan.duration_ns / SECOND,
-            planned=len(plan.requests),
+            planned=self._player.expected,
             offered=self._player.offered,
             settled=self._player.settled,
         )

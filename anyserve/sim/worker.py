@@ -21,6 +21,7 @@ from anyserve.core.inputs import Delta, Stepped
 from anyserve.core.messages import Code
 from anyserve.core.origin.pending import bucket_ns
 from anyserve.sim.engines import EngineSetup
+from anyserve.sim.host import Host
 from anyserve.sim.kernel import Kernel
 from anyserve.workload.traffic import Segment
 
@@ -73,17 +74,20 @@ class Worker:
         feed: Callable[[Stepped], None],
         *,
         exact: bool,
+        host: Host | None = None,
     ) -> None:
         self._kernel = kernel
         self._place = place
         self._setup = setup
         self._feed = feed
         self._exact = exact
+        self._host = host
         self._engine: EngineModel = setup.make()
         self._jobs: dict[tuple[str, int], Job] = {}
         self._cancels: list[Job] = []
         self._due: int | None = None
         """When the kernel is to call: the end of a stretch, or the begin of the next."""
+        self._calls = 0
         self._steps: dict[int, int] = {}
         """All steps so far, by their distance from the one before: {bucket: steps}."""
         self._last_end_ps = 0
@@ -120,7 +124,7 @@ class Worker:
             number=self._kernel.handled,
             shared=shared,
         )
-        self._engine.add(job.sequence, now * PS_PER_NS)
+        self._engine.add(job.sequence, self._stamp_ps())
         self._arm()
 
     def cancel(self, request_id: str, attempt: int) -> None:
@@ -129,7 +133,7 @@ class Worker:
         if job is not None and not job.cancelled:
             job.cancelled = True
             self._cancels.append(job)
-            self._engine.abort(job.sequence, self._kernel.now * PS_PER_NS)
+            self._engine.abort(job.sequence, self._stamp_ps())
             self._arm()
 
     def slow(self, factor: float) -> None:
@@ -159,6 +163,14 @@ class Worker:
         self._dead = True
         self._due = None
         self._jobs.clear()
+        if self._host is not None:
+            self._host.leave(self)
+
+    def share(self, busy: int, cores: int) -> None:
+        """From the next step on, so many engines share the cores of the host."""
+        self._engine.set_pace(self._setup.pace(busy, cores), self._stamp_ps())
+        if self._engine.busy:
+            self._arm()
 
     @property
     def hung(self) -> bool:
@@ -190,6 +202,11 @@ class Worker:
     def _now_ps(self) -> int:
         return self._kernel.now * PS_PER_NS if self._hung_ps is None else self._hung_ps
 
+    def _stamp_ps(self) -> int:
+        """When a wish of this moment reaches the engine: just after a step that ends with it, as
+        the kernel calls engines first."""
+        return self._kernel.now * PS_PER_NS + self._engine.busy
+
     # --- stepping --------------------------------------------------------------------------------
 
     def _arm(self) -> None:
@@ -199,28 +216,37 @@ class Worker:
         if self._engine.busy:
             due = to_ns(self._engine.end_ps)
             if due != self._due:
-                self._due = due
-                self._kernel.engine_at(due, self._place, self._end, due)
+                self._call(due, self._end)
         elif self._due is None:
-            self._due = self._kernel.now
-            self._kernel.engine_at(self._due, self._place, self._begin, self._due)
+            self._call(self._kernel.now, self._begin)
+
+    def _call(self, due: int, action: Callable[[int], None]) -> None:
+        """Have the kernel call at this time, and no longer at any other."""
+        self._due = due
+        self._calls += 1
+        self._kernel.engine_at(due, self._place, action, self._calls)
+
+    def _called(self, call: int) -> bool:
+        """Whether this call still counts; if so, none is under way any more."""
+        if call != self._calls or self._due is None or self._dead:
+            return False
+        self._due = None
+        return True
 
     def _cut(self) -> None:
         """Let a stretch under way end with its present step."""
         if self._engine.busy:
-            self._engine.cut(self._kernel.now * PS_PER_NS)
+            self._engine.cut(self._stamp_ps())
             self._arm()
 
-    def _begin(self, due: int) -> None:
-        if due == self._due and not self._dead:
-            self._due = None
+    def _begin(self, call: int) -> None:
+        if self._called(call):
             self._tell_cancelled()
             self._start(max(self._kernel.now * PS_PER_NS, self._last_end_ps))
 
-    def _end(self, due: int) -> None:
-        if due != self._due or self._dead:
+    def _end(self, call: int) -> None:
+        if not self._called(call):
             return
-        self._due = None
         stretch = self._engine.finish()
         self._count(stretch)
         deltas = [self._first(seq.owner, stretch) for seq in stretch.prefilled]
@@ -234,16 +260,22 @@ class Worker:
         if self._factor == 1.0:
             self._start(stretch.end_ps)
         elif self._engine.has_work and not self._dead:
-            pause_ps = int((stretch.end_ps - stretch.start_ps) * (self._factor - 1.0))
-            self._due = to_ns(stretch.end_ps + pause_ps)
-            self._kernel.engine_at(self._due, self._place, self._begin, self._due)
+            last_ps = stretch.end_ps - stretch.start_ps
+            if stretch.steps > 1:
+                last_ps = stretch.end_ps - stretch.step_end_ps(stretch.steps - 1)
+            pause_ps = int(last_ps * (self._factor - 1.0))
+            self._call(to_ns(stretch.end_ps + pause_ps), self._begin)
 
     def _start(self, at_ps: int) -> None:
         if self._dead or self._hung_ps is not None or self._engine.busy:
             return
+        if self._host is not None and self._engine.has_work:
+            self._host.enter(self)
         single = self._exact or self._factor != 1.0
         stretch = self._engine.start(at_ps, 1 if single else None)
         if stretch is None:
+            if self._host is not None:
+                self._host.leave(self)
             return
         for sequence in stretch.preempted:
             self._stall(sequence.owner)

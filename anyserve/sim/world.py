@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from anyserve.core.messages import Registration, SchedulerState
 from anyserve.core.scheduler.routing import explain_all
 from anyserve.core.spec import ClusterSpec, SimSpec
+from anyserve.sim.host import Host
 from anyserve.sim.kernel import Kernel
 from anyserve.sim.network import Network
 from anyserve.sim.recorder import Record, Voice
@@ -40,4 +41,6 @@ class World:
     registrations: dict[str, Registration] = field(default_factory=dict)
     """Likewise, by replica."""
     broker_up: bool = True
+    host: Host | None = None
+    """The machine that all engines share; None: each has cores enough."""
     supervisor: Voice = field(init=False)

@@ -119,7 +119,7 @@ def _entering_wrong(snapshot: Snapshot) -> _Found:
             Level.WARN,
             "entry",
             f"{delegated} of {offered} requests entered where nobody serves them",
-            "let their streams enter at the scheduler, or at a replica that offers what they ask",
+            "let their streams enter at the scheduler, or where it is offered",
         )
 
 

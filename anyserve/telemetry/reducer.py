@@ -256,6 +256,7 @@ class Reducer:
         request.prompt_tokens, request.max_tokens = event.prompt_tokens, event.max_tokens
         request.intended_ns, request.offered_ns = event.intended_ns, at_ns
         self.counts["offered"] += 1
+        self.counts["calls"] += bool(event.parent)
         self.counts["prompt_tokens"] += event.prompt_tokens
         self.capability(event.capability)["offered"] += 1
         self.second(at_ns)[0] += 1

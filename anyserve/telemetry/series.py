@@ -26,33 +26,36 @@ class Series:
     """
 
     def __init__(self) -> None:
-        self._start_ns = 0
+        self._start_ns: int | None = None
         self._bucket_ns = NS_PER_S
         self._offered: list[int] = []
         self._completed: list[int] = []
 
     def begin(self, at_ns: int) -> None:
         """Count from here on; what was counted before belongs to another run."""
-        self._start_ns, self._bucket_ns = at_ns, NS_PER_S
+        self._start_ns = at_ns
+        self._bucket_ns = NS_PER_S
         self._offered, self._completed = [], []
 
     def offer(self, at_ns: int, count: int = 1) -> None:
         """Requests were offered."""
-        self._offered[self._bucket(at_ns)] += count
+        bucket = self._bucket(at_ns)
+        self._offered[bucket] += count
 
     def complete(self, at_ns: int, count: int = 1) -> None:
         """Requests were completed."""
-        self._completed[self._bucket(at_ns)] += count
+        bucket = self._bucket(at_ns)
+        self._completed[bucket] += count
 
     def view(self) -> SeriesView:
         """As others see it."""
         return SeriesView(
-            self._start_ns, self._bucket_ns, tuple(self._offered), tuple(self._completed)
+            self._start_ns or 0, self._bucket_ns, tuple(self._offered), tuple(self._completed)
         )
 
     def _bucket(self, at_ns: int) -> int:
-        if not self._offered:
-            self._start_ns = self._start_ns or at_ns
+        if self._start_ns is None:
+            self._start_ns = at_ns
         index = max(0, at_ns - self._start_ns) // self._bucket_ns
         while index >= MOST_BUCKETS:
             self._offered, self._completed = _halved(self._offered), _halved(self._completed)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from heapq import nsmallest
 
 from anyserve.core.events import Envelope, RequestOffered, RequestOutcome
 from anyserve.errors import UsageError
 from anyserve.telemetry.trace_model import (
+    Called,
     Comeback,
     Decision,
     Segment,
@@ -21,6 +23,7 @@ from anyserve.telemetry.trace_story import Story, read_story
 from anyserve.telemetry.trace_time import Lengths, measure
 
 __all__ = [
+    "Called",
     "Comeback",
     "Decision",
     "Segment",
@@ -52,7 +55,8 @@ def build_trace(
     path = build_path(story)
     start = path.marks[0].t
     lengths = measure(path.marks, _end_ns(story, path, now_ns))
-    return _assemble(story, path, start, lengths)
+    trace = _assemble(story, path, start, lengths)
+    return replace(trace, calls=_calls(known, trace.id, start, story.offered.boot))
 
 
 def find_request(envelopes: Iterable[Envelope], text: str) -> str:
@@ -61,10 +65,12 @@ def find_request(envelopes: Iterable[Envelope], text: str) -> str:
     Raises:
         UsageError: no request has it, or several do.
     """
-    ids = [one.event.id for one in envelopes if isinstance(one.event, RequestOffered)]
-    if text in ids:
+    offered = [one.event for one in envelopes if isinstance(one.event, RequestOffered)]
+    if any(one.id == text for one in offered):
         return text
-    matches = [one for one in ids if one.endswith(f"/{text}")]
+    ending = [one for one in offered if one.id.endswith(f"/{text}")]
+    # A number alone means the traffic's request, not a call of a handler or something sent by hand.
+    matches = [one.id for one in ending if one.stream] or [one.id for one in ending]
     if len(matches) == 1:
         return matches[0]
     if not matches:
@@ -125,7 +131,33 @@ def _assemble(story: Story, path: Path, start_ns: int, lengths: Lengths) -> Trac
         recoveries=sum(one.event.kind == "lost" for one in story.reentered.values()),
         clock_skew=lengths.skew_ns > 0,
         skew_ns=lengths.skew_ns,
+        parent=offered.parent,
     )
+
+
+def _calls(envelopes: list[Envelope], parent: str, start_ns: int, boot: str) -> tuple[Called, ...]:
+    """What the request's handler asked for. Of another host only that it was asked is known."""
+    begun: dict[str, tuple[RequestOffered, Envelope]] = {}
+    ended: dict[str, RequestOutcome] = {}
+    for one in envelopes:
+        if isinstance(one.event, RequestOffered) and one.event.parent == parent:
+            begun.setdefault(one.event.id, (one.event, one))
+        elif isinstance(one.event, RequestOutcome):
+            ended.setdefault(one.event.id, one.event)
+    calls = []
+    for request_id, (offered, said) in begun.items():
+        outcome = ended.get(request_id)
+        took = None if outcome is None else outcome.end_ns - offered.intended_ns
+        at_ns = offered.intended_ns - start_ns if said.boot == boot else 0
+        called = Called(
+            request_id,
+            offered.capability,
+            max(0, at_ns),
+            took,
+            None if outcome is None else outcome.outcome,
+        )
+        calls.append(called)
+    return tuple(sorted(calls, key=lambda one: one.at_ns))
 
 
 def _segments(path: Path, lengths: Lengths) -> tuple[Segment, ...]:

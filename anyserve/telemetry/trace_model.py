@@ -98,6 +98,17 @@ class Comeback:
 
 
 @dataclass(frozen=True, slots=True)
+class Called:
+    """A request that the handler of this one asked for; `at_ns` from the intended send time."""
+
+    id: str
+    capability: str
+    at_ns: int
+    duration_ns: int | None
+    outcome: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Trace:
     """One request from the time it was meant to be sent to its outcome (or to now).
 
@@ -126,6 +137,10 @@ class Trace:
     recoveries: int
     clock_skew: bool = False
     skew_ns: int = 0
+    parent: str = ""
+    """The request whose handler asked for this one."""
+    calls: tuple[Called, ...] = ()
+    """As far as the events hold them, in order of time."""
 
     @property
     def hops(self) -> int:

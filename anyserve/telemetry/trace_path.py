@@ -115,6 +115,8 @@ def _add_submission(
             (again is not None and attempt == attempts[-1]) or story.lost(attempt) is not None
         )
         visit = story.visits.get(attempt)
+        if routed is None and visit is not None:
+            left_scheduler = _add_wait_for_entry(path, story, submission, visit, left_scheduler)
         if visit is not None:
             overtaken = lost and again is not None and _ended_after(visit, again)
             _add_visit(path, story, attempt, visit, lost=lost, overtaken=overtaken)
@@ -139,6 +141,29 @@ def _add_scheduler(
     path.decided_at[event.attempt] = len(path.marks)
     where = f"{routed.source} → {event.replica}"
     path.add((routed.t, routed.boot), SegmentKind.TRANSIT, where, attempt=event.attempt)
+
+
+def _add_wait_for_entry(
+    path: Path, story: Story, submission: int, visit: Visit, left_scheduler: int
+) -> int:
+    """It waited at the scheduler until it was sent in at a replica, which no event says: the wait
+    ends where the replica got it. Returns when it left the scheduler, as far as is known."""
+    received = visit.received_ns
+    waits = [
+        queued
+        for queued in story.queued
+        if queued.event.submission == submission
+        and queued.boot == visit.boot
+        and received is not None
+        and left_scheduler < queued.t <= received
+    ]
+    if not waits:
+        return left_scheduler
+    first = waits[0]
+    at = (min(queued.event.received_ns for queued in waits), first.boot)
+    note = f"position {first.event.depth} of {first.event.capability}"
+    path.add(at, SegmentKind.SCHEDULER_QUEUE, first.source, note=note)
+    return waits[-1].t
 
 
 def _ended_after(visit: Visit, again: At[RequestSubmitted]) -> bool:

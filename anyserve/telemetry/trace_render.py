@@ -47,6 +47,7 @@ def render_trace(trace: Trace, width: int = 100, *, ascii: bool = False) -> str:
     lines += _waterfall(trace, width, glyphs, ascii=ascii)
     lines += ["", *_footer(trace, glyphs)]
     lines += _reasons(trace, glyphs)
+    lines += _family(trace, glyphs)
     text = "\n".join(_clip(line, width) for line in lines) + "\n"
     return text.encode("ascii", "replace").decode() if ascii else text
 
@@ -156,6 +157,21 @@ def _reasons(trace: Trace, glyphs: _Glyphs) -> list[str]:
     lines = ["", "why here"]
     for _, _, described in sorted(entries, key=lambda entry: entry[:2]):
         lines += described
+    return lines
+
+
+def _family(trace: Trace, glyphs: _Glyphs) -> list[str]:
+    """Who asked for this request, where a handler did, and what its own handler asked for."""
+    lines = ["", f"asked for by the handler of {clean(trace.parent)}"] if trace.parent else []
+    if trace.calls:
+        lines += ["", "its handler asked for"]
+    width = max((len(call.capability) for call in trace.calls), default=0)
+    for call in trace.calls:
+        took = glyphs.unknown if call.duration_ns is None else format_ns(call.duration_ns)
+        lines.append(
+            f"  at {format_ns(call.at_ns):<9} {clean(call.capability):<{width}}  {took:<9} "
+            f"{call.outcome or 'running':<10} {clean(call.id)}"
+        )
     return lines
 
 

@@ -23,6 +23,7 @@ from anyserve.core.events import (
     RequestRouted,
     RequestSubmitted,
 )
+from anyserve.core.messages import ENTRY_ATTEMPT
 
 E = TypeVar("E")
 
@@ -97,9 +98,23 @@ class Story:
         return said if said is not None and said.event.kind == "lost" else None
 
     def submission_of(self, attempt: int) -> int:
-        """Which of the origin's submissions led to this attempt."""
+        """Which of the origin's submissions led to this attempt.
+
+        Where it was sent in at a replica, no event says so: then the last one before it got there.
+        """
         routed = self.routed.get(attempt)
-        return 1 if routed is None else routed.event.submission
+        if routed is not None:
+            return routed.event.submission
+        visit = self.visits.get(attempt)
+        received_ns = None if visit is None else visit.received_ns
+        if visit is None or received_ns is None or attempt == ENTRY_ATTEMPT:
+            return 1
+        before = (
+            number
+            for number, one in self.submitted.items()
+            if one.boot == visit.boot and one.t <= received_ns
+        )
+        return max(before, default=1)
 
     @property
     def last_attempt(self) -> int | None:

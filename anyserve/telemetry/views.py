@@ -223,6 +223,8 @@ class Counters:
 
     events: int = 0
     offered: int = 0
+    calls: int = 0
+    """Of the offered ones, those that handlers asked for."""
     completed: int = 0
     failed: int = 0
     rejected: int = 0

@@ -1,14 +1,14 @@
-"""When requests are sent: a rate that changes with the phases, evenly spaced or Poisson.
+"""When requests are sent: a rate that changes with the phases, evenly spaced or at random.
 
-Both processes place requests where the summed rate reaches certain values: 0, 1, 2, ... or the sums
-of exponential draws. So a stream keeps its rhythm over the border of two phases, a slow stream
+All processes place requests where the summed rate reaches certain values: 0, 1, 2, ... or the sums
+of random draws. So a stream keeps its rhythm over the border of two phases, a slow stream
 is not cut off by short phases, and a change of rate moves requests but redraws nothing.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import inf
@@ -61,7 +61,14 @@ def constant_arrivals(steps: Sequence[RateStep]) -> Iterator[tuple[int, int]]:
 
 def poisson_arrivals(steps: Sequence[RateStep], rng: random.Random) -> Iterator[tuple[int, int]]:
     """(time in ns, phase) of a Poisson process with these rates."""
-    wanted = rng.expovariate(1.0)
+    yield from _renewals(steps, lambda: rng.expovariate(1.0))
+
+
+def _renewals(
+    steps: Sequence[RateStep], draw_gap: Callable[[], float]
+) -> Iterator[tuple[int, int]]:
+    """Requests where the summed rate reaches the sums of gaps."""
+    wanted = draw_gap()
     done = 0.0
     for step in steps:
         mass = float(step.mass)
@@ -69,8 +76,55 @@ def poisson_arrivals(steps: Sequence[RateStep], rng: random.Random) -> Iterator[
         while wanted < done + mass:
             at_ns = step.start_ns + int((wanted - done) * ns_per_unit)
             yield min(at_ns, step.end_ns - 1), step.phase
-            wanted += rng.expovariate(1.0)
+            wanted += draw_gap()
         done += mass
+
+
+def gamma_arrivals(
+    steps: Sequence[RateStep], rng: random.Random, cv: float
+) -> Iterator[tuple[int, int]]:
+    """(time in ns, phase) of a renewal process with these rates and gamma distributed gaps.
+
+    `cv` is the gaps' coefficient of variation: shape 1/cv^2, mean 1 in units of summed rate.
+    """
+    shape = 1.0 / (cv * cv)
+    yield from _renewals(steps, lambda: rng.gammavariate(shape, 1.0 / shape))
+
+
+def bursty_arrivals(
+    steps: Sequence[RateStep], rng: random.Random, on_ns: int, off_ns: int
+) -> Iterator[tuple[int, int]]:
+    """(time in ns, phase) of a Poisson process that is switched on and off (interrupted Poisson).
+
+    Lengths of on and off are exponential with these means; while on, the rate is `(on + off) / on`
+    times as high, so that its mean is the one asked for. It begins at a random point of the cycle.
+    """
+    boosted = [
+        RateStep(step.start_ns, step.end_ns, step.per_second * Fraction(on_ns + off_ns, on_ns), n)
+        for n, step in enumerate(steps)
+    ]
+    windows = _on_windows(steps[-1].end_ns if steps else 0, rng, on_ns, off_ns)
+    cut = [
+        RateStep(max(step.start_ns, start), min(step.end_ns, end), step.per_second, step.phase)
+        for start, end in windows
+        for step in boosted
+        if max(step.start_ns, start) < min(step.end_ns, end)
+    ]
+    for at_ns, place in poisson_arrivals(cut, rng):
+        yield at_ns, steps[place].phase
+
+
+def _on_windows(
+    end_ns: int, rng: random.Random, on_ns: int, off_ns: int
+) -> Iterator[tuple[int, int]]:
+    is_on = rng.random() * (on_ns + off_ns) < on_ns
+    at_ns = 0
+    while at_ns < end_ns:
+        length = max(1, round(rng.expovariate(1.0) * (on_ns if is_on else off_ns)))
+        if is_on:
+            yield at_ns, at_ns + length
+        at_ns += length
+        is_on = not is_on
 
 
 def expected_count(steps: Sequence[RateStep]) -> Fraction:

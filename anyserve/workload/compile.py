@@ -43,6 +43,7 @@ from anyserve.workload.facts import (
 from anyserve.workload.load import Scenario
 from anyserve.workload.plan import StreamPlan, make_plan
 from anyserve.workload.problems import nearest
+from anyserve.workload.profiles import placed_profile
 from anyserve.workload.schema import Engine, Fault, Replica, ScenarioFile, Section, Sim, SloTimes
 from anyserve.workload.traffic import SCHEDULER_ENTRY, PlannedPhase, TrafficPlan
 
@@ -141,7 +142,13 @@ def compile_scenario(
     if duration_ns is not None and duration_ns <= 0:
         raise UsageError("the duration must be longer than 0s", code="bad_duration")
     file = scenario.file
-    plan = make_plan(_streams(file, entry), file.traffic.phases, seed=seed, duration_ns=duration_ns)
+    plan = make_plan(
+        _streams(file, entry),
+        file.traffic.phases,
+        seed=seed,
+        duration_ns=duration_ns,
+        directory=scenario.path.parent if scenario.path is not None else None,
+    )
     faults = _faults(scenario)
     return Compiled(
         cluster=_cluster(file, seed, engine_kind, _directory(scenario)),
@@ -180,7 +187,7 @@ def _cluster(
             for name, one in cluster.capabilities.items()
         ),
         replicas=tuple(
-            _replica(group, replica_id, replica, engine_kind)
+            _replica(group, replica_id, replica, engine_kind, directory)
             for group, replica_id, replica in all_replicas(file)
         ),
         ladder=LadderSpec(upgrades=upgrades_of(file)),
@@ -219,7 +226,11 @@ def _scheduler(file: ScenarioFile, seed: int) -> SchedulerSpec:
 
 
 def _replica(
-    group: str, replica_id: str, replica: Replica, engine_kind: EngineKindOf | None
+    group: str,
+    replica_id: str,
+    replica: Replica,
+    engine_kind: EngineKindOf | None,
+    directory: Path,
 ) -> ReplicaSpec:
     offers = tuple(
         Offer(
@@ -232,7 +243,7 @@ def _replica(
     return ReplicaSpec(
         id=replica_id,
         offers=offers,
-        engine=_engine(replica, engine_kind),
+        engine=_engine(replica, engine_kind, directory),
         concurrency=concurrency_of(replica),
         prefetch=replica.prefetch,
         entry_queue=replica.entry_queue,
@@ -247,7 +258,7 @@ def _app(replica: Replica) -> AppSpec | None:
     return AppSpec(name=replica.app.name, serves=served_by_app(replica))
 
 
-def _engine(replica: Replica, engine_kind: EngineKindOf | None) -> EngineSpec:
+def _engine(replica: Replica, engine_kind: EngineKindOf | None, directory: Path) -> EngineSpec:
     section = replica.engine
     kind: str = section.kind
     if set(served_by_app(replica)) == set(replica.capabilities):
@@ -265,7 +276,7 @@ def _engine(replica: Replica, engine_kind: EngineKindOf | None) -> EngineSpec:
         gpus=section.gpus,
         threads=section.threads,
         dtype=section.dtype,
-        profile=section.profile,
+        profile=placed_profile(section.profile, directory),
         step_ms=section.step / NS_PER_MS,
         options=section.options,
     )
@@ -369,6 +380,7 @@ def _sim(section: Sim) -> SimSpec:
         scheduler_ns=section.scheduler_cost,
         boot_ns=section.boot,
         load_ns=section.load,
+        cores=section.cores,
     )
 
 

@@ -133,8 +133,9 @@ A fault has `at` and exactly one action, and the action one target: `{at: 10s, k
 `for` says how long it lasts, for all but kill and the restarts.""",
         "AS-S036": """The routing policy is not known.
 
-Shipped are round-robin, least-loaded, power-of-two and bin-packing. Your own class is named as
-pkg.mod:Class; it is imported when a run starts, never when a scenario is only checked.""",
+Shipped are round-robin, least-loaded, power-of-two, bin-packing and prefix-affinity. Your own
+class is named as pkg.mod:Class; it is imported when a run starts, never when a scenario is only
+checked.""",
         "AS-S037": """The broker's URL holds a user or a password.
 
 Scenario files are shared and stored with every run. Give credentials by environment or file.""",
@@ -156,6 +157,16 @@ scenario is only checked.""",
 An app by its name alone serves all capabilities of its replica, which then has no engine. If both
 are there, `app: {name: reranker:app, serves: [rerank]}` says which are the app's; each must stand
 among the replica's `capabilities`, and the engine serves the others.""",
+        "AS-S042": """How the requests of a stream come is not said, or said twice.
+
+A stream has one of `rate` (open loop: requests per second, whatever becomes of them), `concurrency`
+(closed loop: so many users who wait for their answers) and `trace` (a file that says when). `think`
+and `requests` go with `concurrency`, `burst` with `arrivals: bursty`, `cv` with `arrivals: gamma`,
+`sessions` with a rate.""",
+        "AS-S045": """The engine profile is not known.
+
+`engine.profile` is the name of a shipped profile, the path of a file that `anyserve calibrate`
+wrote (seen from the scenario file), or your own step-time model as pkg.mod:Class.""",
         "AS-S050": """An override (`--set`) cannot be applied.
 
 It is PATH=VALUE: `cluster.delegation.limit=0`, `cluster.replicas[heavy].count=3`,

@@ -1,61 +1,22 @@
 """The traffic plan: every request of a run, decided before the run begins.
 
-A plan depends on the scenario and the seed only. Each stream has random sources of its own for
-times, lengths, prefixes and entries: changing one stream, or its rate, leaves the draws of all
-others as they were.
+A plan depends on the scenario and the seed only. What cannot be known before, when a user gets the
+answer that the next request waits for, stands in it as `after`: see `course`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import random
 from collections.abc import Iterator, Sequence
-from operator import itemgetter
-from typing import Any, Final
+from pathlib import Path
 
 import msgspec
 
-from anyserve.workload.arrivals import (
-    RateStep,
-    constant_arrivals,
-    exact_rate,
-    poisson_arrivals,
-)
-from anyserve.workload.facts import Task
-from anyserve.workload.lengths import draw_lengths
-from anyserve.workload.schema import Phase, Prefix, Stream
-from anyserve.workload.traffic import (
-    PlannedPhase,
-    PlannedRequest,
-    Segment,
-    TrafficPlan,
-)
+from anyserve.workload.drawing import Drawn, StreamDraws, StreamPlan
+from anyserve.workload.schema import Phase
+from anyserve.workload.traces import TraceRow, read_trace
+from anyserve.workload.traffic import PlannedPhase, PlannedRequest, TrafficPlan
 
-NS_PER_MS: Final = 1_000_000
-_HASH_MASK: Final = (1 << 63) - 1
-_ODD: Final = 0x1E3779B97F4A7C15
-"""Odd, so that multiples of it stay distinct modulo a power of two."""
-
-
-class StreamPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a stream before its requests are drawn. `entries`: one is taken at random
-    for each request."""
-
-    name: str
-    stream: Stream
-    task: Task
-    entries: tuple[str, ...]
-
-
-def source(seed: int, *purpose: str) -> random.Random:
-    """The random source for one purpose; independent of every other, and of the hash seed."""
-    return random.Random(stable_hash(seed, *purpose))  # noqa: S311 - not for secrets
-
-
-def stable_hash(seed: int, *words: str) -> int:
-    """63 bits that depend on these alone."""
-    text = "\x1f".join((str(seed), *words)).encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) & _HASH_MASK
+__all__ = ["StreamPlan", "make_plan", "plan_phases"]
 
 
 def plan_phases(phases: Sequence[Phase], duration_ns: int | None) -> list[PlannedPhase]:
@@ -79,89 +40,61 @@ def make_plan(
     *,
     seed: int,
     duration_ns: int | None = None,
+    directory: Path | None = None,
 ) -> TrafficPlan:
-    """Draw every request. Requests of one instant keep the order of the streams in the file."""
+    """Draw every request. Requests of one instant keep the order of the streams in the file.
+
+    `directory`: where traces are looked for.
+
+    Raises:
+        UsageError: a trace cannot be read.
+    """
     planned = plan_phases(phases, duration_ns)
-    drawn = [fields for one in streams for fields in _draw_stream(one, planned, phases, seed)]
-    drawn.sort(key=itemgetter(0))
-    requests = tuple(PlannedRequest(n, *fields) for n, fields in enumerate(drawn))
-    return TrafficPlan(seed, tuple(planned), requests)
+    drawn = [
+        (one.name, request)
+        for one in streams
+        for request in _draw_stream(one, planned, phases, seed, directory)
+    ]
+    drawn.sort(key=lambda named: named[1].request.at_ns)
+    return TrafficPlan(seed, tuple(planned), tuple(_numbered(drawn)))
 
 
-def rate_steps(
-    name: str, stream: Stream, planned: Sequence[PlannedPhase], phases: Sequence[Phase]
-) -> list[RateStep]:
-    """The stream's rate over time."""
-    steps = []
-    for index, (times, phase) in enumerate(zip(planned, phases, strict=False)):
-        own = phase.rates.get(name)
-        rate = exact_rate(stream.rate) * exact_rate(phase.scale) if own is None else exact_rate(own)
-        steps.append(RateStep(times.start_ns, times.end_ns, rate, index))
-    return steps
+def _numbered(drawn: list[tuple[str, Drawn]]) -> Iterator[PlannedRequest]:
+    numbers: dict[tuple[str, int], int] = {}
+    for n, (stream, one) in enumerate(drawn):
+        numbers[stream, one.key] = n
+        after = None if one.after is None else numbers[stream, one.after]
+        yield msgspec.structs.replace(one.request, n=n, after=after)
 
 
 def _draw_stream(
-    one: StreamPlan, planned: Sequence[PlannedPhase], phases: Sequence[Phase], seed: int
-) -> Iterator[tuple[Any, ...]]:
-    """The fields of each request from `at_ns` on; its number is known once all are sorted."""
-    name, stream = one.name, one.stream
-    steps = rate_steps(name, stream, planned, phases)
-    times = (
-        poisson_arrivals(steps, source(seed, name, "arrivals"))
-        if stream.arrivals == "poisson"
-        else constant_arrivals(steps)
-    )
-    prompts = draw_lengths(stream.prompt_tokens, source(seed, name, "prompt"))
-    outputs = draw_lengths(stream.output_tokens, source(seed, name, "output"))
-    make_segments = _Prompts(name, stream.prefix, seed).segments
-    entries = _choices(one.entries, source(seed, name, "entry"))
-    deadline_ms = None if stream.deadline is None else max(1, stream.deadline // NS_PER_MS)
-    sampling = stream.sampling.model_dump(exclude_none=True) if one.task == "generate" else {}
-    for (at_ns, phase), prompt, output, entry in zip(
-        times, prompts, outputs, entries, strict=False
-    ):
-        yield (
-            at_ns,
-            name,
-            planned[phase].name,
-            stream.capability,
-            make_segments(prompt) if prompt else (),
-            output,
-            entry,
-            one.task,
-            stream.attributes,
-            stream.priority,
-            deadline_ms,
-            sampling,
-            stream.payload,
+    one: StreamPlan,
+    planned: Sequence[PlannedPhase],
+    phases: Sequence[Phase],
+    seed: int,
+    directory: Path | None,
+) -> Iterator[Drawn]:
+    draws = StreamDraws(one, planned, seed)
+    trace = one.stream.trace
+    if trace is None:
+        return draws.draw(phases)
+    return _from_rows(draws, planned, read_trace(trace, directory))
+
+
+def _from_rows(
+    draws: StreamDraws, planned: Sequence[PlannedPhase], rows: Iterator[TraceRow]
+) -> Iterator[Drawn]:
+    """Requests as a trace has them, up to the end of traffic."""
+    phase = 0
+    for key, row in enumerate(rows):
+        while phase < len(planned) and row.at_ns >= planned[phase].end_ns:
+            phase += 1
+        if phase == len(planned):
+            return
+        segments = tuple(
+            (draws.fresh() if name is None else draws.named(name), length)
+            for name, length in row.segments
         )
-
-
-def _choices(entries: tuple[str, ...], rng: random.Random) -> Iterator[str]:
-    while True:
-        yield entries[0] if len(entries) == 1 else entries[int(rng.random() * len(entries))]
-
-
-class _Prompts:
-    """Makes the segments of one stream's prompts, one after the other."""
-
-    def __init__(self, name: str, prefix: Prefix | None, seed: int) -> None:
-        self._next = stable_hash(seed, name, "segment")
-        self._shared = prefix.tokens if prefix else 0
-        groups = prefix.groups if prefix else 0
-        self._prefixes = [stable_hash(seed, name, "prefix", str(n)) for n in range(groups)]
-        self._rng = source(seed, name, "prefix")
-
-    def segments(self, length: int) -> tuple[Segment, ...]:
-        """A shared beginning where the stream has one, and a part that no other prompt has."""
-        if not self._prefixes:
-            return ((self._fresh(), length),)
-        shared = self._prefixes[self._rng.randrange(len(self._prefixes))]
-        own = length - self._shared
-        if own <= 0:
-            return ((shared, length),)
-        return ((shared, self._shared), (self._fresh(), own))
-
-    def _fresh(self) -> int:
-        self._next = (self._next + _ODD) & _HASH_MASK
-        return self._next
+        yield Drawn(
+            draws.request(row.at_ns, phase, segments=segments, max_tokens=row.output_tokens), key
+        )

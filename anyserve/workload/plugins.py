@@ -21,7 +21,7 @@ from anyserve.errors import AnyServeError, UsageError
 
 FORESEEN = (Exception, SystemExit)
 """What a user's code may raise and still end as one sentence."""
-_OURS = frozenset({__file__, importlib.__file__})
+_PACKAGE = Path(__file__).parents[1]
 
 
 class PluginError(AnyServeError):
@@ -129,7 +129,9 @@ def failed(doing: str, error: BaseException) -> PluginError:
     theirs = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename not in _OURS and not frame.filename.startswith("<frozen")
+        if frame.filename != importlib.__file__
+        and not frame.filename.startswith("<frozen")
+        and not Path(frame.filename).is_relative_to(_PACKAGE)
     ]
     hint = f"raised at {theirs[-1].filename}:{theirs[-1].lineno}" if theirs else ""
     said = f"{type(error).__name__}: {error}".rstrip(": ")

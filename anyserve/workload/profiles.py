@@ -44,6 +44,13 @@ def is_profile_path(name: str) -> bool:
     return name.endswith(".json") or "/" in name
 
 
+def placed_profile(name: str | None, directory: Path) -> str | None:
+    """The `profile` of a scenario; a relative path is relative to the scenario's directory."""
+    if name is None or not is_profile_path(name):
+        return name
+    return str(directory / name)
+
+
 def load_profile(name: str) -> EngineProfile:
     """A shipped profile by name, or one in a file.
 

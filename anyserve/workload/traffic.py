@@ -8,6 +8,8 @@ from typing import Any, Final, Literal
 import msgspec
 
 SCHEDULER_ENTRY: Final = "scheduler"
+_MIX: Final = 0x100000001B3
+_MASK: Final = (1 << 64) - 1
 
 Segment = tuple[int, int]
 """A part of a prompt: (hash, tokens). Equal hashes have equal tokens, as far as both go."""
@@ -42,6 +44,13 @@ class PlannedRequest(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     sampling: Mapping[str, Any] = {}
     payload: Any = None
     """For a handler: any JSON."""
+    after: int | None = None
+    """It is sent once this request has ended, and not at `at_ns`, which is only a bound from below:
+    the next turn of a session, or a closed-loop user's next request."""
+    think_ns: int = 0
+    """From that end until it is sent."""
+    answer: int = 0
+    """Names the text of its answer, where a later turn's prompt holds it; 0: none does."""
 
     @property
     def prompt_tokens(self) -> int:
@@ -50,8 +59,24 @@ class PlannedRequest(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
     @property
     def affinity(self) -> str | None:
-        """Names the shared beginning of the prompt, where it has one."""
-        return f"{self.segments[0][0]:x}" if len(self.segments) > 1 else None
+        """Names the beginnings that other prompts may share, the shortest first, joined by `/`.
+
+        They end where one, two, four, eight ... of its texts end, and where all do. None where
+        nothing of it is shared.
+        """
+        count = len(self.segments)
+        if count == 1 and not self.answer:
+            return None
+        depths = [1 << power for power in range(count.bit_length()) if 1 << power < count]
+        if self.answer or count == 1:
+            depths.append(count)
+        names, digest, depth = [], 0, 0
+        for wanted in depths:
+            for name, length in self.segments[depth:wanted]:
+                digest = (digest * _MIX + name + length) & _MASK
+            depth = wanted
+            names.append(f"{digest:x}")
+        return "/".join(names)
 
 
 class TrafficPlan(msgspec.Struct, frozen=True):

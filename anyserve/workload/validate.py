@@ -16,13 +16,10 @@ _KEY: Final = "[key]"
 _MAX_SHOWN: Final = 40
 
 NOT_YET: Final = {
-    "concurrency": "closed-loop traffic is not available yet",
-    "trace": "replaying a trace file is not available yet",
-    "sessions": "multi-turn sessions are not available yet",
     "hosts": "a model of the hosts is not available yet",
 }
 """Keys that people will look for, and that a later version of the format gets."""
-_NOT_YET_UNDER: Final = {("traffic", "streams"), ("traffic",), ("cluster",)}
+_NOT_YET_UNDER: Final = {("cluster",)}
 
 _TYPE_NAMES: Final = {
     "int_type": "a whole number",
@@ -133,7 +130,7 @@ def _finding(data: Any, detail: Any) -> Finding:
 def _unknown_key(loc: Loc) -> Finding:
     key = str(loc[-1]) if loc else ""
     parent = loc[:-1]
-    if key in NOT_YET and (parent in _NOT_YET_UNDER or parent[:2] in _NOT_YET_UNDER):
+    if key in NOT_YET and parent in _NOT_YET_UNDER:
         return Finding(loc, "AS-S018", NOT_YET[key], "see docs/scenarios.md", at_key=True)
     hint = nearest(key, keys_at(parent))
     where = f" in {dotted(parent)}" if parent else ""

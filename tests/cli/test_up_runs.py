@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -165,9 +166,30 @@ def test_a_kept_cluster_answers_until_it_is_stopped(
 
 def test_on_a_terminal_every_line_stands_alone(shell: Shell, scenario: Callable[..., Path]) -> None:
     scenario()
-    screen = shell.run_on_terminal("up", "tiny.yaml")
+    screen = shell.run_on_terminal("up", "tiny.yaml", "--ui", "plain")
 
     lines = [line.rstrip() for line in screen]
     assert any(line.endswith("✔ scheduler") and line.split()[1] == "s" for line in lines)
     assert not [line for line in lines if "starting" in line and "✔" in line]
     assert "1 of 1 expectations met" in lines
+
+
+@pytest.mark.timeout(120)
+def test_cluster_without_traffic_serves_clients_until_it_is_taken_down(
+    shell: Shell, scenario: Callable[..., Path]
+) -> None:
+    scenario()
+    up = shell.run("up", "tiny.yaml", "--no-traffic", "--keep", "--set", "ingress.http=0")
+    assert up.code == 0, up.err
+    assert "no traffic" in up.err
+    (cluster,) = json.loads(shell.run("status", "--json").out)["clusters"]
+    (door,) = cluster["doors"]
+    assert door["http"] in up.err
+    body = json.dumps({"prompt": "hello", "max_tokens": 5}).encode()
+    asked = urllib.request.Request(
+        f"{door['http']}/v1/completions", body, {"content-type": "application/json"}
+    )
+    with urllib.request.urlopen(asked) as answer:
+        assert json.load(answer)["choices"][0]["text"] == "hello"
+    assert shell.run("down", "tiny").code == 0
+    shell.assert_clean()

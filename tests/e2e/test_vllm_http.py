@@ -9,13 +9,18 @@ from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import openai
 import pytest
 import pytest_asyncio
 from live import LiveCluster, replica
 from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionMessageParam
+from tritonclient.grpc import InferInput
+from tritonclient.grpc.aio import InferenceServerClient
 
+from anyserve import AsyncClient
 from anyserve.core.spec import CapabilitySpec, ClusterSpec, EngineSpec, IngressSpec, ModelRoute
 from anyserve.runtime.supervisor import control
 
@@ -40,19 +45,38 @@ def spec() -> ClusterSpec:
             replica("s1", "decode", max_tokens=512, engine=chat, concurrency=8),
             replica("e1", "embedding", max_tokens=256, engine=embed),
         ),
-        ingress=IngressSpec(http_port=0, models={"my-chat": ModelRoute(capability="decode")}),
+        ingress=IngressSpec(
+            http_port=0, grpc_port=0, models={"my-chat": ModelRoute(capability="decode")}
+        ),
     )
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def client(vllm_zygote: Path) -> AsyncIterator[AsyncOpenAI]:
+async def doors(vllm_zygote: Path) -> AsyncIterator[control.DoorStatus]:
     del vllm_zygote  # skips where there is no vLLM
-    cluster = await LiveCluster(spec()).up()
-    answer = await cluster.ask(control.Status())
-    url = answer["doors"][0]["http"]
-    async with AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as made:
+    cluster = await LiveCluster(spec()).up(ready_s=180)
+    status = msgspec.convert(await cluster.ask(control.Status()), control.ClusterStatus)
+    yield status.doors[0]
+    await _end(cluster)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def client(doors: control.DoorStatus) -> AsyncIterator[AsyncOpenAI]:
+    async with AsyncOpenAI(base_url=f"{doors.http}/v1", api_key="none", max_retries=0) as made:
         yield made
-    await cluster.close()
+
+
+async def _end(cluster: LiveCluster) -> None:
+    """As `close`, but for what vLLM itself leaves in the temporary directory."""
+    try:
+        await cluster.leave()
+        cluster.process.stop()
+        ended = await cluster.exit()
+        assert (ended.code, ended.error, cluster.processes()) == (143, None, [])
+        assert cluster.bugs() == []
+        cluster.check_log()
+    finally:
+        await cluster.abandon()
 
 
 async def chat(client: AsyncOpenAI, **more: object) -> openai.types.chat.ChatCompletion:
@@ -62,10 +86,16 @@ async def chat(client: AsyncOpenAI, **more: object) -> openai.types.chat.ChatCom
     return answer
 
 
-async def test_capital_of_france_whole_and_streamed(client: AsyncOpenAI) -> None:
+async def test_capital_of_france(client: AsyncOpenAI) -> None:
+    answer = await client.completions.create(
+        model="smollm2-135m", prompt="The capital of France is", max_tokens=8, temperature=0
+    )
+    assert answer.choices[0].text.startswith(" Paris")
+
+
+async def test_chat_is_the_same_whole_and_streamed(client: AsyncOpenAI) -> None:
     whole = await chat(client)
     text = whole.choices[0].message.content or ""
-    assert "Paris" in text
     stream = await client.chat.completions.create(
         model="my-chat",
         messages=QUESTION,
@@ -98,10 +128,10 @@ async def test_log_probabilities_belong_to_the_tokens_of_the_text(client: AsyncO
 
 
 async def test_stop_string_is_found_by_the_engine_and_not_shown(client: AsyncOpenAI) -> None:
-    answer = await chat(client, stop=["Paris"])
-    assert answer.choices[0].finish_reason == "stop"
-    assert answer.choices[0].message.content
-    assert "Paris" not in answer.choices[0].message.content
+    asked = {"model": "smollm2-135m", "max_tokens": 40, "temperature": 0, "stop": ["ris", "Rome"]}
+    answer = await client.completions.create(prompt="The capital of France is", **asked)  # type: ignore[call-overload]
+    assert (answer.choices[0].text, answer.choices[0].finish_reason) == (" Pa", "stop")
+    assert answer.usage.completion_tokens == 1
 
 
 async def test_answer_follows_a_schema(client: AsyncOpenAI) -> None:
@@ -163,3 +193,39 @@ async def test_embeddings_tell_near_from_far(client: AsyncOpenAI) -> None:
 def _cosine(one: list[float], other: list[float]) -> float:
     dot = math.fsum(a * b for a, b in zip(one, other, strict=True))
     return dot / (math.hypot(*one) * math.hypot(*other))
+
+
+async def test_tritons_client_gets_the_same_over_grpc(
+    client: AsyncOpenAI, doors: control.DoorStatus
+) -> None:
+    prompt = "The capital of France is"
+    over_http = await client.completions.create(
+        model="smollm2-135m", prompt=prompt, max_tokens=8, temperature=0
+    )
+    given = InferInput("text_input", [1], "BYTES")
+    given.set_data_from_numpy(np.array([prompt.encode()], dtype=np.object_))
+    async with InferenceServerClient(doors.grpc) as triton:
+        options = {"max_tokens": 8, "temperature": "0"}
+        text = await triton.infer("smollm2-135m", [given], parameters=options)
+        vector = (await triton.infer("minilm", [given])).as_numpy("embedding")
+
+    assert text.as_numpy("text_output")[0].decode() == over_http.choices[0].text
+    embedded = await client.embeddings.create(model="minilm", input=prompt)
+    assert vector.tolist() == pytest.approx(embedded.data[0].embedding, abs=1e-3)
+    assert float(np.linalg.norm(vector)) == pytest.approx(1.0, abs=1e-3)
+
+
+async def test_our_own_client_streams_what_the_others_read(
+    client: AsyncOpenAI, doors: control.DoorStatus
+) -> None:
+    prompt = "The capital of France is"
+    whole = await client.completions.create(
+        model="smollm2-135m", prompt=prompt, max_tokens=8, temperature=0
+    )
+    asked = {"prompt": prompt, "max_tokens": 8, "temperature": 0}
+    async with AsyncClient(doors.http) as ours:
+        pieces = [piece async for piece in ours.stream("decode", asked)]
+        answer = await ours.call("decode", asked)
+
+    assert "".join(piece["text"] for piece in pieces) == whole.choices[0].text == answer["text"]
+    assert len(pieces) > 3

@@ -63,7 +63,7 @@ def check_problems(problems: list[Problem] | None, text: str) -> None:
 def check_scenario(scenario: Scenario) -> None:
     parse_scenario(scenario.to_yaml())
     requests = sum(
-        phase.duration / 1e9 * max(stream.rate * phase.scale, phase.rates.get(name, 0))
+        phase.duration / 1e9 * max((stream.rate or 0) * phase.scale, phase.rates.get(name, 0))
         for phase in scenario.file.traffic.phases
         for name, stream in scenario.file.traffic.streams.items()
     )

@@ -9,13 +9,19 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from collections.abc import Sequence as Items
+from typing import Final
 
 import msgspec
 
-from anyserve.core.engine.batch import Batch, StepPlan
+from anyserve.core.engine.async_batch import AsyncBatch
+from anyserve.core.engine.batch import Batch
 from anyserve.core.engine.keys import Segment, SegmentKeys
 from anyserve.core.engine.limits import EngineLimits
+from anyserve.core.engine.plan import StepPlan
 from anyserve.core.engine.sequence import Sequence
+
+IN_FLIGHT: Final = 2
+"""Steps that vLLM's asynchronous loop has under way (`max_concurrent_batches`)."""
 
 
 class Arrival(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -90,6 +96,7 @@ def random_trace(rng: random.Random, *, steps: int = 30) -> Trace:
         long_prefill_adaptive=threshold > 0 and rng.random() < 0.3,
         reserve_full_sequence=rng.random() < 0.7,
         watermark=rng.choice([0.0, 0.0, 0.0, 0.05, 0.2]),
+        async_scheduling=rng.random() < 0.35,
     )
     requests = _random_requests(rng, limits, max_model_len, steps, embeds=embeds)
     return Trace(limits=limits, max_model_len=max_model_len, requests=requests)
@@ -166,43 +173,44 @@ def sequence_of(trace: Trace, number: int, keys: SegmentKeys) -> Sequence:
 
 
 class OurScheduler:
-    """Plays a trace on `core.engine.Batch`, step by step or run by run."""
+    """Plays a trace on our model of the scheduler, step by step or run by run."""
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
-        self._batch = Batch(trace.limits)
+        self._ahead = trace.limits.async_scheduling
+        self._batch: Batch | AsyncBatch
+        self._batch = AsyncBatch(trace.limits) if self._ahead else Batch(trace.limits)
         keys = SegmentKeys(trace.limits.block_size)
         self._sequences = [sequence_of(trace, n, keys) for n in range(len(trace.requests))]
+        self._in_flight: list[StepPlan] = []
         self.prefix = (0, 0)
 
     def play(self, *, runs: bool, most: int = 2000) -> list[Decision]:
         """All decisions until nothing is left to do. `runs`: in as few calls as possible."""
         decisions: list[Decision] = []
-        events = _events(self._trace)
+        events = arrivals_by_step(self._trace)
         while len(decisions) < most:
             for number, comes in events.get(len(decisions), ()):
                 if comes:
                     self._batch.add(self._sequences[number])
                 else:
                     self._batch.abort(self._sequences[number])
-            if not self._batch.running and not self._batch.waiting:
+            if not self._batch.running and not self._batch.waiting and not self._in_flight:
                 if len(decisions) > self._trace.last_step():
                     break
-                decisions += self._steps(StepPlan())
+                decisions.append(self._decision({}, [], self._batch.cache.free))
+                continue
+            if self._ahead:
+                decisions.append(self._turn())
                 continue
             until = min((at for at in events if at > len(decisions)), default=most)
-            plan = self._batch.plan(until - len(decisions) if runs else 1)
-            decisions += self._steps(plan)
+            decisions += self._steps(self._batch.plan(until - len(decisions) if runs else 1))
         self.prefix = (self._batch.prefix_queries, self._batch.prefix_hits)
         return decisions
 
     def _steps(self, plan: StepPlan) -> list[Decision]:
         batch = self._batch
-        work = {sequence.owner: tokens for sequence, tokens in plan.prefills}
-        work |= dict.fromkeys((sequence.owner for sequence in plan.decodes), 1)
-        if plan.packed:
-            work |= dict.fromkeys((sequence.owner for sequence in batch.members()), 1)
-        preempted = sorted(sequence.owner for sequence in plan.preempted)
+        work = self._work(plan)
         free = [batch.cache.free]
         if plan.packed:
             taken = plan.reserved
@@ -210,13 +218,36 @@ class OurScheduler:
                 batch.cache.free + taken - batch.pack.blocks_for(step + 1)
                 for step in range(plan.steps)
             ]
-        before = [(one, one, batch.running, batch.waiting) for one in free[:-1]]
+        preempted = sorted(sequence.owner for sequence in plan.preempted)
+        before = [Decision(work, [], one, one, batch.running, batch.waiting) for one in free[:-1]]
         batch.commit(plan)
-        states = [*before, (free[-1], batch.cache.free, batch.running, batch.waiting)]
-        return [Decision(work, preempted, *state) for state in states]
+        return [*before, self._decision(work, preempted, free[-1])]
+
+    def _turn(self) -> Decision:
+        """Plan a step, and end the one before it, as vLLM's loop does with two in flight."""
+        plan = self._batch.plan()
+        work, free = self._work(plan), self._batch.cache.free
+        if plan.empty:
+            self._batch.commit(plan)
+        else:
+            self._in_flight.append(plan)
+        if self._in_flight and (plan.empty or len(self._in_flight) == IN_FLIGHT):
+            self._batch.commit(self._in_flight.pop(0))
+        return self._decision(work, sorted(one.owner for one in plan.preempted), free)
+
+    def _work(self, plan: StepPlan) -> dict[int, int]:
+        work = {sequence.owner: tokens for sequence, tokens in plan.prefills}
+        work |= dict.fromkeys((sequence.owner for sequence in plan.decodes), 1)
+        if plan.packed:
+            work |= dict.fromkeys((sequence.owner for sequence in self._batch.members()), 1)
+        return work
+
+    def _decision(self, work: dict[int, int], preempted: list[int], free: int) -> Decision:
+        batch = self._batch
+        return Decision(work, preempted, free, batch.cache.free, batch.running, batch.waiting)
 
 
-def _events(trace: Trace) -> dict[int, list[tuple[int, bool]]]:
+def arrivals_by_step(trace: Trace) -> dict[int, list[tuple[int, bool]]]:
     """By step: who comes (True) or goes before it."""
     events: dict[int, list[tuple[int, bool]]] = {}
     for number, one in enumerate(trace.requests):
@@ -225,11 +256,6 @@ def _events(trace: Trace) -> dict[int, list[tuple[int, bool]]]:
         if one.abort_before:
             events.setdefault(one.abort_before, []).append((number, False))
     return events
-
-
-def arrivals_by_step(trace: Trace) -> dict[int, list[tuple[int, bool]]]:
-    """As the players obey them."""
-    return _events(trace)
 
 
 def difference(trace: Trace, ours: Items[Decision], theirs: Items[Decision]) -> str:

@@ -186,6 +186,7 @@ class Warm:
 
     def __init__(self) -> None:
         self.seen = 0
+        self.note: str | None = None
         self.started = False
 
     async def on_start(self) -> None:

@@ -239,11 +239,11 @@ class LiveCluster:
         self._origins: list[tuple[OriginClient, EventLogWriter]] = []
         self._named = 0
 
-    async def up(self, **changes: Any) -> Self:
-        """Launch it and wait until it is ready."""
+    async def up(self, *, ready_s: float = WAIT_S, **changes: Any) -> Self:
+        """Launch it and wait until it is ready; real engines may need longer."""
         try:
             await self.launch(**changes)
-            await self.said(Ready)
+            await self.said(Ready, ready_s)
             self._record = self.store.find(self.spec.name)
             self._watcher = Watcher(self.record)
             await self.watcher.start()
@@ -293,10 +293,10 @@ class LiveCluster:
         assert self._watcher is not None
         return self._watcher
 
-    async def said(self, kind: type[P]) -> P:
+    async def said(self, kind: type[P], wait_s: float = WAIT_S) -> P:
         """The first progress line of this kind, waited for; fails where the cluster ends first."""
         found: list[P] = []
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(wait_s):
             while not found:
                 found = [line for line in self.lines if isinstance(line, kind)]
                 if not found and any(isinstance(line, Exit) for line in self.lines):
@@ -364,7 +364,7 @@ class LiveCluster:
     async def close(self) -> None:
         """Stop it in order, and prove that all was well."""
         try:
-            await self._leave()
+            await self.leave()
             self.process.stop()
             ended = await self.exit()
             if (ended.code, ended.error) != (143, None):
@@ -376,7 +376,8 @@ class LiveCluster:
         finally:
             await self.abandon()
 
-    async def _leave(self) -> None:
+    async def leave(self) -> None:
+        """Close what this test process itself has open there."""
         for client, log in self._origins:
             await client.close()
             log.close()
@@ -460,7 +461,7 @@ class LiveCluster:
 
     async def abandon(self) -> None:
         """Whatever went wrong, leave nothing to the next test."""
-        await self._leave()
+        await self.leave()
         for process in self.processes():
             process.kill()
         if self._process is not None:

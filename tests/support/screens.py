@@ -1,4 +1,4 @@
-"""A made-up day of a small cluster, and the application on it: what the tests of screens stand on."""
+"""A made-up day of a small cluster, and the application on it: for the tests of screens."""
 
 from __future__ import annotations
 
@@ -302,7 +302,7 @@ class OpenSource(ListSource):
         super().__init__(envelopes, kind=kind, facts=facts)
         self._over = asyncio.Event()
 
-    async def __aiter__(self) -> AsyncIterator[list[Envelope]]:  # type: ignore[override]
+    async def __aiter__(self) -> AsyncIterator[list[Envelope]]:
         async for batch in super().__aiter__():
             yield list(batch)
         await self._over.wait()

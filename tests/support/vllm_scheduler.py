@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from engine_traces import Decision, Trace, arrivals_by_step
+from engine_traces import IN_FLIGHT, Decision, Trace, arrivals_by_step
 from vllm.config import CacheConfig, DeviceConfig, ModelConfig, SchedulerConfig, VllmConfig
 from vllm.pooling_params import PoolingParams
 from vllm.sampling_params import SamplingParams
@@ -98,6 +98,9 @@ class VllmScheduler:
         )
         self._hasher = get_request_block_hasher(limits.block_size, sha256)
         self._requests: dict[str, Any] = {}
+        self._in_flight: list[tuple[Any, Any]] = []
+        self._given: dict[str, int] = {}
+        """Tokens made up for each request so far, those in flight included."""
         self.prefix = (0, 0)
 
     def play(self, *, most: int = 2000) -> list[Decision]:
@@ -107,8 +110,8 @@ class VllmScheduler:
         while len(decisions) < most:
             for number, comes in events.get(len(decisions), ()):
                 self._obey(number, comes=comes)
-            done = not self._scheduler.running and not self._scheduler.waiting
-            if done and len(decisions) > self._trace.last_step():
+            busy = self._scheduler.running or self._scheduler.waiting or self._in_flight
+            if not busy and len(decisions) > self._trace.last_step():
                 break
             decisions.append(self._step())
         return decisions
@@ -140,21 +143,32 @@ class VllmScheduler:
 
     def _step(self) -> Decision:
         scheduler = self._scheduler
+        pool = scheduler.kv_cache_manager.block_pool
         output = scheduler.schedule()
-        free = scheduler.kv_cache_manager.block_pool.get_num_free_blocks()
+        sampled = self._sampled(output)
+        empty = not output.total_num_scheduled_tokens
+        free = pool.get_num_free_blocks()
         preempted = sorted(int(name) for name in output.preempted_req_ids or ())
-        stats = scheduler.update_from_output(output, self._sampled(output))
-        for outputs in stats.values():
-            if outputs.scheduler_stats is not None:
-                prefix = outputs.scheduler_stats.prefix_cache_stats
-                self.prefix = (self.prefix[0] + prefix.queries, self.prefix[1] + prefix.hits)
+        if empty:
+            self._update(output, sampled)
+        else:
+            self._in_flight.append((output, sampled))
+        most = IN_FLIGHT if self._trace.limits.async_scheduling else 1
+        if self._in_flight and (empty or len(self._in_flight) == most):
+            self._update(*self._in_flight.pop(0))
         return Decision(
             {int(name): tokens for name, tokens in output.num_scheduled_tokens.items()},
             preempted,
             free,
-            scheduler.kv_cache_manager.block_pool.get_num_free_blocks(),
+            pool.get_num_free_blocks(),
             *scheduler.get_request_counts(),
         )
+
+    def _update(self, output: Any, sampled: Any) -> None:
+        for outputs in self._scheduler.update_from_output(output, sampled).values():
+            if outputs.scheduler_stats is not None:
+                prefix = outputs.scheduler_stats.prefix_cache_stats
+                self.prefix = (self.prefix[0] + prefix.queries, self.prefix[1] + prefix.hits)
 
     def _sampled(self, output: Any) -> Any:
         names = list(output.num_scheduled_tokens)
@@ -162,10 +176,11 @@ class VllmScheduler:
         pooled: list[Any] = []
         for name in names:
             request = self._requests[name]
-            ready = request.num_computed_tokens >= request.num_tokens
+            ready = not request.is_prefill_chunk  # as of the step that was just scheduled
             one = self._trace.requests[int(name)]
             pooled.append(torch.zeros(1) if ready and not one.max_tokens else None)
-            place = request.num_output_tokens
+            place = self._given.get(name, 0)
+            self._given[name] = place + bool(ready)
             text = one.output or 100_000 + int(name)
             sampled.append([token(text, place)] if ready and one.max_tokens else [])
         return ModelRunnerOutput(

@@ -137,10 +137,10 @@ async def test_the_keys_of_a_replay_do_what_they_say(clock: Clock) -> None:
         assert "0:38 / 1:00" in await text_after(pilot, "right_square_bracket")
         assert "0:25 / 1:00" in await text_after(pilot, "left_curly_bracket")
         assert "0:45 / 1:00" in await text_after(pilot, "right_curly_bracket")
-        assert "▶ 1×" in await text_after(pilot, "space")
-        assert "▶ 2×" in await text_after(pilot, "greater_than_sign")
-        assert "❚❚ 2×" in await text_after(pilot, "space")
-        assert "❚❚ 4×" in await text_after(pilot, "comma")
+        assert "▶ 1\N{MULTIPLICATION SIGN}" in await text_after(pilot, "space")
+        assert "▶ 2\N{MULTIPLICATION SIGN}" in await text_after(pilot, "greater_than_sign")
+        assert "❚❚ 2\N{MULTIPLICATION SIGN}" in await text_after(pilot, "space")
+        assert "❚❚ 4\N{MULTIPLICATION SIGN}" in await text_after(pilot, "comma")
 
 
 async def test_a_time_can_be_typed(clock: Clock) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from enum import Enum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from anyserve.cli.commands.options import AsJson, Overrides, RunsDir, ScenarioFile
+from anyserve.cli.commands.options import AsJson, Overrides, RunsDir
+from anyserve.cli.completion import complete_run, complete_scenario
 from anyserve.cli.session import session_of
+from anyserve.errors import UsageError
 
 
 class Ui(Enum):
@@ -25,11 +28,17 @@ Play a scenario in virtual time: the same decisions, on a model of network and e
 \b
   anyserve sim scenarios/mixed.yaml
   anyserve sim scenarios/faults.yaml --check
-  anyserve sim scenarios/mixed.yaml --set 'cluster.replicas[heavy].count=3' --seed 7
+  anyserve sim scenarios/sim/fleet.yaml --set 'cluster.replicas[heavy].count=20' --seed 7
+  anyserve sim --from-run latest --set cluster.delegation.limit=0
 
 Equal scenario and seed give the same events, byte for byte. The run directory, the report and the
 exit code are those of a live run: trace, runs and tui work on it.
 """
+
+
+def _ui(name: str) -> str:
+    """What the setting means here: a simulation is over before a screen could show it."""
+    return Ui.PLAIN.value if name in {"auto", "tui"} else name
 
 
 def register(app: typer.Typer) -> None:
@@ -39,8 +48,22 @@ def register(app: typer.Typer) -> None:
 
 def sim(
     context: typer.Context,
-    scenario: ScenarioFile,
+    scenario: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="SCENARIO", help="A scenario file.", autocompletion=complete_scenario
+        ),
+    ] = None,
     *,
+    from_run: Annotated[
+        str | None,
+        typer.Option(
+            "--from-run",
+            metavar="RUN",
+            help="Play a recorded run's arrivals again, under its scenario and --set.",
+            autocompletion=complete_run,
+        ),
+    ] = None,
     ui: Annotated[
         Ui | None,
         typer.Option(help="plain: a progress bar. json: every event as a line (setting: ui)."),
@@ -80,9 +103,13 @@ def sim(
     from anyserve.cli.sim.options import SimOptions  # noqa: PLC0415
 
     session = session_of(context)
+    if (scenario is None) == (from_run is None):
+        hint = "anyserve sim SCENARIO, or anyserve sim --from-run RUN"
+        raise UsageError("name a scenario, or a run with --from-run", code="usage", hint=hint)
     options = SimOptions(
-        scenario=scenario,
-        ui=str(session.setting("ui", None if ui is None else ui.value)),
+        scenario=scenario or Path(),
+        from_run=from_run,
+        ui=_ui(str(session.setting("ui", None if ui is None else ui.value))),
         seed=int(str(session.setting("seed", seed))),
         runs=session.runs(runs),
         duration=duration,

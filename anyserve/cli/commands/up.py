@@ -39,6 +39,7 @@ Start the scenario's cluster, play its traffic, report, and take all of it down.
   anyserve up scenarios/mixed.yaml --dry-run
   anyserve up scenarios/mixed.yaml --set cluster.delegation.limit=0 --entry any
   anyserve up scenarios/laptop.yaml --keep
+  anyserve up scenarios/laptop.yaml --no-traffic --set ingress.http=8000
 
 Ctrl-C once lets running requests finish, twice kills. The exit code says whether the scenario's
 expectations were met.
@@ -97,6 +98,10 @@ def up(
         bool,
         typer.Option("--reload", help="Start workers anew when the code of their app changes."),
     ] = False,
+    no_traffic: Annotated[
+        bool,
+        typer.Option("--no-traffic", help="Play none: serve clients (ingress) until Ctrl-C."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Start a scenario's cluster and play its traffic."""
@@ -119,5 +124,6 @@ def up(
         check_memory=not no_memory_check and bool(session.setting("memory_check", None)),
         as_json=as_json,
         reload=reload,
+        traffic=not no_traffic,
     )
     raise typer.Exit(run_up(session, options))

@@ -94,11 +94,13 @@ def run_replica(session: Session, app: AppOptions, options: NodeOptions) -> int:
         run_dir=session.cwd,
         extra={"scenario_dir": directory, "reload": app.reload},
     )
+    # An app calls other capabilities, a front door offers what clients ask: both are origins.
+    origin = joining.credentials.of(Role.ORIGIN)
+    config = msgspec.structs.replace(config, origin_credential=origin)
     if replica.app is None:
         return run_process(config, session.diagnostics)
-    origin = joining.credentials.of(Role.ORIGIN)
     with object_plane(session, joining, cluster) as objects:
-        config = msgspec.structs.replace(config, origin_credential=origin, objects=objects)
+        config = msgspec.structs.replace(config, objects=objects)
         return run_process(config, session.diagnostics)
 
 

@@ -34,7 +34,7 @@ def run_sim(session: Session, options: SimOptions) -> int:
         hint = f"one of: {', '.join(UI_CHOICES)}"
         raise UsageError(f"there is no ui '{options.ui}'", code="usage", hint=hint)
     began_s = time.perf_counter()
-    prepared = prepare_sim(options)
+    prepared = _prepare(options)
     _announce(session, prepared)
     run = make_run(prepared)
     played = play(session, prepared, run)
@@ -48,6 +48,14 @@ def run_sim(session: Session, options: SimOptions) -> int:
     if violations or not finished.as_expected:
         return ExitCode.EXPECTATIONS_FAILED
     return ExitCode.OK
+
+
+def _prepare(options: SimOptions) -> PreparedSim:
+    if options.from_run is None:
+        return prepare_sim(options)
+    from anyserve.cli.sim.from_run import prepare_from_run  # noqa: PLC0415 - only where asked for
+
+    return prepare_from_run(options, options.from_run)
 
 
 def make_run(prepared: PreparedSim) -> RunDirectory:

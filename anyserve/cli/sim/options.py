@@ -21,11 +21,13 @@ class SimOptions:
     check: bool = False
     exact: bool = False
     sample: float = 1.0
+    from_run: str | None = None
     as_json: bool = False
 
     def command_line(self) -> str:
         """The command that does the same again, wherever settings come from."""
-        words = ["anyserve", "sim", str(self.scenario), "--seed", str(self.seed)]
+        what = str(self.scenario) if self.from_run is None else f"--from-run={self.from_run}"
+        words = ["anyserve", "sim", what, "--seed", str(self.seed)]
         for flag, value in (("--duration", self.duration), ("--entry", self.entry)):
             if value is not None:
                 words += [flag, value]

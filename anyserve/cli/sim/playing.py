@@ -70,11 +70,13 @@ def play(session: Session, prepared: PreparedSim, run: RunDirectory) -> Played:
 
 def notes_on(simulation: Simulation) -> list[str]:
     """What a reader of the report should know: the cluster could not keep up, say."""
+    notes = simulation.engine_notes()
     progress = simulation.progress()
     late_s = progress.now_s - progress.planned_s
-    if progress.phase is not Phase.OVER or late_s < max(10.0, progress.planned_s / 2):
-        return []
-    return [f"the cluster did not keep up: the last request ended {late_s:.0f} s after the traffic"]
+    if progress.phase is Phase.OVER and late_s >= max(10.0, progress.planned_s / 2):
+        late = f"the last request ended {late_s:.0f} s after the traffic"
+        notes.append(f"the cluster did not keep up: {late}")
+    return notes
 
 
 @contextmanager

@@ -41,6 +41,7 @@ class PreparedSim:
             "file": str(self.options.scenario),
             "command": self.options.command_line(),
             "seed": compiled.seed,
+            "from_run": self.options.from_run,
             "scenario": self.scenario.to_plain(),
             "cluster": msgspec.to_builtins(compiled.cluster),
             "expectations": msgspec.to_builtins(compiled.expectations),
@@ -59,7 +60,16 @@ def prepare_sim(options: SimOptions) -> PreparedSim:
         UsageError: an option does not fit.
         PluginError: the user's policy cannot be used.
     """
-    scenario = load_scenario(options.scenario, options.overrides)
+    return compile_sim(options, load_scenario(options.scenario, options.overrides))
+
+
+def compile_sim(options: SimOptions, scenario: Scenario) -> PreparedSim:
+    """Compile a scenario that was read.
+
+    Raises:
+        UsageError: an option does not fit.
+        PluginError: the user's policy cannot be used.
+    """
     compiled = compile_scenario(
         scenario,
         seed=options.seed,

@@ -30,6 +30,9 @@ def close_run(session: Session, prepared: Prepared, run: RunDirectory, ended: En
     Raises:
         AnyServeError: the cluster failed before or while the traffic ran.
     """
+    if ended.kept and not ended.played:
+        _say_kept(session, prepared)
+        return ExitCode.OK
     finished = _finish(session, run, ended)
     if finished is not None:
         _report(session, prepared, finished, ended)
@@ -71,8 +74,13 @@ def _report(session: Session, prepared: Prepared, finished: Finished, ended: End
         say(f"go on    anyserve trace {finished.notable[0].id.rpartition('/')[2]}")
     say(f"again    {options.command_line()}")
     if ended.kept:
-        name = prepared.compiled.cluster.name
-        say(f"{name} stays up: anyserve send, anyserve status, anyserve down {name}")
+        _say_kept(session, prepared)
+
+
+def _say_kept(session: Session, prepared: Prepared) -> None:
+    name = prepared.compiled.cluster.name
+    text = f"{name} stays up: anyserve send, anyserve status, anyserve down {name}"
+    session.diagnostics.say(text)
 
 
 def summary_object(finished: Finished) -> dict[str, object]:

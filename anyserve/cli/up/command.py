@@ -65,10 +65,14 @@ def _announce(session: Session, prepared: Prepared) -> None:
         session.diagnostics.warn(prepared.fallback)
     compiled = prepared.compiled
     facts = compiled.facts()
+    traffic = f"{facts.requests} requests in {facts.duration_s:g} s, seed {compiled.seed}"
+    if not prepared.options.traffic:
+        traffic = "no traffic: it serves until Ctrl-C"
     session.diagnostics.say(
-        f"{compiled.cluster.name}: {len(compiled.cluster.replicas)} replicas, "
-        f"{facts.requests} requests in {facts.duration_s:g} s, seed {compiled.seed}"
+        f"{compiled.cluster.name}: {len(compiled.cluster.replicas)} replicas, {traffic}"
     )
+    if not prepared.options.traffic and compiled.cluster.ingress is None:
+        session.diagnostics.hint("the scenario opens no door; --set ingress.http=8000 does")
 
 
 def _check(session: Session, prepared: Prepared) -> None:
@@ -123,8 +127,8 @@ def _supervisor_config(prepared: Prepared, run: RunDirectory) -> SupervisorConfi
     return SupervisorConfig(
         cluster=compiled.cluster,
         run_dir=str(run.path),
-        plan_path=str(_plan_path(run)),
-        faults=compiled.faults,
+        plan_path=str(_plan_path(run)) if options.traffic else None,
+        faults=compiled.faults if options.traffic else (),
         keep=options.keep,
         scenario=str(options.scenario),
         check_memory=options.check_memory,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import signal
 import time
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from anyserve.runtime.supervisor.progress import (
     StepState,
     TrafficEnded,
 )
+from anyserve.telemetry.thinning import LIMIT_PER_S
 
 _BROKER_STEP: Final = "broker"
 _SIGNAL_CODES: Final = {
@@ -60,6 +62,8 @@ class Foreground:
         self._config = config
         self._quiet = options.ui == "none"
         self._wants_screen = options.ui == TUI
+        # Programs were promised every event; people read no more than can be told.
+        self._limit_per_s = math.inf if options.ui == "json" else LIMIT_PER_S
         self._display: Display = display_for(session, options.ui, config.cluster)
         self._steps = Steps(session.diagnostics, quiet=self._quiet)
         self._supervisor: SupervisorProcess | None = None
@@ -101,11 +105,20 @@ class Foreground:
                 case TrafficEnded(kept=True) if self._signal_code is None:
                     await supervisor.release()
                     return Ended(ExitCode.OK, played=True, kept=True)
+                case Ready() if self._is_left_to_serve:
+                    await self._on_progress(said)
+                    await supervisor.release()
+                    return Ended(ExitCode.OK, played=False, kept=True)
                 case Exit(code=code, error=error):
                     ended = Ended(self._signal_code or code, self._played, error=error)
                 case _:
                     await self._on_progress(said)
         return ended
+
+    @property
+    def _is_left_to_serve(self) -> bool:
+        """Whether there is no traffic to wait for, and the cluster is to live on without us."""
+        return self._config.plan_path is None and self._config.keep and self._signal_code is None
 
     async def _on_progress(self, said: AnyProgress) -> None:
         match said:
@@ -190,7 +203,11 @@ class Foreground:
         """Listen to the cluster's events; a run goes on without its display."""
         store = ClusterStore(state_dir(self._session.environ))
         try:
-            source = LiveSource(store.find(self._config.cluster.name), follow_end=False)
+            source = LiveSource(
+                store.find(self._config.cluster.name),
+                limit_per_s=self._limit_per_s,
+                follow_end=False,
+            )
             await source.start()
         except AnyServeError as error:
             if not self._signals:  # else it may be gone already

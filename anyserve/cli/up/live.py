@@ -154,7 +154,8 @@ def status_line(snapshot: Snapshot, concurrency: int) -> str:
     tokens = sum(one.output_tokens for one in recent) / max(1, min(_TEN_SECONDS, int(at_s) or 1))
     parts = [
         f"{at_s:4.0f} / {planned_s:.0f} s",
-        f"offered {counts.offered} of {planned}",
+        f"offered {counts.offered - counts.calls} of {planned}",
+        *([f"calls {counts.calls}"] if counts.calls else []),
         f"done {counts.completed}",
         f"queue {queued}",
         f"running {running}/{concurrency}",

@@ -25,6 +25,8 @@ class UpOptions:
     check_memory: bool = True
     as_json: bool = False
     reload: bool = False
+    traffic: bool = True
+    """Whether the scenario's traffic is played; without it the cluster serves until stopped."""
 
     def command_line(self) -> str:
         """The command that does the same again, wherever settings come from."""
@@ -38,6 +40,8 @@ class UpOptions:
                 words += [flag, value]
         for override in self.overrides:
             words += ["--set", override]
+        if not self.traffic:
+            words.append("--no-traffic")
         if self.record_text:
             words.append("--record-text")
         return shlex.join(words)

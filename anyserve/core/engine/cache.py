@@ -146,7 +146,8 @@ class KvCache:
         if more > 0:
             self.take(more)
             sequence.own += more
-        self.note(sequence, tokens)
+        total = sequence.prompt + sequence.generated
+        self.note(sequence, min(total, tokens))
 
     def note(self, sequence: Sequence, tokens: int) -> None:
         """Cache the full blocks of the first `tokens` of a sequence, which it holds already."""

@@ -24,10 +24,14 @@ from collections import deque
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
-from anyserve.core.engine.batch import UNBOUNDED, Batch, StepPlan
+from anyserve.core.engine.async_batch import AsyncBatch
+from anyserve.core.engine.batch import Batch
 from anyserve.core.engine.jitter import Jitter, Noise
 from anyserve.core.engine.keys import SegmentKeys
 from anyserve.core.engine.limits import EngineLimits
+from anyserve.core.engine.plan import StepPlan
+from anyserve.core.engine.profile import RangeWatch
+from anyserve.core.engine.rules import UNBOUNDED
 from anyserve.core.engine.sequence import Sequence
 from anyserve.core.engine.step_time import StepTime, StepTimeModel, StepWork
 
@@ -139,6 +143,7 @@ class EngineModel:
             other model each step is a stretch.
         intake_ps: Time that the engine's loop spends on taking a new sequence in, before a step.
         jitter: What real steps differ by; None is no difference.
+        watch: Is shown what each stretch computes.
     """
 
     def __init__(
@@ -148,13 +153,19 @@ class EngineModel:
         *,
         intake_ps: int = 0,
         jitter: Jitter | None = None,
+        watch: RangeWatch | None = None,
     ) -> None:
-        self._batch = Batch(limits)
+        self._batch: Batch | AsyncBatch
+        self._batch = AsyncBatch(limits) if limits.async_scheduling else Batch(limits)
+        self._ahead = limits.async_scheduling
+        self._queued: StepPlan | None = None
+        """What was planned ahead of the stretch under way."""
         self._keys = SegmentKeys(limits.block_size) if limits.prefix_caching else None
         self._step_time = step_time
         self._formula = step_time if isinstance(step_time, StepTimeModel) else None
         self._intake_ps = intake_ps
         self._jitter = jitter
+        self._watch = watch
         self._pace = FULL_PACE
         self._inbox: deque[tuple[int, _Do, Any]] = deque()
         self._stretch: Stretch | None = None
@@ -246,8 +257,43 @@ class EngineModel:
             self._take_in(now_ps)
         if self._formula is None:
             max_steps = 1
-        plan = self._plan = batch.plan(UNBOUNDED if max_steps is None else max_steps)
+        if self._ahead:
+            return self._start_ahead(now_ps)
+        plan = self._plan = self._next_plan(UNBOUNDED if max_steps is None else max_steps)
         stretch = self._stretch = self._measure(now_ps, plan)
+        if self._inbox:  # it came after now: between the step's end and its whole nanosecond, say
+            self.cut(self._inbox[0][0])
+        return stretch
+
+    def _next_plan(self, most: int) -> StepPlan:
+        """The next plan with work in it, if there is any. A sequence that makes room for nobody but
+        preempts itself leaves a step without work; vLLM goes on at once, and so do we."""
+        plan = self._batch.plan(most)
+        preempted = plan.preempted
+        while plan.empty and plan.preempted:
+            self._batch.commit(plan)
+            plan = self._batch.plan(most)
+            preempted = [*preempted, *plan.preempted]
+        if preempted:
+            plan.preempted = preempted
+        return plan
+
+    def _start_ahead(self, now_ps: int) -> Stretch | None:
+        """Begin the step that was planned when the one before began, and plan the one after."""
+        plan, self._queued = self._queued, None
+        new: list[StepPlan] = []
+        if plan is None or plan.empty:
+            if plan is not None:
+                self._batch.commit(plan)
+            plan = self._next_plan(1)
+            new.append(plan)
+        self._plan = plan
+        stretch = self._stretch = self._measure(now_ps, plan)
+        if stretch is not None:
+            self._queued = self._batch.plan()
+            new.append(self._queued)
+            stretch.admitted = [one for made in new for one in made.admitted]
+            stretch.preempted = [one for made in new for one in made.preempted]
         return stretch
 
     def finish(self) -> Stretch:
@@ -268,7 +314,7 @@ class EngineModel:
         done = 0 if stretch is None else stretch.ended_before(now_ps + 1)
         if sequence.base is not None:
             return self._batch.pack.generated(sequence, done)
-        if done and sequence.room and not sequence.gone and self._plan.samples(sequence):
+        if done and sequence.room and not sequence.gone and sequence in self._plan.sampling:
             return sequence.generated + 1
         return sequence.generated
 
@@ -307,10 +353,11 @@ class EngineModel:
         if plan.packed:
             decodes, context = pack.size, pack.context
         elif plan.prefills or plan.decodes:
-            decodes = len(plan.decodes)
-            context = sum(sequence.computed for sequence in plan.decodes)
+            decodes, context = len(plan.decodes), plan.context
         else:
             return None
+        if self._watch is not None:
+            self._watch.look(plan.prefill_tokens, decodes, context + (plan.steps - 1) * decodes)
         prefills = len(plan.prefills)
         formula = self._formula
         pace = self._pace

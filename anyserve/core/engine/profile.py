@@ -40,6 +40,40 @@ class MeasuredRanges(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         ]
 
 
+class RangeWatch:
+    """Notes where steps go beyond what was measured. One serves many engines of a kind."""
+
+    def __init__(self, ranges: MeasuredRanges) -> None:
+        self._ranges = ranges
+        self.seen: dict[str, int] = {}
+        """The most that was seen of each thing that went beyond, by its name."""
+        self._most = StepWork(
+            prefill_tokens=_most(ranges.prefill_tokens),
+            decodes=_most(ranges.decodes),
+            context=_most(ranges.context),
+        )
+
+    def look(self, prefill_tokens: int, decodes: int, context: int) -> None:
+        """Take note of a step."""
+        most = self._most
+        if prefill_tokens > most[0] or decodes > most[2] or context > most[3]:
+            work = StepWork(prefill_tokens=prefill_tokens, decodes=decodes, context=context)
+            for name in self._ranges.beyond(work):
+                self.seen[name] = max(self.seen.get(name, 0), getattr(work, name))
+
+    def said(self) -> list[str]:
+        """In words, one line for each thing."""
+        lines = []
+        for name, value in sorted(self.seen.items()):
+            measured = getattr(self._ranges, name)
+            lines.append(f"{name.replace('_', ' ')} up to {value}, measured up to {measured.high}")
+        return lines
+
+
+def _most(known: Range | None) -> int:
+    return 1 << 60 if known is None else known.high
+
+
 class FitQuality(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How well the formula predicts steps that were not used for the fit. Shares, not percent."""
 
@@ -73,6 +107,9 @@ class EngineProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """Where the numbers come from, in words."""
     published: bool = False
     """Whether they were put together from what others published, not measured by `calibrate`."""
+    load_s: float = 0.0
+    """From the start of a worker, forked from a process that has imported the engine, until it is
+    ready."""
     intake_us: float = 0.0
     """Time of the engine's loop per request, outside of steps: taking it in."""
     residuals: tuple[float, ...] = ()
@@ -111,12 +148,16 @@ class EngineProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     def pace(self, busy: int, cores: int) -> int:
         """Thousandths of a step's time that it takes while `busy` engines, itself included, share
-        `cores` cores. Between what was measured it is interpolated; beyond, cores are shared."""
+        `cores` cores. By engines per core: between what was measured it is interpolated, beyond it
+        the cores are shared."""
         if busy <= 1 or not self.contention:
             return 1000
         load = busy / cores
-        known = sorted((count, factor) for count, factor in self.contention)
-        (low, first), *rest = [(0.0, 1.0), *((count / cores, one) for count, one in known)]
+        measured_on = int(self.machine.get("cores", cores))
+        known = sorted((count / measured_on, factor) for count, factor in self.contention)
+        (low, first), *rest = [(1 / measured_on, 1.0), *known]
+        if load <= low:
+            return 1000
         for high, second in rest:
             if load <= high:
                 return round(1000 * (first + (second - first) * (load - low) / (high - low)))

@@ -47,6 +47,12 @@ class Sequence:
     """Place in the batch: the number of its admission."""
     base: int | None = None
     """While it decodes in step with the others: `computed` minus the tick of the batch."""
+    placeholders: int = 0
+    """Tokens of steps in flight, which the next step is planned with (asynchronous scheduling)."""
+    in_flight: int = 0
+    """Tokens that steps in flight compute."""
+    stale: int = 0
+    """Those of them that were in flight when it was preempted."""
     gone: bool = False
     """Finished or aborted."""
     blocks: Items[Block] = ()

@@ -146,6 +146,10 @@ class HandBacks(Submissions):
         for rung in rungs:
             if self._registry.may_return(ticket.request, rung, now, patience):
                 return rung
+        if now - self._started_ns < patience:  # a young life, to which not all have registered yet
+            for rung in rungs:
+                if self._is_awaited(ticket.request, [rung]):
+                    return rung
         return None
 
     def _why_no_rung(self, ticket: Ticket, back: msg.Delegate) -> tuple[Code, str]:

@@ -16,6 +16,9 @@ KEYS: Mapping[str, Callable[[ReplicaView], float]] = {
     "turn": lambda view: view.turn,
 }
 
+MAX_HOMES = 100_000
+"""Beginnings of prompts of which a pool knows who took them last."""
+
 Entry = tuple[float, str, int]
 """Key, replica, and the replica's version when it was pushed: older entries are stale."""
 
@@ -69,6 +72,23 @@ class Pool:
     def at(self, position: int) -> ReplicaView:
         """The member at this place of the array; places change as members come and go."""
         return self._members[position]
+
+    def remember(self, affinity: str, replica: str) -> None:
+        """This replica took a request that begins so; the oldest of too many are forgotten."""
+        homes = self.prefix_homes
+        for name in affinity.split("/"):
+            homes.pop(name, None)
+            homes[name] = replica
+        while len(homes) > MAX_HOMES:
+            del homes[next(iter(homes))]
+
+    def home_of(self, affinity: str, eligible: Callable[[ReplicaView], bool]) -> ReplicaView | None:
+        """The eligible member that took the longest of these beginnings last."""
+        for name in reversed(affinity.split("/")):
+            view = self.get(self.prefix_homes.get(name, ""))
+            if view is not None and eligible(view):
+                return view
+        return None
 
     def has_any(self, eligible: Callable[[ReplicaView], bool]) -> bool:
         """Whether one of the members is eligible."""
@@ -178,8 +198,8 @@ class RequestView:
 
     def with_prefix(self, affinity: str) -> ReplicaInfo | None:
         """See `policies.CandidateView`."""
-        home = self._pool.get(self._pool.prefix_homes.get(affinity, ""))
-        return self._note(home) if home is not None and self._eligible(home) else None
+        home = self._pool.home_of(affinity, self._eligible)
+        return None if home is None else self._note(home)
 
     def _note(self, view: ReplicaView) -> ReplicaView:
         self.examined[view.id] = view

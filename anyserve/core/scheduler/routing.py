@@ -77,7 +77,7 @@ class Router:
         if chosen is None:
             return None
         if ticket.request.affinity is not None:
-            pool.prefix_homes[ticket.request.affinity] = chosen.id
+            pool.remember(ticket.request.affinity, chosen.id)
         events.append(self._explain(ticket, attempt, choice, policy, view))
         return chosen
 

@@ -37,6 +37,8 @@ from anyserve.runtime.engines.base import Engine, EngineConfig, Task
 from anyserve.runtime.engines.create import create_engine
 
 _WARM_UP: Final = 3
+_IMPORTED: Final = 0.2
+"""How far `start` says it is when its libraries are imported."""
 
 
 class Child:
@@ -51,7 +53,16 @@ class Child:
 
     def load(self) -> None:
         """Make the engine ready, and its first steps, which are slower than all others."""
-        info = self._engine.start(lambda stage, done: self._say(Loading(stage, done)))
+        began = time.monotonic()
+
+        def report(stage: str, done: float) -> None:
+            nonlocal began
+            if done <= _IMPORTED:
+                began = time.monotonic()
+            self._say(Loading(stage, done))
+
+        info = self._engine.start(report)
+        load_s = time.monotonic() - began
         embeds = self._config.task is Task.EMBED
         self._bounds = Bounds.of(info, embeds=embeds)
         self._meter = Meter(
@@ -65,7 +76,7 @@ class Child:
         for wave in designed(self._bounds)[:_WARM_UP]:
             self._meter.play(wave)
         self._meter.intakes.clear()
-        self._say(Loaded(info))
+        self._say(Loaded(info, load_s))
 
     def obey(self, command: Command) -> None:
         """Carry one command out."""

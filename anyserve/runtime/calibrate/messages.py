@@ -68,6 +68,8 @@ class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
     """The engine is ready for commands."""
 
     info: EngineInfo
+    load_s: float
+    """Since its libraries were imported."""
 
 
 class Measuring(msgspec.Struct, frozen=True, tag="measuring"):

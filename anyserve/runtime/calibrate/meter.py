@@ -13,8 +13,9 @@ from typing import Final
 
 import msgspec
 
-from anyserve.core.engine.batch import Batch, StepPlan
+from anyserve.core.engine.batch import Batch
 from anyserve.core.engine.limits import EngineLimits
+from anyserve.core.engine.plan import StepPlan
 from anyserve.core.engine.sequence import Sequence
 from anyserve.core.engine.step_time import StepWork
 from anyserve.runtime.calibrate.messages import CalibrationError, MeasuredStep
@@ -128,7 +129,7 @@ def _work(plan: StepPlan, batch: Batch) -> StepWork:
     if plan.packed:
         decodes, context = batch.pack.size, batch.pack.context
     else:
-        decodes, context = len(plan.decodes), sum(one.computed for one in plan.decodes)
+        decodes, context = len(plan.decodes), plan.context
     return StepWork(plan.prefill_tokens, len(plan.prefills), decodes, context, plan.attention)
 
 

@@ -85,7 +85,8 @@ def calibrate(settings: Settings, show: Show) -> Calibration:
     load_before = os.getloadavg()[0]
     with ExitStack() as stack:
         engine = stack.enter_context(_started(settings.config, settings.log))
-        info = engine.wait(Loaded, _scaled(show, 0.0, 0.2)).info
+        loaded = engine.wait(Loaded, _scaled(show, 0.0, 0.2))
+        info = loaded.info
         engine.tell(Measure(settings.seconds, settings.seed))
         share = 0.95 if not settings.neighbours else 0.7
         measured = engine.wait(Measured, _scaled(show, 0.2, share))
@@ -105,6 +106,7 @@ def calibrate(settings: Settings, show: Show) -> Calibration:
         kv_bytes_per_token=_kv_bytes(settings.config, info),
         block_size=info.block_size or 16,
         source=f"anyserve calibrate on {_processor()}",
+        load_s=round(loaded.load_s, 1),
         intake_us=round(statistics.median(intakes) / 1000, 1),
         residuals=fitted.residuals,
         contention=contention,

@@ -75,7 +75,7 @@ class HandlerHost:
         self._slow_factor = 1.0
         self._probe_ns: int | None = None
         self._told_blocked = False
-        self._loop = asyncio.new_event_loop()
+        self._own_loop: asyncio.AbstractEventLoop | None = None
         self._calls = CallBook(send, None)
         self._threads = ThreadPoolExecutor(config.concurrency, thread_name_prefix="handler")
         self._thread = threading.Thread(target=self._run_loop, name="handlers", daemon=True)
@@ -96,6 +96,7 @@ class HandlerHost:
         if config.objects is not None:
             self._plane = ObjectPlane.of(config.objects)
             self._calls = CallBook(self._send, self._plane)
+        self._own_loop = asyncio.new_event_loop()
         self._thread.start()
         _LOG.info("%s from %s serves %s", config.name, origin, ", ".join(handlers))
         self._services = self._in_loop(make_services(handlers, self._threads))
@@ -105,6 +106,9 @@ class HandlerHost:
         self._in_loop(self._wind_down())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=1.0)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if not self._thread.is_alive():
+            self._loop.close()
 
     def put(self, command: HandlerCommand) -> None:
         """Take a command."""
@@ -146,6 +150,11 @@ class HandlerHost:
 
     # --- in the loop ----------------------------------------------------------------------------
 
+    @property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        assert self._own_loop is not None, "not started"
+        return self._own_loop
+
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
@@ -169,6 +178,16 @@ class HandlerHost:
         context = WorkerContext(handle, self._calls, objects, self._loop, thread)
         task = self._loop.create_task(self._serve(handle, context), name=handle.key)
         self._running[handle.key] = (task, context)
+        # Not within the task: one that is cancelled before its first step never runs at all.
+        task.add_done_callback(lambda ended: self._ended(handle.key, context, ended))
+
+    def _ended(self, key: str, context: WorkerContext, task: asyncio.Task[None]) -> None:
+        context.close()
+        self._running.pop(key, None)
+        self._keys.discard(key)
+        if task.cancelled():
+            self._flush()
+            self._report_cancelled([key])
 
     def _cancel(self, key: str) -> None:
         found = self._running.get(key)
@@ -179,26 +198,18 @@ class HandlerHost:
 
     async def _serve(self, handle: Handle, context: WorkerContext) -> None:
         """One request's boundary: whatever happens in it ends here."""
-        cancelled = False
         try:
             await self._answer(handle, context)
         except asyncio.CancelledError:
-            cancelled = context.cancelled
-            if not cancelled:
-                self._fail(handle, "CancelledError: something that it waited for was cancelled")
+            if context.cancelled:
+                raise
+            self._fail(handle, "CancelledError: something that it waited for was cancelled")
         except InvalidRequestError as error:
             place = f" (at {error.pointer})" if error.pointer else ""
             self._fail(handle, f"{error.message}{place}", Code.INVALID.value)
         except _FORESEEN as error:
             context.log.exception("the handler of %s failed", handle.capability)
             self._fail(handle, f"{type(error).__name__}: {error}".rstrip(": "))
-        finally:
-            context.close()
-            self._running.pop(handle.key, None)
-            self._keys.discard(handle.key)
-            if cancelled:
-                self._flush()
-                self._report_cancelled([handle.key])
 
     async def _answer(self, handle: Handle, context: WorkerContext) -> None:
         service = self._services[handle.capability]
@@ -260,6 +271,7 @@ class HandlerHost:
         if left:
             _LOG.warning("%d handlers were still running and are cancelled", len(left))
             await asyncio.wait([task for task, _ in self._running.values()], timeout=0.5)
+            await asyncio.sleep(0)  # let their ends be told
         for service in self._services.values():
             try:
                 await service.stop()

@@ -62,9 +62,7 @@ class ModelCodec:
         self.tokenizer: TextTokenizer | None = tokenizer
         self._tokenizer = tokenizer
         self.vocab_size = tokenizer.vocab_size
-        template = tokenizer.chat_template or ""
-        hermes = "tools" in template and "<tool_call>" in template
-        self.tool_format: str | None = "hermes" if hermes else None
+        self.tool_format = tool_format(tokenizer.chat_template or "")
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Ids of a text."""
@@ -80,8 +78,8 @@ class ModelCodec:
             raise invalid(error.message, "messages") from None
 
     def token_bytes(self, token_id: int) -> bytes:
-        """What one id alone reads as; parts of characters read as U+FFFD."""
-        return self._tokenizer.decode([token_id], skip_special=False).encode()
+        """What one id alone stands for, be it a part of a character."""
+        return self._tokenizer.token_bytes(token_id)
 
     def detokenizer(self, stop: Sequence[str] = (), *, skip_special: bool = True) -> Detokenizer:
         """A decoder for one stream of ids."""
@@ -91,6 +89,11 @@ class ModelCodec:
             return decode(ids, skip_special=False)
 
         return Detokenizer(decode if skip_special else with_special, stop)
+
+
+def tool_format(template: str) -> str | None:
+    """How a model with this chat template writes calls of tools; None: not known."""
+    return "hermes" if "tools" in template and "<tool_call>" in template else None
 
 
 class ByteCodec:

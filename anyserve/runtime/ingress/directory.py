@@ -58,9 +58,15 @@ class Directory:
         self._capabilities = [one.name for one in cluster.capabilities]
         offered = {offer.capability for replica in cluster.replicas for offer in replica.offers}
         self._known = {*self._capabilities, *offered}
+        apps = [replica.app for replica in cluster.replicas if replica.app is not None]
+        self._handled = {capability for app in apps for capability in app.serves}
         self._engines = {replica.id: replica.engine for replica in cluster.replicas}
         self._routes: dict[tuple[str | None, str | None, Task | None], Route] = {}
         self._models = {one.name: one for one in self._list_models()}
+
+    def is_handled(self, capability: str) -> bool:
+        """Whether users' own code serves it, rather than an engine."""
+        return capability in self._handled
 
     @property
     def entry(self) -> str:
@@ -172,11 +178,12 @@ class Directory:
     def _offers(
         self, capability: str, attributes: Mapping[str, str]
     ) -> Iterator[tuple[Offer, EngineSpec]]:
+        """Offers of engines; what handlers serve is no model's."""
         for replica in self._cluster.replicas:
             for offer in replica.offers:
-                if offer.capability == capability and attributes_match(
-                    attributes, offer.attributes
-                ):
+                if offer.capability != capability or capability in self._handled:
+                    continue
+                if attributes_match(attributes, offer.attributes):
                     yield offer, replica.engine
 
     def _list_models(self) -> Iterator[ModelEntry]:

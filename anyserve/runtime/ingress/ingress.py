@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from anyserve.core.events import IngressOpened
 from anyserve.core.spec import ClusterSpec, IngressSpec
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _FLUSH_S: Final = 0.5
+_EVERYWHERE: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - to recognise it
 _LOCAL: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -75,6 +78,7 @@ class Ingress:
         self._log: EventLogWriter | None = None
         self._flusher: asyncio.Task[None] | None = None
         self._front: Front | None = None
+        self._objects_url = ""
         self._feed: MetricsFeed | None = None
 
     @property
@@ -118,8 +122,24 @@ class Ingress:
             self._doors.append(door)
         said = IngressOpened(**opened, replica=options.replica or "")
         client.emit(said)
+        self._serve_objects(opened.get("http"))
         self._note_exposure(opened)
         return said
+
+    def _serve_objects(self, url: str | None) -> None:
+        """Let other hosts find this host's objects at this door."""
+        if url is None or self._front is None or self._front.objects is None:
+            return
+        parts = urlsplit(url)
+        if parts.hostname in _EVERYWHERE:
+            url = f"{parts.scheme}://{socket.gethostname()}:{parts.port}"
+        self._objects_url = url
+        self._front.objects.store.announce(url)
+
+    def _withdraw_objects(self) -> None:
+        plane = None if self._front is None else self._front.objects
+        if plane is not None and plane.store.url == self._objects_url:
+            plane.store.announce("")  # unless another door of this host serves them by now
 
     async def drain(self) -> None:
         """Refuse new requests and wait for open ones, as long as the settings allow."""
@@ -131,6 +151,7 @@ class Ingress:
         if self._front is not None:
             self._front.begin_drain()
             self._front.client.cancel_all()
+            self._withdraw_objects()
         for door in self._doors:
             await door.close()
         if self._doors and self._front is not None:

@@ -94,7 +94,6 @@ MEANINGS: Final[Mapping[str, Meaning]] = MappingProxyType(
         "ingress_full": _BUSY,
         "too_many_connections": _AWAY,
         "draining": _AWAY,
-        "no_scheduler": _AWAY,
         "slow_client": _GONE,
         "internal": _BROKEN,
     }
@@ -165,7 +164,7 @@ def refusal_of(outcome: Outcome, *, request_id: str, retry_after_ms: int) -> Ref
     if outcome.kind is OutcomeKind.COMPLETED:
         return None
     code = outcome.code.value if outcome.code is not None else "internal"
-    meaning = MEANINGS[code]
+    meaning = MEANINGS.get(code, _BROKEN)
     if outcome.code is Code.DEADLINE_EXCEEDED and not outcome.n_tokens:
         meaning = _LATE_IN_QUEUE
     text = outcome.message or _SPOKEN.get(code) or f"the request was {outcome.kind.value}"

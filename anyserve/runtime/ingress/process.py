@@ -31,7 +31,8 @@ async def serve(config: NodeConfig, stop: Stop) -> int:
         grpc_port=settings.grpc_port,
         log_path=Path(config.run_dir) / f"origin-{config.id}.jsonl" if supervised else None,
         objects=config.objects,
-        observes=True,
+        # Without an observer's login it may not listen, unless the broker asks nobody for one.
+        observes=config.observer_credential is not None or config.credential is None,
         observer=config.observer_credential,
     )
     ingress = Ingress(options, os.environ)

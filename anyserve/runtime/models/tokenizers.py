@@ -8,13 +8,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
+from jinja2 import Template, TemplateError
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from anyserve.errors import AnyServeError, MissingDependencyError
 from anyserve.runtime.models.detokenizer import Detokenizer
+
+_TEMPLATE_FAILURES = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
+"""What a template raises over messages that it does not expect: it is code of the model's."""
 
 
 class ChatTemplateError(AnyServeError):
@@ -43,6 +46,7 @@ class TextTokenizer:
         self._config = _read_json(folder / "tokenizer_config.json")
         self.chat_template = _chat_template(folder, self._config)
         """The template's text, where the model has one."""
+        self._compiled: Template | None = None
         ids = self._tokenizer.encode("").ids
         half = (len(ids) + 1) // 2
         self.prefix_ids: list[int] = ids[:half]
@@ -70,6 +74,16 @@ class TextTokenizer:
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=skip_special)
         return text
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """What one id alone stands for: also the part of a character, where the tokenizer is made
+        of bytes (as GPT-2's is)."""
+        text = self.decode([token_id], skip_special=False)
+        if "\N{REPLACEMENT CHARACTER}" in text:
+            signs = self._tokenizer.id_to_token(token_id) or ""
+            if all(sign in _BYTE_OF for sign in signs):
+                return bytes(_BYTE_OF[sign] for sign in signs)
+        return text.encode()
+
     def detokenizer(self, stop: Sequence[str] = ()) -> Detokenizer:
         """A decoder for a stream of ids; see `Detokenizer`."""
         return Detokenizer(self.decode, stop)
@@ -91,17 +105,15 @@ class TextTokenizer:
         names = ("bos_token", "eos_token", "pad_token", "unk_token")
         tokens = {name: _token_text(self._config.get(name)) for name in names}
         try:
-            return (
-                _environment()
-                .from_string(self.chat_template)
-                .render(
-                    messages=list(messages),
-                    tools=list(tools) if tools else None,
-                    add_generation_prompt=generation_prompt,
-                    **tokens,
-                )
+            if self._compiled is None:  # takes milliseconds
+                self._compiled = _environment().from_string(self.chat_template)
+            return self._compiled.render(
+                messages=list(messages),
+                tools=list(tools) if tools else None,
+                add_generation_prompt=generation_prompt,
+                **tokens,
             )
-        except TemplateError as error:
+        except _TEMPLATE_FAILURES as error:
             raise ChatTemplateError(
                 f"The chat template refused the messages: {error}", code="bad_messages"
             ) from error
@@ -116,6 +128,19 @@ class TextTokenizer:
         """Token ids of a conversation; the template has written the special tokens already."""
         text = self.render_chat(messages, generation_prompt=generation_prompt, tools=tools)
         return self.encode(text, wrap=False)
+
+
+def _byte_signs() -> dict[str, int]:
+    """The sign that byte-level tokenizers write for each byte: printable ones stand for themselves,
+    the others for the signs from U+0100 on (GPT-2's `bytes_to_unicode`)."""
+    plain = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [byte for byte in range(256) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {
+        chr(256 + place): byte for place, byte in enumerate(others)
+    }
+
+
+_BYTE_OF = _byte_signs()
 
 
 def _environment() -> ImmutableSandboxedEnvironment:

@@ -21,6 +21,8 @@ HEADER_BYTES: Final = 4096
 """A page, so that what follows can be mapped by itself and arrays are aligned."""
 PART: Final = "part."
 LOCK: Final = "lock"
+URL: Final = "url"
+"""Holds where other hosts get copies of this host's objects, while an ingress serves them."""
 _NAME: Final = re.compile(rf"({OBJECT_ID})\.(\d{{1,16}})\.(\d{{1,16}})")
 _ID: Final = re.compile(OBJECT_ID)
 

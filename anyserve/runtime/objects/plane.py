@@ -55,7 +55,7 @@ class ObjectPlane(Objects):
 
     def __init__(self, store: ObjectStore, token: str = "", fetch: Fetch = fetch_copy) -> None:
         self.store = store
-        self._token = token
+        self.token = token
         self._fetch = fetch
 
     @classmethod
@@ -92,7 +92,7 @@ class ObjectPlane(Objects):
         return self.store.lookup(object_id)
 
     def _bring(self, ref: ObjRef) -> None:
-        self.store.keep_copy(ref, self._fetch(ref, self._token))
+        self.store.keep_copy(ref, self._fetch(ref, self.token))
 
     # --- payloads that are too large for a message ---------------------------------------------
 

@@ -54,12 +54,29 @@ class ObjectStore:
     ) -> None:
         self.directory = directory
         self.rules = rules or ObjectsSpec()
-        self.url = url
+        self._url = url
         self.home = directory.name.removeprefix(PREFIX)
         """Names this store among those of other hosts."""
         self._now_ms = now_ms
         self._new_id = new_id
         _check_private(directory)
+
+    @property
+    def url(self) -> str:
+        """Where other hosts get copies; "" while no ingress of this host serves them."""
+        if self._url:
+            return self._url
+        try:
+            return (self.directory / layout.URL).read_text()
+        except OSError:
+            return ""
+
+    def announce(self, url: str) -> None:
+        """Say that an ingress serves this host's objects now, or (with "") that it leaves."""
+        with contextlib.suppress(FileNotFoundError):  # the cluster is already gone
+            part = self.directory / f"{layout.URL}.{secrets.token_hex(4)}"
+            part.write_text(url)
+            part.rename(self.directory / layout.URL)
 
     # --- putting -------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -31,6 +32,7 @@ from anyserve.runtime.wire import Topics
 from anyserve.telemetry.source import SourceKind
 from anyserve.telemetry.thinning import EVERY_NS, LIMIT_PER_S, Thinner
 
+_LOG = logging.getLogger(__name__)
 _TICK_S: Final = EVERY_NS / 1e9
 _SETTINGS: Final = MqttSettings(backoff_max_s=0.25)
 _CALM_S: Final = 1.0
@@ -196,7 +198,10 @@ class LiveSource:
     async def _mind(self) -> None:
         """Keep the facts fresh until the cluster is gone."""
         while True:
-            await self._facts.refresh()
+            try:
+                await self._facts.refresh()
+            except Exception:  # noqa: BLE001 - logged; the events go on without their facts
+                _LOG.exception("the facts of the cluster could not be refreshed")
             if self._follow_end and not self._record.live:
                 self._facts.ended()
                 self._over = True

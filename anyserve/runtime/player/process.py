@@ -9,13 +9,14 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from anyserve.core.effects import OutcomeKind
 from anyserve.core.events import PhaseStarted, RunEnded, RunStarted, TrafficRate
 from anyserve.core.messages import Code
 from anyserve.runtime.control import LineServer
@@ -26,6 +27,7 @@ from anyserve.runtime.player.prompts import Prompts
 from anyserve.runtime.process import NodeConfig, Stop
 from anyserve.runtime.wire import encode
 from anyserve.telemetry.log import EventLogWriter
+from anyserve.workload.course import Course
 from anyserve.workload.pace import Pace
 from anyserve.workload.traffic import PlannedRequest, TrafficPlan
 
@@ -144,6 +146,10 @@ class _Play:
         self._options = options
         self._texts = texts
         self._open: set[asyncio.Future[object]] = set()
+        self._course = Course(plan)
+        self._following: set[asyncio.Task[None]] = set()
+        self._answers: dict[int, list[int]] = {}
+        """Of requests whose answer a later prompt holds, by the answer's name."""
         self._start_ns = time.monotonic_ns() + round(LEAD_S * 1e9)
         self._pace = Pace(self._start_ns)
         self._changed = asyncio.Event()
@@ -184,9 +190,11 @@ class _Play:
         self._client.emit(RunEnded(reason=reason))
 
     async def _wait_for_outcomes(self, stop: Stop, stopping: asyncio.Task[None]) -> str:
-        while self._open and not stop.requested:
-            waited_for: set[asyncio.Future[object]] = {*self._open, stopping}  # type: ignore[arg-type]
+        while (self._open or self._following) and not stop.requested:
+            waited_for: set[asyncio.Future[object]] = {*self._open, *self._following, stopping}  # type: ignore[arg-type]
             await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
+        for task in self._following:
+            task.cancel()
         if not stop.requested:
             return "completed"
         if self._open:
@@ -226,23 +234,44 @@ class _Play:
 
     async def _make_drafts(self, ready: asyncio.Queue[tuple[PlannedRequest, Draft] | None]) -> None:
         try:
-            for some in _chunks(self._plan.requests, AHEAD // 4):
+            for some in _chunks(self._course.timed(), AHEAD // 4):
                 drafts = await asyncio.to_thread(self._draft_all, some)
                 for planned, draft in zip(some, drafts, strict=True):
                     await ready.put((planned, draft))
         finally:
             await ready.put(None)
 
-    def _draft_all(self, some: tuple[PlannedRequest, ...]) -> list[Draft]:
+    def _draft_all(self, some: Sequence[PlannedRequest]) -> list[Draft]:
         return [self._prompts.draft(planned) for planned in some]
 
+    def _follow(self, planned: PlannedRequest, handle: Handle) -> None:
+        """A request has ended: send the one that waited for it, if there is one, in its time."""
+        completed = handle.outcome.result().kind is OutcomeKind.COMPLETED
+        if planned.answer:
+            self._answers[planned.answer] = handle.tokens.get(0, [])
+        now_ns = self._pace.plan_ns(time.monotonic_ns())
+        due_ns = self._course.after(planned, now_ns, completed=completed)
+        if due_ns is None:
+            return
+        following = self._course.following(planned, due_ns)
+        task = asyncio.create_task(self._send(following, due_ns), name="following")
+        self._following.add(task)
+        task.add_done_callback(self._following.discard)
+
+    async def _send(self, planned: PlannedRequest, due_ns: int) -> None:
+        draft = await asyncio.to_thread(self._prompts.draft, planned, dict(self._answers))
+        came_ns = await self._until_due(due_ns)
+        self._offer(planned, replace(draft, intended_ns=came_ns))
+
     def _offer(self, planned: PlannedRequest, draft: Draft) -> None:
+        self._course.sent()
         handle = self._client.offer(draft)
         outcome: asyncio.Future[object] = handle.outcome  # type: ignore[assignment]
         self._open.add(outcome)
 
         def on_outcome(_: asyncio.Future[object]) -> None:
             self._open.discard(outcome)
+            self._follow(planned, handle)
             if self._texts is not None:
                 self._texts.write(planned.capability, handle)
 
@@ -255,8 +284,6 @@ async def _keep_flushing(log: EventLogWriter) -> None:
         log.flush()
 
 
-def _chunks(
-    requests: tuple[PlannedRequest, ...], size: int
-) -> Iterator[tuple[PlannedRequest, ...]]:
+def _chunks(requests: Sequence[PlannedRequest], size: int) -> Iterator[Sequence[PlannedRequest]]:
     for start in range(0, len(requests), size):
         yield requests[start : start + size]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -20,6 +21,7 @@ from anyserve.runtime.origin import Draft
 from anyserve.workload.traffic import PlannedRequest, Segment
 
 IMAGINARY_VOCABULARY: Final = 32_000
+NO_ANSWERS: Final[Mapping[int, list[int]]] = {}
 
 
 class PromptSource(Protocol):
@@ -79,12 +81,32 @@ class Prompts:
         source = self._sources.get(capability)
         return source.tokenizer if isinstance(source, TokenizedText) else None
 
-    def draft(self, planned: PlannedRequest) -> Draft:
-        """The planned request as an origin offers it; when it is due is the player's to say."""
+    def _prompt(self, planned: PlannedRequest, answers: Mapping[int, list[int]]) -> list[int]:
+        source = self.source(planned.capability)
+        if not answers:
+            return source.materialise(planned.segments)
+        ids: list[int] = []
+        for told, segments in _parts(planned.segments, answers):
+            if told:
+                ids += [token for name, _ in segments for token in answers[name]]
+            else:
+                ids += source.materialise(segments)
+        return ids
+
+    def draft(
+        self,
+        planned: PlannedRequest,
+        answers: Mapping[int, list[int]] = NO_ANSWERS,
+    ) -> Draft:
+        """The planned request as an origin offers it; when it is due is the player's to say.
+
+        `answers`: token ids that earlier requests were answered with, by the name of the text,
+        where its prompt holds them.
+        """
         sampling = msgspec.convert({**planned.sampling, "max_tokens": planned.max_tokens}, Sampling)
         return Draft(
             capability=planned.capability,
-            prompt_ids=self.source(planned.capability).materialise(planned.segments),
+            prompt_ids=self._prompt(planned, answers),
             max_tokens=planned.max_tokens,
             task=Task(planned.task),
             sampling=sampling,
@@ -97,6 +119,14 @@ class Prompts:
             stream=planned.stream,
             phase=planned.phase,
         )
+
+
+def _parts(
+    segments: tuple[Segment, ...], answers: Mapping[int, list[int]]
+) -> Iterator[tuple[bool, tuple[Segment, ...]]]:
+    """The segments in runs that are answers, or are not."""
+    for told, run in groupby(segments, lambda segment: segment[0] in answers):
+        yield told, tuple(run)
 
 
 def _models(cluster: ClusterSpec) -> Mapping[str, str]:

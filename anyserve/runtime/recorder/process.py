@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ from anyserve.runtime.bus.mqtt import MqttBus, MqttSettings
 from anyserve.runtime.bus.outbox import BatchReader
 from anyserve.runtime.eventsink import AGAIN_S
 from anyserve.runtime.process import NodeConfig, Stop, report_ready
+from anyserve.runtime.recorder.spans import LiveSpans, live_spans
 from anyserve.runtime.wire import Topics
 from anyserve.telemetry.gaps import GapCounter
 from anyserve.telemetry.log import EventLogWriter
@@ -37,8 +39,10 @@ async def serve(config: NodeConfig, stop: Stop) -> int:
     Raises:
         StartError: no broker, or it denies the subscription.
     """
-    with EventLogWriter(Path(config.run_dir) / LOG_NAME) as log:
-        ear = _Ear(log)
+    run_dir = Path(config.run_dir)
+    spans = live_spans(os.environ, run_dir.name)
+    with EventLogWriter(run_dir / LOG_NAME) as log:
+        ear = _Ear(log, spans)
         bus = MqttBus(
             config.broker,
             config.credential,
@@ -54,9 +58,13 @@ async def serve(config: NodeConfig, stop: Stop) -> int:
             while not stop.requested:
                 await _pause(stop, FLUSH_S)
                 log.flush()
+                if spans is not None:
+                    spans.send_due()
             await ear.listen_out()
         finally:
             await bus.close()
+            if spans is not None:
+                await spans.close()
     if ear.malformed:
         _LOG.warning("%d events could not be read", ear.malformed)
     return 0
@@ -65,8 +73,9 @@ async def serve(config: NodeConfig, stop: Stop) -> int:
 class _Ear:
     """Writes what it hears, each event once."""
 
-    def __init__(self, log: EventLogWriter) -> None:
+    def __init__(self, log: EventLogWriter, spans: LiveSpans | None) -> None:
         self._log = log
+        self._spans = spans
         self._reader: BatchReader[Envelope] = BatchReader(Envelope)
         self._known = GapCounter()
         self._heard = 0
@@ -83,9 +92,10 @@ class _Ear:
         envelopes = self._reader.read(topic, payload)
         self._heard += len(envelopes)
         known = self._known
-        self._log.write_all(
-            one for one in envelopes if known.add(one.source, one.incarnation, one.seq)
-        )
+        fresh = [one for one in envelopes if known.add(one.source, one.incarnation, one.seq)]
+        self._log.write_all(fresh)
+        if self._spans is not None:
+            self._spans.take(fresh)
 
     def on_connection(self, up: bool, connection: int) -> None:  # noqa: FBT001 - the bus calls it so
         """Remember when the broker was back."""

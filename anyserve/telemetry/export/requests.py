@@ -58,7 +58,7 @@ def traced_requests(envelopes: Iterable[Envelope]) -> Iterator[TracedRequest]:
         if isinstance(envelope.event, RequestOffered):
             offers.setdefault(request_id, envelope)
     for request_id in sorted(offers, key=lambda one: _order(offers[one], boots)):
-        yield _traced(offers[request_id], grouped.pop(request_id))
+        yield traced_request(offers[request_id], grouped.pop(request_id))
 
 
 def _order(offer: Envelope, boots: dict[str, int]) -> tuple[int, int]:
@@ -66,7 +66,8 @@ def _order(offer: Envelope, boots: dict[str, int]) -> tuple[int, int]:
     return boots[offer.boot], offer.event.intended_ns
 
 
-def _traced(offer: Envelope, envelopes: list[Envelope]) -> TracedRequest:
+def traced_request(offer: Envelope, envelopes: list[Envelope]) -> TracedRequest:
+    """One request, from its `request.offered` and all that was said of it."""
     offered = offer.event
     assert isinstance(offered, RequestOffered)
     outcomes = (one.event for one in envelopes if isinstance(one.event, RequestOutcome))
@@ -83,12 +84,17 @@ class WallClock:
     start, some tenths of a second. Durations are not touched by it.
     """
 
-    def __init__(self, envelopes: Iterable[Envelope]) -> None:
+    def __init__(self, envelopes: Iterable[Envelope] = ()) -> None:
         self._offsets: dict[str, int] = {}
         for envelope in envelopes:
-            offset = envelope.incarnation * _WALL_NS_PER_INCARNATION - envelope.t
-            known = self._offsets.get(envelope.boot)
-            self._offsets[envelope.boot] = offset if known is None else max(known, offset)
+            self.add(envelope)
+
+    def add(self, envelope: Envelope) -> None:
+        """Learn from one more event."""
+        offset = envelope.incarnation * _WALL_NS_PER_INCARNATION - envelope.t
+        known = self._offsets.get(envelope.boot)
+        if known is None or offset > known:
+            self._offsets[envelope.boot] = offset
 
     def at_ns(self, boot: str, t: int) -> int:
         """Nanoseconds since 1970 of `t` on the clock of `boot`; never negative."""

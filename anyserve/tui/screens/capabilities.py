@@ -69,9 +69,9 @@ class CapabilitiesScreen(FrameScreen):
         tree.styles.height = body - below
         side.styles.height = below
         side.show(lines)
-        tree.border_title = "capabilities"
-        tree.border_subtitle = self.say("enter: its replicas on the overview")
-        side.border_title = "what if"
+        tree.label(title="capabilities")
+        tree.label(subtitle=self.say("enter: its replicas on the overview"))
+        side.label(title="what if")
 
     def replica_at_cursor(self) -> str | None:
         """See `FrameScreen`."""

@@ -91,5 +91,5 @@ class HelpScreen(FrameScreen):
         panel.styles.height = self.body_height
         width = max(20, (panel.scrollable_content_region.width or self.size.width) - 1)
         panel.show(help_lines(self._about, self.desk.available, width, self.look))
-        panel.border_title = "help"
-        panel.border_subtitle = self.say("esc back")
+        panel.label(title="help")
+        panel.label(subtitle=self.say("esc back"))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from textual.containers import Horizontal
+from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
 from textual.widgets import Static
 
@@ -17,7 +17,8 @@ from anyserve.tui.keys import Place
 from anyserve.tui.screens.base import FocusLines, FrameScreen
 from anyserve.tui.spans import Line, Span
 from anyserve.tui.views import ledger, notices, replicas, routing, scenario
-from anyserve.tui.views.sizes import LEAST_HEIGHT, LEAST_WIDTH, Sizes, divide
+from anyserve.tui.views.sizes import LEAST_HEIGHT, LEAST_WIDTH, Sizes, Wanted, divide
+from anyserve.tui.widgets.drawing import StyledView
 from anyserve.tui.widgets.grid import LiveGrid
 from anyserve.tui.widgets.lines import LiveLines
 
@@ -25,9 +26,8 @@ PANELS = ("replicas", "routing", "ledger", "events", "scenario")
 _TITLES = ("replicas", "routing", "delegations", "events", "scenario")
 _FIELDS = {"replicas": replicas.FIELDS, "ledger": ledger.FIELDS, "events": notices.FIELDS}
 _SORT_EVERY_S = 1.0
-_BORDER = 2
-_LEAST_MATRIX = 40
-_MATRIX_SHARE = 0.55
+_LEFT = ("routing", "events")
+_RIGHT = ("ledger", "scenario")
 
 
 class OverviewScreen(FrameScreen):
@@ -64,39 +64,42 @@ class OverviewScreen(FrameScreen):
             id="replicas",
             classes="panel",
         )
-        with Horizontal(id="middle", classes="row"):
-            yield LiveGrid[routing.MatrixRow](
-                routing.columns(self.desk.frame.snapshot, (), 0, self.look),
-                key=lambda row: row.asked,
-                render=lambda row, widths: routing.cells(row, widths, self.look),
-                palette=palette,
-                glyphs=glyphs,
-                empty="nothing was asked for yet",
-                id="routing",
-                classes="panel",
-            )
-            yield LiveGrid[LedgerEntry](
-                ledger.columns(()),
-                key=ledger.key_of,
-                render=self._ledger_cells,
-                palette=palette,
-                glyphs=glyphs,
-                empty="no request has come back to the scheduler",
-                id="ledger",
-                classes="panel",
-            )
-        with Horizontal(id="bottom", classes="row"):
-            yield LiveGrid[tuple[int, NoticeView]](
-                notices.COLUMNS,
-                key=lambda numbered: f"{numbered[1].at_ns}/{numbered[1].source}/{numbered[1].text}",
-                render=self._notice_cells,
-                palette=palette,
-                glyphs=glyphs,
-                empty="nothing of note has happened",
-                id="events",
-                classes="panel",
-            )
-            yield FocusLines(palette, id="scenario", classes="panel")
+        with Horizontal(id="columns"):
+            with Vertical(id="left"):
+                yield LiveGrid[routing.MatrixRow](
+                    routing.columns(self.desk.frame.snapshot, (), 0, self.look),
+                    key=lambda row: row.asked,
+                    render=lambda row, widths: routing.cells(row, widths, self.look),
+                    palette=palette,
+                    glyphs=glyphs,
+                    empty="nothing was asked for yet",
+                    id="routing",
+                    classes="panel",
+                )
+                yield LiveGrid[tuple[int, NoticeView]](
+                    notices.COLUMNS,
+                    key=lambda numbered: (
+                        f"{numbered[1].at_ns}/{numbered[1].source}/{numbered[1].text}"
+                    ),
+                    render=self._notice_cells,
+                    palette=palette,
+                    glyphs=glyphs,
+                    empty="nothing of note has happened",
+                    id="events",
+                    classes="panel",
+                )
+            with Vertical(id="right"):
+                yield LiveGrid[LedgerEntry](
+                    ledger.columns(()),
+                    key=ledger.key_of,
+                    render=self._ledger_cells,
+                    palette=palette,
+                    glyphs=glyphs,
+                    empty="no request has come back to the scheduler",
+                    id="ledger",
+                    classes="panel",
+                )
+                yield FocusLines(palette, id="scenario", classes="panel")
 
     def on_mount(self) -> None:
         """See `FrameScreen`."""
@@ -123,8 +126,13 @@ class OverviewScreen(FrameScreen):
 
     def paint_body(self, frame: Frame) -> None:
         """See `FrameScreen`."""
-        count = len(frame.snapshot.replicas)
-        sizes = divide(self.size.width, self.body_height, count, scenario.height_of(frame))
+        wanted = Wanted(
+            replicas=len(frame.snapshot.replicas),
+            matrix=len(frame.snapshot.queues) + 1,
+            scenario=scenario.height_of(frame),
+            matrix_width=routing.needed_width(frame.snapshot),
+        )
+        sizes = divide(self.size.width, self.body_height, wanted)
         self._arrange(sizes)
         if sizes.too_small:
             return
@@ -165,10 +173,7 @@ class OverviewScreen(FrameScreen):
         rows = routing.matrix(frame.snapshot, chosen)
         grid.set_columns(routing.columns(frame.snapshot, chosen, more, self.look))
         grid.show([*rows, routing.total_row(rows)] if rows and chosen else rows)
-        hop = self.look.glyphs.hop
         self._title("routing", "", 0, 0)
-        grid.border_subtitle = f"row asks · column serves · {hop} came by delegation"
-        self._plain_subtitle(grid)
 
     def _paint_ledger(self, frame: Frame) -> None:
         wanted = self._filters.get("ledger", Filter())
@@ -205,12 +210,12 @@ class OverviewScreen(FrameScreen):
     def _title(self, name: str, fact: str, total: int, shown: int) -> None:
         number = PANELS.index(name) + 1
         title = f"{self.look.glyphs.superscripts[number]}{_TITLES[number - 1]}"
-        widget = self.query_one(f"#{name}")
+        widget = self.query_one(f"#{name}", StyledView)
         if total != shown:
             fact = f"{shown} of {total}"
         if fact:
             title += f" · {self.look.glyphs.text(fact)}"
-        widget.border_title = self.say(title)
+        widget.label(title=self.say(title))
         notes = []
         wanted = self._filters.get(name)
         if wanted:
@@ -219,10 +224,9 @@ class OverviewScreen(FrameScreen):
             notes.append("errors only")
         if isinstance(widget, LiveGrid) and widget.follow:
             notes.append("following")
-        widget.border_subtitle = self.say("  ".join(notes))
-
-    def _plain_subtitle(self, widget: Widget) -> None:
-        widget.border_subtitle = self.say(str(widget.border_subtitle))
+        if name == "routing":
+            notes.append(f"row asks · column serves · {self.look.glyphs.hop} came by delegation")
+        widget.label(subtitle=self.say("  ".join(notes)))
 
     def _arrange(self, sizes: Sizes) -> None:
         """Give every panel its room."""
@@ -230,9 +234,11 @@ class OverviewScreen(FrameScreen):
         one = sizes.tabs or self._solo
         self.query_one("#small").set_class(not sizes.too_small, "hidden")
         self.query_one("#tabs").set_class(sizes.too_small or not one, "hidden")
+        self.query_one("#columns").set_class(
+            sizes.too_small or (one and self._panel == "replicas"), "hidden"
+        )
         if sizes.too_small:
-            for name in ("replicas", "middle", "bottom"):
-                self.query_one(f"#{name}").set_class(True, "hidden")
+            self.query_one("#replicas").set_class(True, "hidden")
             self.query_one("#small", Static).update(
                 f"The terminal has {self.size.width} x {self.size.height} cells; these screens "
                 f"need {LEAST_WIDTH} x {LEAST_HEIGHT}.\n\nMake it larger, or use: anyserve status"
@@ -240,13 +246,17 @@ class OverviewScreen(FrameScreen):
             return
         for name in PANELS:
             self.query_one(f"#{name}").set_class(one and name != self._panel, "hidden")
-        for band, members in (("middle", PANELS[1:3]), ("bottom", PANELS[3:5])):
-            self.query_one(f"#{band}").set_class(one and self._panel not in members, "hidden")
-        matrix = routing.needed_width(self.desk.frame.snapshot) + _BORDER
-        wide = max(_LEAST_MATRIX, min(matrix, int(self.size.width * _MATRIX_SHARE)))
-        self.query_one("#routing").styles.width = self.size.width if one else wide
+        for column, members in (("left", _LEFT), ("right", _RIGHT)):
+            self.query_one(f"#{column}").set_class(one and self._panel not in members, "hidden")
+        self.query_one("#left").styles.width = self.size.width if one else sizes.left
         full = self.body_height - 1
-        heights = {"replicas": sizes.top, "middle": sizes.middle, "bottom": sizes.bottom}
+        heights = {
+            "replicas": sizes.top,
+            "routing": sizes.matrix,
+            "events": sizes.events,
+            "ledger": sizes.ledger,
+            "scenario": sizes.scenario,
+        }
         for name, height in heights.items():
             self.query_one(f"#{name}").styles.height = full if one else height
 

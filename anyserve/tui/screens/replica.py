@@ -86,7 +86,7 @@ class ReplicaScreen(FrameScreen):
         self._arrange()
         replica = self._view(frame)
         facts = self.query_one("#facts", FocusLines)
-        facts.border_title = self.say(f"replica {self._replica}")
+        facts.label(title=self.say(f"replica {self._replica}"))
         width = facts.scrollable_content_region.width
         if replica is None:
             facts.show([line((f"{self._replica} has not said anything", "warn"))])
@@ -94,7 +94,7 @@ class ReplicaScreen(FrameScreen):
         facts.show(view.facts_lines(replica, frame, max(20, width), self.look))
         here = [one for one in frame.snapshot.requests if one.replica == self._replica]
         self._grid("here").show(here)
-        self._grid("here").border_title = self.say(f"requests here · {len(here)}")
+        self._grid("here").label(title=self.say(f"requests here · {len(here)}"))
         hops = [
             one
             for one in reversed(frame.snapshot.ledger)
@@ -102,7 +102,7 @@ class ReplicaScreen(FrameScreen):
         ]
         self._grid("hops").set_columns(ledger.columns(hops))
         self._grid("hops").show(hops)
-        self._grid("hops").border_title = self.say(f"delegations from and to it · {len(hops)}")
+        self._grid("hops").label(title=self.say(f"delegations from and to it · {len(hops)}"))
         self._paint_log()
 
     def _view(self, frame: Frame) -> ReplicaView | None:
@@ -110,11 +110,11 @@ class ReplicaScreen(FrameScreen):
 
     def _paint_log(self) -> None:
         panel = self.query_one("#log", FocusLines)
-        panel.border_title = "worker log"
+        panel.label(title="worker log")
         if self._log is None:
             panel.show([line((" the run's directory is not on this machine", "dim"))])
             return
-        panel.border_subtitle = self.say(self._log.path.name)
+        panel.label(subtitle=self.say(self._log.path.name))
         lines = self._log.lines()
         if lines is None:
             panel.show([line((" there is no log of its worker", "dim"))])

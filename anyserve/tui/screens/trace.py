@@ -85,14 +85,14 @@ class TraceScreen(FrameScreen):
         fall.show(lines)
         if trace is None:
             return
-        fall.border_title = self.say(view.title(trace, look))
+        fall.label(title=self.say(view.title(trace, look)))
         zoom = "z whole request" if self._zoomed else "z zoom to first token"
-        fall.border_subtitle = self.say(f"{zoom} · {self._place_in_list()}")
-        self._messages.border_title = "messages, as the events tell"
+        fall.label(subtitle=self.say(f"{zoom} · {self._place_in_list()}"))
+        self._messages.label(title="messages, as the events tell")
         width = why.scrollable_content_region.width or inner // 2
         limit = frame.plan.delegation_limit
         why.show(view.reasons(trace, width, look, limit=limit))
-        why.border_title = "why here"
+        why.label(title="why here")
 
     def _place_in_list(self) -> str:
         if self._request not in self._among:

@@ -67,10 +67,10 @@ class TracesScreen(FrameScreen):
         grid.sort_mark = (self._sort, self._reverse)
         grid.show(rows)
         some = f"{len(rows)} of {len(known)}" if self._filter else f"{len(known)}"
-        grid.border_title = self.say(f"requests · {some}")
+        grid.label(title=self.say(f"requests · {some}"))
         notes = [f"/ {self._filter.text}"] if self._filter else []
         notes += ["following"] if grid.follow else []
-        grid.border_subtitle = self.say("  ".join(notes))
+        grid.label(subtitle=self.say("  ".join(notes)))
 
     # --- what keys do --------------------------------------------------------------------------
 

@@ -59,22 +59,39 @@ def _where(frame: Frame, mode: Mode, look: Look) -> list[Part]:
         parts.append(Part(20, line((f"seed {seed}", "dim"))))
     broker = frame.facts.get("broker", "")
     if broker:
-        role = "bad" if frame.trouble else "dim" if frame.ended else "ok"
-        parts.append(
-            Part(40, line(("mqtt ", "dim"), (f"{look.glyphs.dot} ", role), broker.split("//")[-1]))
-        )
+        away = frame.trouble or frame.facts.get("connected") == "no"
+        role = "dim" if frame.ended else "bad" if away else "ok"
+        where = line(("mqtt ", "dim"), (f"{look.glyphs.dot} ", role), broker.split("//")[-1])
+        parts.append(Part(40, where))
+    ping = frame.facts.get("ping_ms", "")
+    if ping and not frame.ended:
+        parts.append(Part(5, line((f"{ping} ms", "dim"))))
+    parts += _bent(frame)
     if frame.snapshot.policy:
         life = "" if (frame.snapshot.epoch or 1) == 1 else f" life {frame.snapshot.epoch}"
         parts.append(Part(30, line(("policy ", "dim"), frame.snapshot.policy, (life, "warn"))))
     run_dir = frame.facts.get("run_dir", "")
     if run_dir:
-        dot = "dim" if frame.kind is SourceKind.REPLAY or frame.ended else "bad"
-        label = "run " if dot == "dim" else "rec "
+        recorded = frame.facts.get("recorder", "recording") == "recording"
+        dot = "dim" if frame.kind is SourceKind.REPLAY or frame.ended or not recorded else "bad"
+        label = "run " if frame.kind is SourceKind.REPLAY or frame.ended else "rec "
         name_of_run = run_dir.rstrip("/").rsplit("/", 1)[-1]
         shown = (Span(label, "dim"), Span(f"{look.glyphs.dot} ", dot), Span(name_of_run))
         parts.append(Part(10, shown))
     if mode.read_only and frame.player is None:
         parts.append(Part(25, line(("read-only", "dim"))))
+    return parts
+
+
+def _bent(frame: Frame) -> list[Part]:
+    """What makes this picture another one than the scenario's, or less than the whole."""
+    parts = []
+    run, one_in = frame.snapshot.run, frame.snapshot.one_in
+    if run is not None and run.rate != 1 and not frame.ended:
+        said = "traffic paused" if run.rate == 0 else f"traffic x{run.rate:g}"
+        parts.append(Part(70, line((said, "warn"))))
+    if one_in > 1:
+        parts.append(Part(60, line((f"1 request in {one_in} shown", "warn"))))
     return parts
 
 

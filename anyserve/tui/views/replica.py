@@ -12,9 +12,11 @@ from anyserve.tui.views.look import Look, state_cell
 from anyserve.tui.widgets.charts import resample, spark, split_bar
 
 _LABEL = 9
-_VALUE = 16
+_VALUE = 21
 _HISTORY_NS = 60_000_000_000
 _LEAST_CHART = 10
+_ABOVE = 1.001
+"""The highest value is no limit that was reached."""
 
 
 def facts_lines(replica: ReplicaView, frame: Frame, width: int, look: Look) -> list[Line]:
@@ -33,7 +35,6 @@ def _identity(replica: ReplicaView, frame: Frame, look: Look) -> list[Line]:
     glyphs = look.glyphs
     since_s = max(0, frame.snapshot.now_ns - replica.changed_ns) / 1e9
     state = state_cell(frame, replica.state, replica.progress, replica.changed_ns, look)
-    life = f"  life {replica.incarnation}" if replica.incarnation else ""
     detail = f"  {replica.detail}" if replica.detail else ""
     offers: list[Span] = []
     for name, most in sorted(replica.offers.items()):
@@ -57,7 +58,7 @@ def _identity(replica: ReplicaView, frame: Frame, look: Look) -> list[Line]:
         (
             _label("state"),
             *state,
-            Span(f"  for {since_s:.0f} s{life}", "dim"),
+            Span(f"  for {since_s:.0f} s", "dim"),
             Span(glyphs.text(detail), "warn"),
         ),
         (_label("offers"), *offers),
@@ -93,7 +94,7 @@ def _load(replica: ReplicaView, frame: Frame, width: int, look: Look) -> list[Li
         row(
             "tok/s",
             _series(history, "tokens_per_s"),
-            most_tokens,
+            most_tokens * _ABOVE,
             f"{rate(replica.tokens_per_s)} (most {rate(most_tokens)})",
         ),
     ]

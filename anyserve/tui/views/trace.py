@@ -107,7 +107,7 @@ def waterfall(trace: Trace, width: int, look: Look, *, until_ns: int | None = No
                 look.glyphs.ellipsis,
             )
         )
-    return [*lines, *_foot(trace, total, label, bar_width, look)]
+    return [*lines, *_foot(trace, total, (label, bar_width, width), look)]
 
 
 def _axis(total_ns: int, width: int) -> Line:
@@ -129,15 +129,21 @@ def _remark(segment: Segment, look: Look) -> Line:
     )
 
 
-def _foot(trace: Trace, total: int, label: int, bar_width: int, look: Look) -> list[Line]:
+def _foot(trace: Trace, total: int, room: tuple[int, int, int], look: Look) -> list[Line]:
+    """`room`: the widths of the labels, of the bars, and of everything."""
+    label, bar_width, width = room
     lines: list[Line] = []
     until, what = trace.first_token_ns, "first token"
     if until is None:
         until, what = trace.total_ns, trace.outcome or "so far"
     words = _sums(trace, until, what, look)
     column = min(bar_width - 1, max(0, int(until / total * bar_width)))
-    indent = min(label + column, max(0, label + bar_width - width_of(words) // 2))
-    lines.append((Span(" " * indent), Span(f"{look.glyphs.now} ", "bold"), *words))
+    size, mark = width_of(words), Span(look.glyphs.now, "bold")
+    if label + column + 2 + size <= width:
+        lines.append((Span(" " * (label + column)), mark, Span(" "), *words))
+    else:
+        before = max(0, label + column - size - 1)
+        lines.append((Span(" " * before), *words, Span(" "), mark))
     if trace.message:
         lines.append(line(("  message  ", "dim"), (look.glyphs.text(trace.message), "bad")))
     if trace.clock_skew:

@@ -71,9 +71,13 @@ def resample(points: Sequence[tuple[int, float]], start_ns: int, end_ns: int, wi
 ]:  # fmt: skip
     """Points in time as `width` equal stretches, the highest of each; a gap keeps the last value.
 
-    A stretch before the first point is unknown.
+    A stretch before the first point is unknown. The stretches stand at multiples of their own
+    length, so a chart moves on when one is full and not with every picture.
     """
     span = max(1, end_ns - start_ns)
+    step = max(1, span // width)
+    end_ns = -(-end_ns // step) * step
+    start_ns, span = end_ns - step * width, step * width
     values: list[float | None] = [None] * width
     before: float | None = None
     for at_ns, value in points:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from rich.segment import Segment
 from rich.style import Style
+from textual.geometry import Region, Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from anyserve.tui.palette import Palette
 from anyserve.tui.spans import Line, clip, width_of
+
+_EVEN = Style(dim=False, reverse=True)
+"""A reversed row is one bar, whatever is dim in it."""
 
 
 def to_strip(
@@ -17,7 +23,8 @@ def to_strip(
     """A strip of exactly `width` cells; `row` lies under all of it, also under the padding."""
     under = base if row is None else base + row
     spans = clip(spans, width)
-    segments = [Segment(span.text, under + palette.style(span.role)) for span in spans]
+    over = _EVEN if row is not None and row.reverse else Style.null()
+    segments = [Segment(span.text, under + palette.style(span.role) + over) for span in spans]
     missing = width - width_of(spans)
     if missing > 0:
         segments.append(Segment(" " * missing, under))
@@ -28,6 +35,8 @@ class StyledView(ScrollView):
     """A scroll view that knows its own style without asking all its ancestors for each line."""
 
     _base: Style | None = None
+    _labels: tuple[str, str] = ("", "")
+    _silent = False
 
     @property
     def base_style(self) -> Style:
@@ -35,6 +44,51 @@ class StyledView(ScrollView):
         if self._base is None:
             self._base = self.rich_style
         return self._base
+
+    def label(self, *, title: str | None = None, subtitle: str | None = None) -> None:
+        """Set what stands in the border; only the border is painted again, and only if it changed.
+
+        Textual repaints a whole widget for its title, and titles count things that change all the
+        time.
+        """
+        before = self._labels
+        after = (before[0] if title is None else title, before[1] if subtitle is None else subtitle)
+        if after == before:
+            return
+        self._labels = after
+        self._silent = True
+        try:
+            self.border_title, self.border_subtitle = after
+        finally:
+            self._silent = False
+        width, height = self.outer_size
+        self.refresh(Region(-1, -1, width, 1), Region(-1, height - 2, width, 1))
+
+    def refresh(
+        self,
+        *regions: Region,
+        repaint: bool = True,
+        layout: bool = False,
+        recompose: bool = False,
+    ) -> Self:
+        """As Textual's, but silent while `label` sets what it paints itself."""
+        if self._silent:
+            return self
+        return super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
+
+    def set_content_height(self, lines: int) -> None:
+        """So many lines can be scrolled through. The screen is laid out again only where a
+        scrollbar comes or goes; Textual would do it for every row that is added."""
+        size, room = Size(self.scrollable_content_region.width, lines), self.container_size.height
+        if size == self.virtual_size:
+            return
+        same_bar = (self.virtual_size.height > room) == (lines > room)
+        if not same_bar or size.width != self.virtual_size.width or not self.is_attached:
+            self.virtual_size = size
+            return
+        self.set_reactive(StyledView.virtual_size, size)
+        if lines > room:
+            self.vertical_scrollbar.window_virtual_size = lines
 
     def notify_style_update(self) -> None:
         """The style sheet, the focus or the theme changed."""

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from textual import events
-from textual.geometry import Size
 from textual.message import Message
 from textual.strip import Strip
 
@@ -180,14 +179,14 @@ class LiveGrid(StyledView, Generic[T]):
     # --- painting ------------------------------------------------------------------------------
 
     def _resize_content(self) -> None:
-        self.virtual_size = Size(self.scrollable_content_region.width, len(self._items) + 1)
+        self.set_content_height(len(self._items) + 1)
 
     def _layout_columns(self, width: int) -> list[tuple[Column, int]]:
         wanted = (width, self.columns)
         if self._layout_for != wanted:
             self._layout_for = wanted
             self._forget()
-            self._widths = fit_columns(self.columns, width - 1)
+            self._widths = fit_columns(self.columns, width - 2)
         return self._widths
 
     def _cells(self, place: int) -> tuple[Any, ...]:

@@ -22,6 +22,7 @@ LOCAL: Final[tuple[Check, ...]] = (
     cluster.limits_fit_the_engine,
     cluster.gpus_can_be_given,
     cluster.policy_exists,
+    cluster.profiles_exist,
     cluster.broker_url_is_clean,
     cluster.liveness_is_ordered,
     references.capabilities_exist,
@@ -37,6 +38,7 @@ LOCAL: Final[tuple[Check, ...]] = (
 
 WHOLE: Final[tuple[Check, ...]] = (
     cluster.overload_is_defined,
+    traffic.arrivals_are_whole,
     traffic.something_is_sent,
     traffic.every_stream_is_served,
     traffic.tasks_agree,

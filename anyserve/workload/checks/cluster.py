@@ -13,6 +13,7 @@ from anyserve.core.policies import SHIPPED
 from anyserve.workload.checks.names import Names
 from anyserve.workload.facts import concurrency_of, replica_ids, served_by_app, upgrades_of
 from anyserve.workload.problems import Finding, nearest
+from anyserve.workload.profiles import is_profile_path, shipped_profiles
 from anyserve.workload.schema import ScenarioFile
 
 RESERVED: Final = frozenset({"scheduler", "any", "broker"})
@@ -69,7 +70,9 @@ def engines_are_complete(file: ScenarioFile, _names: Names) -> Iterator[Finding]
     """Something computes, and a real engine needs a model."""
     for name, replica in file.cluster.replicas.items():
         engine = replica.engine
-        if engine.kind == "none" and set(served_by_app(replica)) != set(replica.capabilities):
+        if set(served_by_app(replica)) == set(replica.capabilities):
+            continue  # it has none, also where --engine names a kind for all
+        if engine.kind == "none":
             message = f"'engine' is missing in cluster.replicas.{name}"
             hint = "say what computes: `engine: {kind: auto, model: smollm2-135m}`, or an app"
             yield Finding(("cluster", "replicas", name), "AS-S011", message, hint, at_key=True)
@@ -141,6 +144,18 @@ def policy_exists(file: ScenarioFile, _names: Names) -> Iterator[Finding]:
         hint = nearest(policy, SHIPPED) or "your own class is named pkg.mod:Class"
         loc = ("cluster", "scheduler", "policy")
         yield Finding(loc, "AS-S036", f"no routing policy is called '{policy}'", hint)
+
+
+def profiles_exist(file: ScenarioFile, _names: Names) -> Iterator[Finding]:
+    """A shipped name, a file, or what could be a class; neither is opened here."""
+    for name, replica in file.cluster.replicas.items():
+        profile = replica.engine.profile
+        if profile is None or is_profile_path(profile) or _PLUGIN.fullmatch(profile):
+            continue
+        if profile not in shipped_profiles():
+            loc = ("cluster", "replicas", name, "engine", "profile")
+            hint = nearest(profile, shipped_profiles()) or "or the path of a file"
+            yield Finding(loc, "AS-S045", f"no engine profile is called '{profile}'", hint)
 
 
 def broker_url_is_clean(file: ScenarioFile, _names: Names) -> Iterator[Finding]:

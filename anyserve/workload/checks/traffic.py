@@ -20,11 +20,12 @@ def something_is_sent(file: ScenarioFile, _names: Names) -> Iterator[Finding]:
     """At least one stream has a rate above 0 in some phase."""
     traffic = file.traffic
     rates = (
-        phase.rates.get(name, stream.rate * phase.scale)
+        phase.rates.get(name, (stream.rate or 0.0) * phase.scale)
         for phase in traffic.phases
         for name, stream in traffic.streams.items()
     )
-    if not any(rate > 0 for rate in rates):
+    without = any(one.concurrency or one.trace for one in traffic.streams.values())
+    if not without and not any(rate > 0 for rate in rates):
         message = "no request is ever sent: every rate is 0 in every phase"
         yield Finding(("traffic",), "AS-S029", message, "give a stream a rate", at_key=True)
 
@@ -44,6 +45,8 @@ def _unserved(file: ScenarioFile, stream: Stream, loc: Loc) -> Iterator[Finding]
         message = f"no replica offers {ladder}{wanted}"
         hint = "add it to the capabilities of a replica, or give the capability an upgrade"
         yield Finding((*loc, "capability"), "AS-S024", message, hint)
+        return
+    if stream.trace is not None:
         return
     fewest = shortest(stream.prompt_tokens) + shortest(stream.output_tokens)
     limits = [server.limit for server in servers]
@@ -71,6 +74,8 @@ def tasks_agree(file: ScenarioFile, _names: Names) -> Iterator[Finding]:
             embeds = next(server for server in servers if server.task == "embed")
             message = f"'{embeds.replica}' embeds, and others that may serve this stream generate"
             yield Finding((*loc, "capability"), "AS-S030", message, "use two capabilities")
+        elif stream.trace is not None:
+            continue
         elif tasks == {"generate"} and stream.output_tokens is None:
             message = f"'output_tokens' is missing in traffic.streams.{name}"
             yield Finding(loc, "AS-S031", message, "how many tokens to generate", at_key=True)
@@ -79,9 +84,53 @@ def tasks_agree(file: ScenarioFile, _names: Names) -> Iterator[Finding]:
             yield Finding((*loc, "output_tokens"), "AS-S031", message, "leave it out", at_key=True)
 
 
+def arrivals_are_whole(file: ScenarioFile, _names: Names) -> Iterator[Finding]:
+    """Each stream has one way of coming, and what belongs to it."""
+    for name, stream in file.traffic.streams.items():
+        loc = ("traffic", "streams", name)
+        ways = {
+            "rate": stream.rate is not None,
+            "concurrency": stream.concurrency is not None,
+            "trace": stream.trace is not None,
+        }
+        chosen = [way for way, is_set in ways.items() if is_set]
+        hint = "requests per second, users who wait for answers, or a file"
+        if not chosen:
+            message = (
+                f"one of 'rate', 'concurrency' and 'trace' is needed in traffic.streams.{name}"
+            )
+            yield Finding(loc, "AS-S042", message, hint, at_key=True)
+        elif len(chosen) > 1:
+            message = f"'{chosen[0]}' and '{chosen[1]}' exclude each other"
+            yield Finding((*loc, chosen[1]), "AS-S042", message, hint, at_key=True)
+        yield from _misplaced(stream, loc)
+
+
+def _misplaced(stream: Stream, loc: Loc) -> Iterator[Finding]:
+    """Keys of one way of coming beside another."""
+    bursty, closed = stream.arrivals == "bursty", stream.concurrency is not None
+    if bursty and stream.burst is None:
+        message, hint = "bursty arrivals need 'burst'", "burst: {on: 5s, off: 15s}"
+        yield Finding((*loc, "arrivals"), "AS-S042", message, hint)
+    wrong = {
+        "burst": stream.burst is not None and not bursty,
+        "think": stream.think > 0 and not closed,
+        "requests": stream.requests is not None and not closed,
+        "cv": stream.cv != 1.0 and stream.arrivals != "gamma",
+    }
+    needed = {"burst": "arrivals: bursty", "cv": "arrivals: gamma"}
+    for key, is_wrong in wrong.items():
+        if is_wrong:
+            message = f"'{key}' goes with {needed.get(key, 'concurrency')}"
+            yield Finding((*loc, key), "AS-S042", message, at_key=True)
+    if stream.sessions is not None and (stream.trace is not None or closed):
+        message = "sessions come at a rate"
+        yield Finding((*loc, "sessions"), "AS-S042", message, at_key=True)
+
+
 def _wants_what_it_may(stream: Stream, loc: Loc, *, handled: bool) -> Iterator[Finding]:
     """Engines take prompts, handlers take payloads."""
-    if not handled and stream.prompt_tokens is None:
+    if not handled and stream.prompt_tokens is None and stream.trace is None:
         message = f"'prompt_tokens' is missing in {'.'.join(map(str, loc))}"
         yield Finding(loc, "AS-S011", message, "how long the prompts are", at_key=True)
     if not handled and stream.payload is not None:

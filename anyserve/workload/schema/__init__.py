@@ -1,5 +1,6 @@
 """The scenario file as pydantic models: the only place where its keys are named."""
 
+from anyserve.workload.schema.arrivals import Burst, Sessions, Trace
 from anyserve.workload.schema.cluster import Capability, Cluster, Engine, Offering, Replica
 from anyserve.workload.schema.faults import FAULT_ACTIONS, Fault
 from anyserve.workload.schema.file import ScenarioFile, Slo, SloTimes
@@ -18,6 +19,7 @@ from anyserve.workload.schema.types import Section, format_duration, parse_durat
 
 __all__ = [
     "FAULT_ACTIONS",
+    "Burst",
     "Capability",
     "Cluster",
     "Engine",
@@ -31,10 +33,12 @@ __all__ = [
     "Replica",
     "ScenarioFile",
     "Section",
+    "Sessions",
     "Sim",
     "Slo",
     "SloTimes",
     "Stream",
+    "Trace",
     "Traffic",
     "UniformLength",
     "format_duration",

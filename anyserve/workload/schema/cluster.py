@@ -32,8 +32,8 @@ class Scheduler(Section):
     """How requests are routed, ordered and waited for."""
 
     policy: str = Field(default="least-loaded", examples=["power-of-two", "pkg.mod:MyPolicy"])
-    """A shipped routing policy (round-robin, least-loaded, power-of-two, bin-packing), or your own
-    class as pkg.mod:Class, looked for beside this file too."""
+    """A shipped routing policy (round-robin, least-loaded, power-of-two, bin-packing,
+    prefix-affinity), or your own class as pkg.mod:Class, looked for beside this file too."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the policy, as it defines them."""
     order: Literal["fifo", "deadline"] = "fifo"

@@ -96,7 +96,8 @@ class IngressLimits(Section):
     open_requests: int = Field(default=4096, ge=1, le=1_000_000)
     """Requests without an outcome; more are rejected (ingress_full)."""
     unread_frames: int = Field(default=4096, ge=16, le=1_000_000)
-    """Steps of a stream that may wait for its reader; then it is cut off (slow_client)."""
+    """Parts of a stream (one an engine step and choice) that may wait for its reader; with more it
+    is cut off (slow_client)."""
     header_wait: PositiveDuration = 10 * SECOND
     """How long a request's head may take to arrive."""
     body_wait: PositiveDuration = 30 * SECOND

@@ -6,9 +6,11 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Discriminator, Field, Tag
 
+from anyserve.workload.schema.arrivals import Burst, Sessions, Trace
 from anyserve.workload.schema.types import (
     Attributes,
     CapabilityName,
+    Duration,
     Id,
     PositiveDuration,
     Section,
@@ -112,16 +114,35 @@ class Sampling(Section):
 
 
 class Stream(Section):
-    """Requests of one kind, sent on schedule whatever becomes of them (open loop)."""
+    """Requests of one kind: at a rate whatever becomes of them (open loop), from users who wait for
+    their answers (closed loop), or as a trace says."""
 
     capability: CapabilityName
     """What they ask for."""
-    rate: Rate
-    """Requests per second, unless a phase says otherwise."""
-    arrivals: Literal["constant", "poisson"] = "constant"
-    """Evenly spaced, or at random with that mean rate."""
+    rate: Rate | None = None
+    """Requests (or sessions) per second, unless a phase says otherwise."""
+    arrivals: Literal["constant", "poisson", "gamma", "bursty"] = "constant"
+    """Evenly spaced, or at random with that mean rate: poisson, gamma (see cv), bursty (see
+    burst)."""
+    cv: float = Field(default=1.0, gt=0, le=20)
+    """Of gamma arrivals: standard deviation of the gaps over their mean; 1 is Poisson, more is
+    burstier."""
+    burst: Burst | None = None
+    """Of bursty arrivals: how long they come and how long they do not."""
+    concurrency: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Closed loop instead of a rate: so many users, each of whom sends a request, waits for its
+    end, thinks, and sends the next one."""
+    think: Duration = 0
+    """Of closed-loop users: from the end of an answer to the next request."""
+    requests: int | None = Field(default=None, ge=1, le=10_000_000)
+    """Of closed-loop users: the most requests of all together; the traffic's end stops them too."""
+    trace: Trace | None = None
+    """A trace instead of a rate and lengths."""
+    sessions: Sessions | None = None
+    """Conversations of several turns instead of single requests."""
     prompt_tokens: Length | None = None
-    """Length of the prompts, exact. Needed, except for handlers."""
+    """Length of the prompts, exact; in a session, of what each turn adds. Needed, except for a
+    trace and for handlers."""
     output_tokens: Length | None = None
     """Tokens asked for. Needed to generate; an embedding has none."""
     payload: Any = None

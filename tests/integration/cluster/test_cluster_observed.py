@@ -18,6 +18,7 @@ from anyserve.errors import AnyServeError, UsageError
 from anyserve.runtime.observer import ClusterControl, LiveSource
 from anyserve.telemetry.reducer import Reducer
 from anyserve.telemetry.source import SourceKind
+from anyserve.telemetry.thinning import LIMIT_PER_S
 
 if TYPE_CHECKING:
     from tests.integration.cluster.conftest import Make
@@ -59,8 +60,8 @@ class Screen:
         await self._reading
 
 
-async def watched(cluster: LiveCluster) -> Screen:
-    source = LiveSource(cluster.record)
+async def watched(cluster: LiveCluster, *, limit_per_s: float = LIMIT_PER_S) -> Screen:
+    source = LiveSource(cluster.record, limit_per_s=limit_per_s)
     await source.start()
     return Screen(source)
 
@@ -73,7 +74,7 @@ async def test_attached_late_it_knows_what_was_and_hears_what_comes(make: Make) 
     open_request = origin.offer(draft("decode", tokens=200), streamed=True)
 
     screen = await watched(cluster)
-    late = await watched(cluster)
+    late = await watched(cluster, limit_per_s=5)
     await screen.until(lambda: screen.reducer.counts["completed"] == 5)
     await screen.until(lambda: open_request.id in screen.reducer.requests)
     snapshot = screen.reducer.snapshot()
@@ -98,8 +99,11 @@ async def test_attached_late_it_knows_what_was_and_hears_what_comes(make: Make) 
     # The broker goes and comes back: nothing is missing afterwards.
     await cluster.kill("broker")
     await screen.until(lambda: any(_is_back(one) for one in screen.events))
-    await outcome(origin.offer(draft("decode")))
-    await screen.until(lambda: screen.reducer.counts["completed"] == 8)
+    many = [origin.offer(draft("decode.heavy", tokens=2, entry="s1")) for _ in range(20)]
+    many += [origin.offer(draft("decode"))]
+    for handle in many:
+        await outcome(handle)
+    await screen.until(lambda: screen.reducer.counts["completed"] == 7 + len(many))
     await screen.until(lambda: screen.reducer.gaps.missing == 0)
 
     # It ends with the cluster, not before.
@@ -107,8 +111,12 @@ async def test_attached_late_it_knows_what_was_and_hears_what_comes(make: Make) 
     await cluster.close()
     await late.until(lambda: late.ended)
     assert late.source.facts["state"] == "ended"
-    assert late.reducer.counts["completed"] == 8
     await late.close()
+
+    # The other one was told a sample of so much, and still knows every total.
+    assert late.reducer.snapshot().one_in > 1
+    for name in ("offered", "completed", "delegations", "output_tokens"):
+        assert late.reducer.counts[name] == screen.reducer.counts[name], name
 
 
 def _is_back(envelope: Envelope) -> bool:

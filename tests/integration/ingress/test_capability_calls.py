@@ -26,7 +26,13 @@ from anyserve.core.spec import (
     IngressSpec,
     ObjectsSpec,
 )
+from anyserve.runtime.bus.address import Role
 from anyserve.runtime.handlers.offers import try_apps
+from anyserve.runtime.handlers.words import ObjectsConfig
+from anyserve.runtime.objects.directory import new_object_directory, remove_object_directory
+from anyserve.runtime.objects.plane import ObjectPlane
+from anyserve.runtime.objects.store import ObjectStore
+from anyserve.runtime.objects.token import object_token
 from anyserve.runtime.supervisor import control
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
@@ -228,3 +234,21 @@ async def test_the_endpoint_by_hand(url: str) -> None:
     assert (attributes.status_code, attributes.json()["error"]["param"]) == (
         400, "x-anyserve-attributes",
     )  # fmt: skip
+
+
+async def test_other_hosts_get_copies_of_this_one_s_objects(url: str, cluster: LiveCluster) -> None:
+    token = object_token(cluster.record.role_credentials().of(Role.ORIGIN))
+    here = ObjectStore(Path(cluster.record.objects))
+    ref = here.put(b"payload" * 1000)
+    elsewhere = new_object_directory()
+    try:
+        plane = ObjectPlane.of(ObjectsConfig(directory=str(elsewhere), token=token))
+        assert ref.url == url
+        assert await plane.get(ref) == b"payload" * 1000
+        assert plane.store.has(ref)
+    finally:
+        remove_object_directory(elsewhere)
+    async with httpx.AsyncClient(base_url=url) as other:
+        assert (await other.get(f"/objects/{ref.id}")).status_code == 401
+        wrong = {"authorization": "Bearer wrong"}
+        assert (await other.get(f"/objects/{ref.id}", headers=wrong)).status_code == 401

@@ -39,6 +39,7 @@ def spec() -> ClusterSpec:
     ingress = IngressSpec(
         http_port=0,
         grpc_port=0,
+        replica_grpc_port=0,
         models={"chatty": ModelRoute(capability="decode.heavy")},
     )
     made = two_rungs(
@@ -75,8 +76,13 @@ async def cluster() -> AsyncIterator[LiveCluster]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def opened(cluster: LiveCluster) -> control.DoorStatus:
     """Where the doors are."""
+    return (await doors(cluster))[""]
+
+
+async def doors(cluster: LiveCluster) -> dict[str, control.DoorStatus]:
+    """By the replica in whose process they are; empty: the cluster's own ingress."""
     status = msgspec.convert(await cluster.ask(control.Status()), control.ClusterStatus)
-    return status.doors[0]
+    return {one.replica: one for one in status.doors}
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -174,6 +180,17 @@ async def test_the_parameter_names_the_capability_where_the_model_does_not(clien
     result = await client.infer("", [text("abc", "prompt")], parameters=parameters)
 
     assert said(result)["replica"] == "h1"
+
+
+async def test_any_request_may_enter_at_any_replica(cluster: LiveCluster) -> None:
+    at_s1 = (await doors(cluster))["s1"]
+    async with triton_aio.InferenceServerClient(at_s1.grpc) as client:
+        result = await client.infer("chatty", [text("abc")], parameters={"max_tokens": 3})
+        own = await client.infer("decode", [text("abc")], parameters={"max_tokens": 3})
+
+    answer = said(result)
+    assert (answer["capability"], answer["replica"], answer["hops"]) == ("decode.heavy", "h1", 2)
+    assert (said(own)["replica"], said(own)["hops"]) == ("s1", 1)
 
 
 async def test_sampling_parameters_come_as_a_tensor_too(client: Any) -> None:

@@ -33,6 +33,7 @@ OPERATIONS = {
     "/v1/chat/completions": ("POST", 25),
     "/v1/completions": ("POST", 25),
     "/v1/embeddings": ("POST", 15),
+    "/v1/capabilities/{name}": ("POST", 15),
     "/v1/models": ("GET", 3),
     "/v1/models/{model}": ("GET", 10),
     "/openapi.json": ("GET", 1),

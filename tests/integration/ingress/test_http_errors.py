@@ -131,6 +131,12 @@ async def test_deadline_in_the_queue_is_contention_and_while_it_runs_a_timeout(
     assert "[DONE]" not in events
     assert json.loads(events[-2])["choices"][0]["finish_reason"] == "error"
     assert json.loads(events[-1])["error"]["code"] == "deadline_exceeded"
+    several = {**body, "prompt": ["xx", "yy"], "stream": True}
+    events = events_of((await ask(urls[""], COMPLETIONS, several, hasty)).body)
+    ends = [json.loads(event)["choices"][0] for event in events[-3:-1]]
+    assert sorted(end["index"] for end in ends) == [0, 1]
+    assert {end["finish_reason"] for end in ends} == {"error"}
+    assert json.loads(events[-1])["error"]["code"] == "deadline_exceeded"
 
 
 async def test_first_token_that_does_not_come_in_time_ends_the_request(

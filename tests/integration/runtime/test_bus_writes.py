@@ -53,7 +53,7 @@ async def test_one_turn_is_one_write_and_a_goodbye_loses_nothing(
 
         def counted(link: Any) -> None:
             if link is writing:
-                writes.append(len(link._unsent))
+                writes.append(len(link._unsent))  # type: ignore[union-attr]
             flush(link)
 
         monkeypatch.setattr(GmqttLink, "_flush", counted)

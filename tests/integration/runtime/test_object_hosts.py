@@ -111,7 +111,7 @@ def far(directories: tuple[Path, Path]) -> Iterator[tuple[ObjectStore, str]]:
         )
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
         thread.start()
-        store.url = url
+        store.announce(url)
         yield store, url
         server.should_exit = True
         thread.join()

@@ -10,7 +10,7 @@ import pytest
 
 from anyserve.workload import schema
 from anyserve.workload.load import parse_scenario
-from anyserve.workload.schema import Section, cluster, faults, file, sim, traffic
+from anyserve.workload.schema import Section, arrivals, cluster, faults, file, sim, traffic
 
 ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "docs" / "scenarios.md").read_text(encoding="utf-8")
@@ -27,7 +27,7 @@ def test_there_are_examples() -> None:
 
 
 def _sections() -> Iterator[type[Section]]:
-    for module in (schema, cluster, faults, file, sim, traffic):
+    for module in (schema, arrivals, cluster, faults, file, sim, traffic):
         for value in vars(module).values():
             if isinstance(value, type) and issubclass(value, Section) and value is not Section:
                 yield value

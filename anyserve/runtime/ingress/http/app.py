@@ -13,11 +13,14 @@ from anyserve.runtime.ingress.http.exchange import ClientGoneError, Exchange, Re
 from anyserve.runtime.ingress.http.keys import ApiKeys
 from anyserve.runtime.ingress.meanings import RefusedError
 from anyserve.runtime.ingress.openai import chat, completions, document, embeddings, models
+from anyserve.runtime.objects.serve import ObjectServer
 
 _LOG = logging.getLogger(__name__)
 Handler = Callable[[Front, Exchange], Awaitable[None]]
 OPEN: Final = frozenset({"/health", "/live", "/ready", "/openapi.json"})
 """Paths that ask for no key: probes cannot know one."""
+OBJECTS: Final = "/objects/"
+LOCAL: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 def handlers() -> Mapping[str, Mapping[str, Handler]]:
@@ -53,6 +56,17 @@ class _NotAllowedError(RefusedError):
         self.allow = allow
 
 
+def _object_server(front: Front) -> ObjectServer | None:
+    """What gives other hosts copies of this host's objects.
+
+    Without a token (the broker asks for no password) only where nobody else gets in.
+    """
+    plane = front.objects
+    if plane is None or not (plane.token or front.settings.host in LOCAL):
+        return None
+    return ObjectServer(plane.store, plane.token)
+
+
 class HttpApp:
     """One front behind HTTP."""
 
@@ -60,9 +74,13 @@ class HttpApp:
         self._front = front
         self._keys = keys
         self._handlers = handlers()
+        self._objects = _object_server(front)
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        if self._objects is not None and scope["path"].startswith(OBJECTS):
+            await self._objects(scope, receive, send)  # other hosts, by the cluster's own token
+            return
         exchange = Exchange(scope, receive, send)
         try:
             handler = self._find(exchange)
@@ -73,7 +91,7 @@ class HttpApp:
         except ClientGoneError:
             _LOG.debug("a client left before its request was whole")
         except Exception:  # noqa: BLE001 - the boundary of one request: logged, and answered
-            _LOG.exception("a bug of ours: %s %s", exchange.method, exchange.path[:200])
+            _LOG.exception("a bug of ours: %.20r %.200r", exchange.method, exchange.path)
             bug = RefusedError("this is a bug of the server; its log says more", code="internal")
             await self._refuse(exchange, bug)
         finally:

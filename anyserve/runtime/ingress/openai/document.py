@@ -59,6 +59,7 @@ def document() -> dict[str, Any]:
             "/v1/chat/completions": {"post": _asking("ChatRequest", "Answer a conversation.")},
             "/v1/completions": {"post": _asking("CompletionRequest", "Go on with a text.")},
             "/v1/embeddings": {"post": _asking("EmbeddingRequest", "Vectors of texts.")},
+            "/v1/capabilities/{name}": {"post": _calling()},
             "/v1/models": {"get": _reading("The names that `model` may be.")},
             "/v1/models/{model}": {
                 "get": {
@@ -92,6 +93,15 @@ def _asking(request: str, summary: str) -> dict[str, Any]:
         "requestBody": body,
         "responses": {"200": answer, **_errors()},
     }
+
+
+def _calling() -> dict[str, Any]:
+    """Any JSON to any capability."""
+    asking = _asking("ChatRequest", "Call a capability, a handler's or an engine's.")
+    asking["requestBody"]["content"][_JSON]["schema"] = {}
+    asking["responses"]["200"]["content"][_JSON]["schema"] = {}
+    name = _parameter("name", "path", "Of the capability.", "string")
+    return {**asking, "parameters": [name, *asking["parameters"]]}
 
 
 def _reading(summary: str) -> dict[str, Any]:

@@ -125,6 +125,8 @@ class _Streaming:
         self._job = job
         self._readings = readings
         self._beginning = asyncio.Lock()
+        self._closed: set[int] = set()
+        """Choices whose end has been written."""
 
     async def run(self) -> None:
         """Stream everything.
@@ -147,12 +149,15 @@ class _Streaming:
         await self._exchange.end_stream(last + DONE)
 
     async def _pump_all(self) -> bytes:
+        first: BaseException | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 for reading in self._readings:
                     group.create_task(self._pump_and_write(reading))
         except* RefusedError as refused:
-            raise refused.exceptions[0] from None
+            first = refused.exceptions[0]  # raised in here, it would be a group again
+        if first is not None:
+            raise first
         return b""
 
     async def _pump_and_write(self, reading: _Reading) -> None:
@@ -189,6 +194,7 @@ class _Streaming:
             if rest:
                 parts.append(self._job.shape.chunk(index, rest))
             parts.append(self._job.shape.last(index, finish))
+            self._closed.add(index)
         return b"".join(parts)
 
     async def _begin(self, reading: _Reading) -> None:
@@ -200,14 +206,19 @@ class _Streaming:
                 await self._exchange.begin_stream([] if served is None else served_headers(served))
 
     async def _break_off(self, refusal: RefusedError) -> None:
-        """The stream broke: every choice ends with `error`, then the error itself; no [DONE]."""
+        """It broke: every open choice ends with `error`, then the error itself; no [DONE]."""
         if refusal.code == "slow_client":
             self._exchange.abort()
             return
-        indices = range(len(self._readings) * self._job.n)
-        ends = [self._job.shape.last(index, "error") for index in indices]
-        event = b"data: %b\n\n" % error_body(refusal)
-        await self._exchange.end_stream(b"".join(ends) + event)
+        parts: list[bytes] = []
+        texts = (text for reading in self._readings for text in reading.texts)
+        for index, text in enumerate(texts):
+            if index not in self._closed:
+                if rest := text.finish():
+                    parts.append(self._job.shape.chunk(index, rest))
+                parts.append(self._job.shape.last(index, "error"))
+        parts.append(b"data: %b\n\n" % error_body(refusal))
+        await self._exchange.end_stream(b"".join(parts))
 
 
 def _text_of(reading: _Reading, frame: Frame) -> ChoiceText:

@@ -4,8 +4,9 @@ import itertools
 
 import pytest
 
-from anyserve.core.engine.batch import Batch, StepPlan
+from anyserve.core.engine.batch import Batch
 from anyserve.core.engine.limits import EngineLimits
+from anyserve.core.engine.plan import StepPlan
 from anyserve.core.engine.sequence import Sequence
 
 numbers = itertools.count()

@@ -162,6 +162,35 @@ def test_stretches_and_single_steps_are_the_same_to_the_picosecond(
     assert wanted <= whole.ended.keys()
 
 
+@given(asks=asks, limits=rules, looks=st.lists(st.integers(0, 90_000), max_size=8))
+def test_planning_ahead_brings_all_to_their_end(
+    asks: list[Ask], limits: EngineLimits, looks: list[int]
+) -> None:
+    ahead = msgspec.structs.replace(limits, async_scheduling=True)
+
+    seen = play(asks, [], ahead, TIMES, max_steps=None, jitter=False, looks=looks)
+
+    wanted = {n for n, ask in enumerate(asks) if ask.abort_after is None}
+    assert wanted <= seen.ended.keys()
+
+
+def test_with_planning_ahead_an_arrival_waits_for_one_more_step() -> None:
+    engine = EngineModel(
+        msgspec.structs.replace(LIMITS, async_scheduling=True), StepTimeModel(base_ps=1_000)
+    )
+    first, second = Sequence(prompt=3, room=5), Sequence(prompt=3, room=1)
+    engine.add(first, 0)
+    engine.start(0)
+    engine.add(second, 500)
+    ends: dict[Sequence, int] = {}
+    while engine.busy:
+        now_ps = engine.end_ps
+        ends |= dict.fromkeys(engine.finish().finished, now_ps)
+        engine.start(now_ps)
+
+    assert ends == {second: 3_000, first: 5_000}
+
+
 def test_a_run_of_decodes_is_one_stretch() -> None:
     engine = EngineModel(LIMITS, TIMES)
     engine.add(Sequence(prompt=3, room=11), 0)
@@ -198,6 +227,19 @@ def test_an_arrival_cuts_a_stretch_at_the_next_step_end() -> None:
     following = engine.start(second_ends)
     assert following is not None
     assert len(following.admitted) == 1
+
+
+def test_what_came_a_moment_after_the_start_cuts_the_stretch_as_well() -> None:
+    engine = EngineModel(LIMITS, TIMES)
+    engine.add(Sequence(prompt=3, room=11), 0)
+    engine.start(0)
+    now_ps = engine.finish().end_ps
+    engine.add(Sequence(prompt=3, room=2), now_ps + 131)  # the same nanosecond, rounded up
+
+    stretch = engine.start(now_ps)
+
+    assert stretch is not None
+    assert (stretch.steps, stretch.admitted) == (1, [])
 
 
 def test_a_users_model_needs_no_formula() -> None:

@@ -192,3 +192,16 @@ def test_the_timer_names_the_next_thing_due() -> None:
     assert bench.offer().of(fx.SetTimer) == [fx.SetTimer(bench.now + 2_000 * MS)]
     assert bench.offer(deadline=deadline(1_100)).of(fx.SetTimer) == [fx.SetTimer(1_100 * MS)]
     assert bench.offer().of(fx.SetTimer) == [], "an earlier one stands already"
+
+
+def test_a_client_whose_own_time_is_up_makes_its_request_expire() -> None:
+    bench = OriginBench()
+    bench.offer()
+
+    effects = bench.tell(Cancelled(id="p/1/1", code=Code.DEADLINE_EXCEEDED))
+
+    assert (outcome(effects).kind, outcome(effects).code) == (
+        OutcomeKind.EXPIRED,
+        Code.DEADLINE_EXCEEDED,
+    )
+    assert effects.one(msg.Cancel).code is Code.DEADLINE_EXCEEDED

@@ -11,6 +11,7 @@ from anyserve.core import effects as fx
 from anyserve.core import events as ev
 from anyserve.core import messages as msg
 from anyserve.core.effects import OutcomeKind
+from anyserve.core.inputs import Enough
 from anyserve.core.messages import AttemptStatus, Code
 from anyserve.core.order import MS
 
@@ -252,3 +253,34 @@ def test_late_frames_without_an_end_and_frames_of_other_lives_get_no_answer() ->
     assert len(bench.frame(0, 7)) == 0
     assert len(bench.frame(0, 7, id="p/2/1", end=end(1))) == 0
     assert len(bench.frame(0, 7, id="q/1/1", end=end(1))) == 0
+
+
+def test_the_outcome_tells_who_served_as_what_after_how_many_delegations() -> None:
+    bench = OriginBench()
+    bench.offer(choices=2, resumable=False)
+    bench.frame(0, 7, capability="decode.heavy", delegations=1)
+
+    last = end(1, 0, finish=["stop", "length"], cached_tokens=3)
+    done = outcome(bench.frame(1, end=last))
+
+    assert (done.capability, done.delegations) == ("decode.heavy", 1)
+    assert (done.finishes, done.finish, done.cached_tokens) == (
+        ["stop", "length"],
+        "length,stop",
+        3,
+    )
+
+
+def test_a_client_that_has_enough_completes_its_request_and_stops_the_attempt() -> None:
+    bench = streaming()
+    bench.frame(0, 7, 8, capability="decode")
+
+    effects = bench.tell(Enough(id="p/1/1"))
+
+    done = outcome(effects)
+    assert (done.kind, done.finish, done.code) == (OutcomeKind.COMPLETED, "stop", None)
+    assert (done.served_by, done.capability, done.n_tokens) == ("r1", "decode", 2)
+    assert done.attempt is None  # its last word is not in
+    assert (fx.Inbox.REPLICA_ENTRY, "r1") in effects.receivers(msg.Cancel)
+    assert bench.tell(Enough(id="p/1/1")).of(fx.Finish) == []
+    assert bench.frame(1, end=end(2)).of(fx.Finish) == []

@@ -58,6 +58,18 @@ def test_frames_are_numbered_and_say_where_their_tokens_stand() -> None:
         (1, 2, [9]),
     ]
     assert (frames[0].replica, frames[0].incarnation, frames[0].submission) == ("r1", 1, 1)
+    assert [one.capability for one in frames] == ["decode", *[""] * (len(frames) - 1)]
+
+
+def test_the_first_frame_says_how_many_delegations_brought_the_request_here() -> None:
+    bench = ReplicaBench()
+    bench.tell(msgspec.structs.replace(bench.assignment(1), delegations=1))
+
+    first = bench.step(tokens(1, 1001, 7)).one(msg.Frame)
+    second = bench.step(tokens(1, 1001, 8)).one(msg.Frame)
+
+    assert (first.capability, first.delegations) == ("decode", 1)
+    assert (second.capability, second.delegations) == ("", 0)
 
 
 def test_frames_go_to_the_origin_that_owns_the_request() -> None:

@@ -67,3 +67,40 @@ def test_tokenizers_load_neither_torch_nor_transformers() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+def test_single_tokens_read_as_their_bytes_even_within_a_character(
+    tokenizer: TextTokenizer,
+) -> None:
+    text = "é 世界 😀 and\n\ttabs"
+    ids = tokenizer.encode(text)
+
+    parts = [tokenizer.token_bytes(token) for token in ids]
+
+    assert b"".join(parts) == text.encode()
+    assert any(len(part.decode("utf-8", "ignore")) == 0 for part in parts)  # there was a half one
+
+
+def with_template(folder: Path, into: Path, template: str) -> TextTokenizer:
+    (into / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
+    (into / "chat_template.jinja").write_text(template)
+    return TextTokenizer(into)
+
+
+def test_template_is_told_of_the_tools(tokenizer_folder: Path, tmp_path: Path) -> None:
+    template = "{% if tools %}{{ tools | tojson }}{% endif %}{{ messages[0].content }}"
+    made = with_template(tokenizer_folder, tmp_path, template)
+    messages = [{"role": "user", "content": "hi"}]
+
+    assert made.render_chat(messages, tools=[{"name": "look"}]) == '[{"name": "look"}]hi'
+    assert made.render_chat(messages) == "hi"
+
+
+@pytest.mark.parametrize("template", ["{{ messages[0].content + 1 }}", "{{ messages[9].role }}"])
+def test_template_that_stumbles_over_messages_refuses_them(
+    tokenizer_folder: Path, tmp_path: Path, template: str
+) -> None:
+    made = with_template(tokenizer_folder, tmp_path, template)
+
+    with pytest.raises(ChatTemplateError, match="refused the messages"):
+        made.render_chat([{"role": "user", "content": "hi"}])

@@ -1,0 +1,1 @@
+"""Many simulations of one scenario: `anyserve sweep` and `anyserve plan`."""

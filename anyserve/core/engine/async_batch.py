@@ -1,0 +1,106 @@
+"""A batch that is planned before the tokens of the step before it are known.
+
+vLLM's asynchronous scheduling keeps two steps in flight: while one computes, the next is planned as
+if every sequence were given its token. So an arrival waits for one step more, what ends is freed
+one step later, a block is cached when its last token is known, and a preempted sequence may be
+given a token that was under way when it lost its place. (vLLM 0.32: `AsyncScheduler`,
+`EngineCore.step_with_batch_queue`.) Each step is planned by itself; there are no runs.
+"""
+
+from __future__ import annotations
+
+from anyserve.core.engine.limits import EngineLimits
+from anyserve.core.engine.plan import StepPlan
+from anyserve.core.engine.rules import Rules
+from anyserve.core.engine.sequence import Sequence
+
+
+class AsyncBatch(Rules):
+    """Plans may be made while an earlier one is not committed; they are committed in order."""
+
+    def __init__(self, limits: EngineLimits) -> None:
+        super().__init__(limits)
+        self._work: dict[StepPlan, list[tuple[Sequence, int]]] = {}
+        """What was planned and is not committed, in the order of the batch."""
+
+    def abort(self, sequence: Sequence) -> None:
+        """Forget a sequence, wherever it is; what it has in flight comes to nothing."""
+        if sequence.gone:
+            return
+        if sequence in self._running:
+            self._drop(sequence)
+        else:
+            sequence.gone = True
+            self._waiting.discard(sequence)
+
+    def plan(self, most: int = 1) -> StepPlan:
+        """Decide the next step; it is one, whatever `most` says."""
+        del most
+        plan = StepPlan()
+        given, budget = self._scan(plan)
+        work = list(given.items())
+        if self._waiting.length and budget > 0 and not plan.preempted:
+            work += self._admit(plan, budget)
+        for sequence, tokens in work:
+            expected = sequence.total + sequence.placeholders
+            if expected > sequence.prompt and sequence.computed == expected - 1:
+                plan.decode(sequence)
+            else:
+                plan.chunk(sequence, tokens)
+            sequence.computed += tokens
+            sequence.in_flight += tokens
+            if sequence.computed == expected:
+                plan.sampling.append(sequence)
+                if sequence.room:
+                    sequence.placeholders += 1
+        self._work[plan] = work
+        return plan
+
+    def commit(self, plan: StepPlan) -> tuple[list[Sequence], list[Sequence]]:
+        """End the oldest planned step: return whose prompt is now complete, and who is complete."""
+        sampling = set(plan.sampling)
+        ended: list[Sequence] = []
+        prefilled = []
+        decodes = set(plan.decodes)
+        for sequence, tokens in self._work.pop(plan):
+            sequence.in_flight -= tokens
+            late = sequence.stale > 0  # it was preempted since
+            if late:
+                sequence.stale -= tokens
+            if sequence.gone or sequence not in sampling:
+                continue
+            if sequence not in decodes:
+                prefilled.append(sequence)
+            self._sample(sequence, late=late)
+            if sequence.gone:
+                ended.append(sequence)
+        return prefilled, ended
+
+    def _sample(self, sequence: Sequence, *, late: bool) -> None:
+        if sequence.room:
+            sequence.generated += 1
+            if not late:
+                sequence.placeholders -= 1
+        runs = sequence in self._running
+        if runs:
+            self.cache.note(sequence, sequence.computed - sequence.placeholders)
+        if sequence.generated < sequence.room:
+            return
+        if runs:
+            self._drop(sequence)
+        else:
+            sequence.gone = True
+            self._waiting.discard(sequence)
+
+    def _wanted(self, sequence: Sequence) -> int:
+        expected = sequence.total + sequence.placeholders
+        if expected >= sequence.prompt + sequence.room and sequence.placeholders:
+            return 0  # its last token is under way
+        return expected - sequence.computed
+
+    def _held_back(self, sequence: Sequence) -> bool:
+        return sequence.stale > 0
+
+    def _preempted(self, sequence: Sequence) -> None:
+        sequence.stale = sequence.in_flight
+        sequence.placeholders = 0

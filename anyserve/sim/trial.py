@@ -1,0 +1,59 @@
+"""One simulation as a function: from a scenario, changes and a seed to the data of a summary.
+
+Everything in and out can be sent to another process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from anyserve.sim.simulation import Simulation
+from anyserve.telemetry.summary import RunFacts, Slo, summary_of, to_dict
+from anyserve.telemetry.tally import Tally
+from anyserve.workload.compile import compile_scenario
+from anyserve.workload.load import load_scenario
+from anyserve.workload.schema import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What is simulated. `overrides` are `PATH=VALUE`; `duration_ns` as of `--duration`."""
+
+    scenario: str
+    overrides: tuple[str, ...]
+    seed: int
+    duration_ns: int | None = None
+
+
+def run_trial(trial: Trial) -> dict[str, Any]:
+    """The summary of a trial, as `summary.json` has it.
+
+    Raises:
+        AnyServeError: the scenario with these changes is not valid, or cannot be simulated.
+    """
+    path = Path(trial.scenario)
+    scenario = load_scenario(path, trial.overrides)
+    compiled = compile_scenario(
+        scenario, seed=trial.seed, duration_ns=trial.duration_ns, engine_kind=_model
+    )
+    tally = Tally()
+    Simulation(
+        compiled, tally.add, sample=_UNEXPLAINED, scenario_dir=str(path.absolute().parent)
+    ).run()
+    slo = {
+        name: msgspec.convert(msgspec.to_builtins(one), Slo) for name, one in compiled.slo.items()
+    }
+    facts = RunFacts(scenario=compiled.cluster.name, seed=trial.seed, kind="sim")
+    return to_dict(summary_of(tally, slo, facts))
+
+
+_UNEXPLAINED = 0.0
+"""Nobody reads why a trial's requests went where they went."""
+
+
+def _model(_section: Engine) -> str:
+    return "model"
