@@ -110,7 +110,9 @@ class Simulation:
             key = msgspec.json.encode(spec.engine)
             setup = setups.get(key)
             if setup is None:
-                setup = setups[key] = engine_setup(spec.engine, scenario_dir)
+                setup = setups[key] = engine_setup(
+                    spec.engine, scenario_dir, jitters=sim.step_jitter
+                )
             if spec.app is not None:
                 raise UsageError(
                     f"{spec.id} runs {spec.app.name}, and how long its handlers take is not known",

@@ -89,6 +89,7 @@ def scenarios(draw: st.DrawFn) -> dict[str, Any]:
             "network": network,
             "scheduler_cost": draw(st.sampled_from(["0s", "200us"])),
             "cores": draw(st.sampled_from([0, 2])),
+            "step_jitter": draw(st.booleans()),
         },
     }
     return merged(PAIR, changes)
