@@ -20,7 +20,8 @@ CUT_NS = {"fleet": 3_000_000_000, "mooncake": 20_000_000_000, "azure": 30_000_00
 def test_it_plays_and_every_request_is_completed(path: Path) -> None:
     what = compile_scenario(load_scenario(path), seed=5, duration_ns=CUT_NS.get(path.stem))
 
-    events = [one.event for one in (log := simulate(what))]
+    log = simulate(what)
+    events = [one.event for one in log]
 
     outcomes = [one.outcome for one in events if isinstance(one, RequestOutcome)]
     offered = sum(isinstance(one, RequestOffered) for one in events)
