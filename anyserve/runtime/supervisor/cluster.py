@@ -212,7 +212,7 @@ class Cluster:
         self.deaths.ending = True
         try:
             # Before all others: what clients wait for may still be answered, and recorded.
-            await self.children.stop([INGRESS])
+            await self.children.stop([INGRESS, PLAYER])
             await self.end_run()
             await self.children.stop(name for name in self.children if _is_replica(name))
             await self.children.stop([SCHEDULER])
