@@ -130,9 +130,18 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "system": platform.platform(),
         "python": platform.python_version(),
+        "reference_loop_s": round(_reference_loop_s(), 3),
         "load_average": [round(value, 2) for value in os.getloadavg()],
         "versions": versions,
     }
+
+
+def _reference_loop_s() -> float:
+    """CPU seconds of five million additions: what to compare milliseconds of two machines by."""
+    began, total = time.process_time(), 0
+    for number in range(5_000_000):
+        total += number
+    return time.process_time() - began
 
 
 def report(name: str, title: str, rows: list[dict[str, Any]], **facts: Any) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 
 import msgspec
 import zstandard
+from bench import RESULTS, machine
 from rich.progress import track
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +41,8 @@ from engine_traces import (  # noqa: E402 - found on the path just added
 )
 
 RECORDED_TRACES = 400
+WORTH_KEEPING = 10_000
+"""A comparison of so many traces is written to benchmarks/results/."""
 
 
 def main() -> int:
@@ -67,6 +70,9 @@ def main() -> int:
             counts["different"] += 1
             print(f"seed {seed}: {differs(shrunk(trace))}", file=sys.stderr)
     found = {**counts, "vllm": vllm_version(), "seconds": round(time.monotonic() - began, 1)}
+    if options.traces >= WORTH_KEEPING:
+        result = {"benchmark": "conformance", "machine": machine(), **found}
+        (RESULTS / "conformance.json").write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(found) if options.json else table(found))
     return 1 if counts["different"] else 0
 

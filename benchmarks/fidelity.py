@@ -1,7 +1,9 @@
 """How close is the simulator? Every scenario live, live again, and simulated; signed errors.
 
     python benchmarks/fidelity.py                  # all, with the shipped profiles, about 9 minutes
-    python benchmarks/fidelity.py --calibrate 40   # measure the engines first, in the same window
+    python benchmarks/fidelity.py --calibrate 30   # measure engines and network first, in the same
+                                                   # window; about 12 minutes
+    python benchmarks/fidelity.py --calibrate 30 --ship  # and ship those profiles
     python benchmarks/fidelity.py steady burst     # some of them
     python benchmarks/fidelity.py --sim-only RUNS  # compare live runs that are there already
 
@@ -9,22 +11,27 @@ Live and simulated runs play the same requests (same plan, same seed). `again` i
 the two live runs to each other, `sim` that of the simulation to their mean; both in percent of the
 mean. A figure is good within its goal, or within the difference of the two live runs where that is
 larger. With two busy engines on two cores nothing is claimed: those rows are reported apart.
-Writes benchmarks/results/fidelity.json.
+Writes benchmarks/results/fidelity-one.json and fidelity-several.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+import zstandard
 from bench import report
 from rich.console import Console
 
@@ -67,12 +74,17 @@ class Row:
         return abs(self.sim) <= self.allowed
 
 
+class RunFailedError(Exception):
+    """A run could not be played; the message holds its output."""
+
+
 class Player:
     """Runs scenarios, live and simulated, by the command line that users have."""
 
-    def __init__(self, folder: Path, profiles: dict[str, str]) -> None:
+    def __init__(self, folder: Path, profiles: dict[str, str], latency_us: float | None) -> None:
         self._folder = folder
         self._profiles = profiles
+        self._latency_us = latency_us
         self._console = Console(stderr=True)
 
     def live(self, name: str, turn: int) -> dict[str, Any]:
@@ -93,17 +105,23 @@ class Player:
         options = ["--seed", str(SEED), "--ui", "none", "--runs", str(runs), *more]
         began = time.monotonic()
         command = [sys.executable, "-m", "anyserve.cli", *words, scenario, *options]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+        )
         took = time.monotonic() - began
         load = os.getloadavg()[0]
         self._console.print(f"{name:14} {kind:6} {took:5.1f} s  load {load:.1f}", highlight=False)
         if done.returncode not in (0, 1):
-            raise SystemExit(f"{' '.join(command)}\n{done.stdout[-800:]}\n{done.stderr[-2000:]}")
+            raise RunFailedError(
+                f"{' '.join(command)}\n{done.stdout[-800:]}\n{done.stderr[-2000:]}"
+            )
         return _read(runs)
 
     def _overrides(self, name: str) -> list[str]:
         scenario = yaml.safe_load((SCENARIOS / f"{name}.yaml").read_text())
         words = ["--set", f"sim.cores={os.cpu_count()}"]
+        if self._latency_us is not None:
+            words += ["--set", f"sim.network.latency={self._latency_us:.0f}us"]
         for replica, said in scenario["cluster"]["replicas"].items():
             profile = self._profiles.get(said["engine"]["model"])
             if profile is not None:
@@ -155,6 +173,51 @@ def calibrated(models: list[str], seconds: float, folder: Path) -> dict[str, str
     return found
 
 
+def ship(profiles: dict[str, str]) -> None:
+    """Replace the shipped profiles of these models; what they say of contention stays."""
+    for model, path in profiles.items():
+        shipped = ROOT / "anyserve" / "workload" / "profile_data" / f"{model}.json"
+        measured = json.loads(Path(path).read_text())
+        measured.setdefault("contention", json.loads(shipped.read_text()).get("contention", []))
+        shipped.write_text(json.dumps(measured, indent=2) + "\n")
+
+
+def network_latency_us(folder: Path) -> float:
+    """How long one message takes here, from a run of its own on an engine that computes nothing.
+
+    A request comes to its engine over two messages (origin, scheduler, replica), and its first
+    token back over one.
+    """
+    Player(folder, {}, None).live("network", 0)
+    newest = max(
+        (folder / "network-live0").glob("*/events.jsonl*"), key=lambda one: one.stat().st_mtime
+    )
+    offered: dict[str, int] = {}
+    took: dict[str, int] = {}
+    ways = []
+    with open_log(newest) as lines:
+        for line in lines:
+            event = json.loads(line)["event"]
+            if event["type"] == "request.offered":
+                offered[event["id"]] = event["intended_ns"]
+            elif event["type"] == "attempt.ended":
+                times = event["times"]
+                took[event["id"]] = times.get("engine_wait_ns", 0) + times["prefill_ns"]
+            elif event["type"] == "request.outcome" and event["id"] in took:
+                ways.append(event["first_ns"] - offered[event["id"]] - took[event["id"]])
+    return statistics.median(ways) / 3 / 1000
+
+
+@contextmanager
+def open_log(path: Path) -> Iterator[Iterator[str]]:
+    """The lines of an event log, compressed or not."""
+    with path.open("rb") as file:
+        if path.suffix == ".zst":
+            yield io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(file))
+        else:
+            yield io.TextIOWrapper(file)
+
+
 def main() -> int:
     """Run, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -164,21 +227,35 @@ def main() -> int:
     parser.add_argument(
         "--profile", action="append", default=[], metavar="MODEL=FILE", help="use these profiles"
     )
+    parser.add_argument(
+        "--ship", action="store_true", help="make the new profiles the shipped ones"
+    )
+    parser.add_argument("--latency", type=float, metavar="US", help="of one message")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "fidelity")
     parser.add_argument("--sim-only", action="store_true", help="the live runs in --runs again")
     options = parser.parse_args()
+    options.runs = options.runs.resolve()
     options.runs.mkdir(parents=True, exist_ok=True)
     profiles = dict(pair.split("=", 1) for pair in options.profile)
     if options.calibrate:
         profiles |= calibrated(["smollm2-135m", "minilm"], options.calibrate, options.runs)
-    player = Player(options.runs, profiles)
+        if options.ship:
+            ship(profiles)
+        options.latency = options.latency or network_latency_us(options.runs)
+        print(f"one message takes {options.latency:.0f} us", file=sys.stderr)
+    player = Player(options.runs, profiles, options.latency)
+    live = player.recorded if options.sim_only else player.live
     rows: list[Row] = []
+    failed = 0
     for name in options.scenarios or names:
-        live = player.recorded if options.sim_only else player.live
-        first, second = live(name, 1), live(name, 2)
-        rows += compare(name, first, second, player.simulated(name))
+        try:
+            first, second = live(name, 1), live(name, 2)
+            rows += compare(name, first, second, player.simulated(name))
+        except RunFailedError as error:
+            failed += 1
+            print(f"{name} failed\n{error}", file=sys.stderr)
     show(rows)
-    return 0
+    return 1 if failed else 0
 
 
 def show(rows: list[Row]) -> None:

@@ -2,8 +2,8 @@
 
     python benchmarks/http_overhead.py [--only echo|overload|cancel|vllm] [--rounds N]
 
-* echo: a stream of 16 chunks through HTTP, engines that compute nothing (one token each 5 ms). CPU
-  is user and system time of all processes of the cluster; the client in this process is not in it.
+* echo: a stream of 16 chunks through HTTP, engines that compute nothing (one token a step). CPU is
+  user and system time of all processes of the cluster; the client in this process is not in it.
 * overload: 32 requests at once on 4 slots with a scheduler queue limit of 4, and the same 32 at a
   replica with `entry_queue` 4 whose upgrade is idle, overload delegation on.
 * cancel: from the reset of a client that reads a stream to the end of its attempt in the engine.
@@ -168,10 +168,10 @@ async def door(name: str) -> dict[str, int]:
 # --- echo ----------------------------------------------------------------------------------------
 
 
-def echo_spec(concurrency: int) -> ClusterSpec:
-    engine = EngineSpec(kind="echo", step_ms=5.0, max_num_seqs=concurrency)
+def echo_spec(step_ms: float) -> ClusterSpec:
+    engine = EngineSpec(kind="echo", step_ms=step_ms, max_num_seqs=64)
     replica = ReplicaSpec(
-        id="r1", offers=(Offer(capability="decode"),), engine=engine, concurrency=concurrency
+        id="r1", offers=(Offer(capability="decode"),), engine=engine, concurrency=64
     )
     return ClusterSpec(
         name="bench-http",
@@ -182,27 +182,35 @@ def echo_spec(concurrency: int) -> ClusterSpec:
 
 
 async def measure_echo(requests: int) -> list[dict[str, object]]:
+    """At 5 ms a step every token wakes every process; at 0 ms they come as fast as they can."""
     rows: list[dict[str, object]] = []
-    request = chat(None, "0123456789abcdef" * 2)
-    async with cluster(echo_spec(64)) as bench:
-        port = (await door("bench-http"))[""]
-        await play(port, [request] * 256, 64)
-        for concurrency, count in ((64, requests), (8, requests // 4), (1, requests // 20)):
-            before = cluster_cpu(bench)
-            took_s, answers = await play(port, [request] * count, concurrency)
-            spent = difference(before, cluster_cpu(bench))
-            assert all(one.status == 200 for one in answers)
-            rows.append(
-                {
-                    "concurrency": concurrency,
-                    "requests/s": count / took_s,
-                    "events": statistics.mean(one.chunks for one in answers),
-                    "p50 ms": 1000 * statistics.median(one.whole_s for one in answers),
-                    **{f"{name} ms": 1000 * cpu / count for name, cpu in sorted(spent.items())},
-                    "all ms": 1000 * sum(spent.values()) / count,
-                }
-            )
+    for step_ms, loads in ((0.0, (1, 8, 32)), (5.0, (1, 8, 64))):
+        async with cluster(echo_spec(step_ms)) as bench:
+            port = (await door("bench-http"))[""]
+            await play(port, [chat(None, "0123456789abcdef" * 2)] * 256, 64)
+            for concurrency in loads:
+                count = requests if concurrency > 8 else requests // (16 // concurrency)
+                rows.append(await _echo_row(bench, port, step_ms, concurrency, count))
     return rows
+
+
+async def _echo_row(
+    bench: BenchCluster, port: int, step_ms: float, concurrency: int, count: int
+) -> dict[str, object]:
+    request = chat(None, "0123456789abcdef" * 2)
+    before = cluster_cpu(bench)
+    took_s, answers = await play(port, [request] * count, concurrency)
+    spent = difference(before, cluster_cpu(bench))
+    assert all(one.status == 200 for one in answers)
+    return {
+        "step ms": step_ms,
+        "concurrency": concurrency,
+        "requests/s": count / took_s,
+        "events": statistics.mean(one.chunks for one in answers),
+        "p50 ms": 1000 * statistics.median(one.whole_s for one in answers),
+        **{f"{name} ms": 1000 * cpu / count for name, cpu in sorted(spent.items())},
+        "all ms": 1000 * sum(spent.values()) / count,
+    }
 
 
 def cluster_cpu(bench: BenchCluster) -> dict[str, float]:

@@ -4,13 +4,15 @@
 
 `core + codec`: submit, assign, started, ended, credit and settled of each request through
 `core.Scheduler`, with the JSON of all of them, in lists as a busy bus brings them. Registered
-replicas: 10, 100, 1000, all with credit. CPU of this process.
-Writes benchmarks/results/scheduler.json.
+replicas: 10, 100, 1000, all with credit. CPU of this process. `whole process`: the scheduler as it
+runs in a cluster, see `scheduler_process.py`.
+Writes benchmarks/results/scheduler.json and scheduler_process.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import random
 import time
 from collections.abc import Iterator
@@ -38,6 +40,7 @@ from anyserve.core.policies import shipped_policy
 from anyserve.core.scheduler import Scheduler
 from anyserve.core.spec import CapabilitySpec, ClusterSpec, SchedulerSpec
 
+REPLICAS = (10, 100, 1000)
 BATCH = 16
 SLOTS = 8
 BODY = msgspec.Raw(msgspec.json.encode({"prompt_ids": list(range(1000, 1128))}))
@@ -159,13 +162,20 @@ def measure(replicas: int, policy: str, requests: int) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=8000)
-    requests = parser.parse_args().requests
+    parser.add_argument("--seconds", type=float, default=5.0, help="of the whole process, each")
+    arguments = parser.parse_args()
+    requests = arguments.requests
     rows = [
         measure(replicas, policy, requests)
         for policy in ("least-loaded", "power-of-two")
-        for replicas in (10, 100, 1000)
+        for replicas in REPLICAS
     ]
     report("scheduler", "core + codec of the scheduler", rows)
+    from scheduler_process import measure_process  # noqa: PLC0415 - it imports from here
+
+    seconds = arguments.seconds
+    whole = [asyncio.run(measure_process(replicas, seconds)) for replicas in REPLICAS]
+    report("scheduler_process", "the scheduler's whole process", whole, target_per_s=5000)
 
 
 if __name__ == "__main__":

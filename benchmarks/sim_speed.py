@@ -100,15 +100,17 @@ def measure(
     sample = 0.01 if "sampled" in name else 1.0
     exact = "exact" in name
     if "recorded" in name:
-        with tempfile.TemporaryDirectory() as folder:
-            with EventLogWriter(Path(folder) / "events.jsonl.zst") as log:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            EventLogWriter(Path(folder) / "events.jsonl.zst") as log,
+        ):
 
-                def write(envelope: Envelope) -> None:
-                    nonlocal count
-                    count += 1
-                    log.write(envelope)
+            def write(envelope: Envelope) -> None:
+                nonlocal count
+                count += 1
+                log.write(envelope)
 
-                spent, entries = play(what, write, sample=sample, exact=exact)
+            spent, entries = play(what, write, sample=sample, exact=exact)
     else:
         spent, entries = play(what, record, sample=sample, exact=exact)
     done = len(what.plan.requests)

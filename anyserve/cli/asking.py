@@ -16,12 +16,14 @@ from anyserve.cli.session import Session
 from anyserve.core.effects import Outcome, OutcomeKind
 from anyserve.core.spec import ClusterSpec, EngineSpec
 from anyserve.errors import ObjectError, TimeLimitError, UsageError
+from anyserve.runtime.bus.address import Role
 from anyserve.runtime.clusters import ClusterRecord
 from anyserve.runtime.engines.base import Task
 from anyserve.runtime.handlers.words import ObjectsConfig, Payload
 from anyserve.runtime.models.codec import load_tokenizer
 from anyserve.runtime.models.tokenizers import TextTokenizer
 from anyserve.runtime.objects.plane import ObjectPlane
+from anyserve.runtime.objects.token import object_token
 from anyserve.runtime.origin import Draft, Handle, OriginClient
 from anyserve.runtime.origin.asking import (
     EngineAnswer,
@@ -69,7 +71,9 @@ def _plane(record: ClusterRecord, cluster: ClusterSpec) -> ObjectPlane | None:
     """The cluster's object plane, where this host has it."""
     if not record.objects or not Path(record.objects).is_dir():
         return None
-    return ObjectPlane.of(ObjectsConfig(directory=record.objects, rules=cluster.objects))
+    token = object_token(record.role_credentials().of(Role.ORIGIN))
+    config = ObjectsConfig(directory=record.objects, rules=cluster.objects, token=token)
+    return ObjectPlane.of(config)
 
 
 @dataclass(slots=True)

@@ -50,6 +50,7 @@ class Request:
     gpus: float
     dtype: str
     options: list[str]
+    engine: str
     contention: tuple[int, ...]
     seed: int
     as_json: bool
@@ -94,7 +95,7 @@ def _settings(request: Request, model: ResolvedModel, log: Path) -> Settings:
     if task is Task.GENERATE:  # an encoder's own bound is not in its config.json: vLLM knows it
         context = context or min(trained or _CONTEXT, _CONTEXT)
     spec = EngineSpec(
-        kind="vllm",
+        kind=request.engine,
         model=request.model,
         task="embed" if task is Task.EMBED else "generate",
         max_model_len=context,

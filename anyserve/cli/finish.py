@@ -24,9 +24,11 @@ from anyserve.telemetry.summary import (
     Slo,
     Summary,
     summarise,
+    summary_of,
     to_dict,
     write_summary,
 )
+from anyserve.telemetry.tally import Tally
 from anyserve.telemetry.trace import Trace, notable_requests
 
 COMPRESS_FROM_BYTES: Final = 32 * 2**20
@@ -41,6 +43,8 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: str = "live"
     """live or sim."""
+    sample: float = 1.0
+    """The share of requests whose events are in the log."""
     file: str = ""
     command: str = ""
     seed: int | None = None
@@ -119,11 +123,24 @@ def report_page(finished: Finished, envelopes: Sequence[Envelope]) -> str:
     return render_report(envelopes, finished.summary, finished.results, facts)
 
 
+def finish_counted(run: RunDirectory, tally: Tally, *, kind: str) -> Finished:
+    """The end of a run whose events were all counted, though its log holds a sample of them."""
+    resolved = read_resolved(run)
+    facts = RunFacts(run=run.id, seed=resolved.seed, kind=kind, machine=resolved.machine)
+    summary = summary_of(tally, resolved.slo, facts)
+    results = tuple(evaluate(resolved.expectations, to_dict(summary)))
+    write_summary(summary, run.summary)
+    envelopes, _ = load_events(run)
+    return Finished(run, summary, results, tuple(notable_requests(envelopes)), resolved)
+
+
 def judge(
     run: RunDirectory, envelopes: list[Envelope], problems: tuple[str, ...] = (), *, kind: str
 ) -> Finished:
     """Summary, expectations and notable requests of these events; writes nothing."""
     resolved = read_resolved(run)
+    if resolved.sample < 1.0:
+        problems = (*problems, f"its log holds {resolved.sample:.3%} of the requests")
     facts = RunFacts(
         run=run.id,
         seed=resolved.seed,

@@ -15,7 +15,8 @@ class ObjRef(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     `size` is in bytes, `digest` is the BLAKE3 of exactly these bytes (hexadecimal). `expires_ms` is
     wall clock: from then on the object may be gone. `home` names the store that made it, `url`
-    tells where other hosts get a copy (empty: nowhere). `dtype` and `shape` are set for arrays.
+    tells where other hosts get a copy (empty: nowhere). `dtype` and `shape` are set for arrays. By
+    `seal` other hosts know that their own cluster made this; nobody else tells them whom to ask.
     """
 
     id: str
@@ -28,6 +29,7 @@ class ObjRef(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     url: str = ""
     dtype: str = ""
     shape: tuple[int, ...] = ()
+    seal: str = ""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> dict[str, Any]:

@@ -224,7 +224,7 @@ class SimSpec(Spec, frozen=True):
     `scheduler_ns`: the scheduler's processor time per message, in which it hears no other one.
     `boot_ns`: from the start of a process until it is connected. `load_ns`: from the start of a
     worker until its engine is ready, where its profile does not say. `cores`: of the one host that
-    all engines share; 0: each has enough.
+    all engines share; 0: each has enough. `step_jitter`: steps scatter around their formula.
     """
 
     network: NetworkSpec = NetworkSpec()
@@ -232,6 +232,7 @@ class SimSpec(Spec, frozen=True):
     boot_ns: int = 1_000_000_000
     load_ns: int = 0
     cores: int = 0
+    step_jitter: bool = False
 
 
 class Expectation(Spec, frozen=True):

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from anyserve.core.engine.jitter import Jitter
 from anyserve.core.engine.limits import EngineLimits
 from anyserve.core.engine.model import EngineModel
 from anyserve.core.engine.profile import EngineProfile, RangeWatch
@@ -15,6 +16,7 @@ from anyserve.core.engine.sizing import engine_sizes
 from anyserve.core.engine.step_time import StepTime, StepTimeModel
 from anyserve.core.messages import Request
 from anyserve.core.spec import EngineSpec
+from anyserve.errors import StartError
 from anyserve.workload.profiles import known_engine
 
 _PS_PER_MS: Final = 1_000_000_000
@@ -37,9 +39,18 @@ class EngineSetup:
     guessed_for: str = ""
     """The model of which nothing is known, where the profile is another's."""
 
-    def make(self) -> EngineModel:
-        """An engine with nothing in it."""
-        return EngineModel(self.limits, self.step_time, intake_ps=self.intake_ps, watch=self.watch)
+    jitters: bool = False
+
+    def make(self, seed: int) -> EngineModel:
+        """An engine with nothing in it. `seed`: of its jitter."""
+        residuals = self.profile.residuals if self.profile is not None and self.jitters else ()
+        return EngineModel(
+            self.limits,
+            self.step_time,
+            intake_ps=self.intake_ps,
+            jitter=Jitter(residuals, seed) if residuals else None,
+            watch=self.watch,
+        )
 
     def notes(self) -> list[str]:
         """What should be known of figures that rest on this engine."""
@@ -77,17 +88,28 @@ class EngineSetup:
         return max(0, min(wanted, self.context - length))
 
 
-def engine_setup(spec: EngineSpec, scenario_dir: str | None = None) -> EngineSetup:
-    """The engine of a replica: its limits, and how long its steps take.
+def engine_setup(
+    spec: EngineSpec, scenario_dir: str | None = None, *, jitters: bool = False
+) -> EngineSetup:
+    """The engine of a replica: its limits, and how long its steps take. `jitters`: not always as
+    the formula says, but as scattered as when it was measured.
 
     Raises:
         UsageError: `profile` names no profile.
         PluginError: `profile` names a class that cannot be used.
+        StartError: a sequence of full length does not fit into its KV cache.
     """
     profile, step_time, guessed = known_engine(
         spec, None if scenario_dir is None else Path(scenario_dir)
     )
-    limits, context = engine_sizes(spec, profile)
+    sizes = engine_sizes(spec, profile)
+    limits, context = sizes
+    if sizes.shortfall and spec.kind != "echo":
+        raise StartError(
+            f"{profile.name} could not start: {sizes.shortfall}.",
+            code="kv_too_small",
+            hint="Raise kv_cache_gib or lower max_model_len.",
+        )
     intake_ps = profile.intake_ps
     if spec.kind == "echo":
         step_time = StepTimeModel(base_ps=round(spec.step_ms * _PS_PER_MS))
@@ -102,6 +124,7 @@ def engine_setup(spec: EngineSpec, scenario_dir: str | None = None) -> EngineSet
         profile.name,
         intake_ps,
         profile=profile if spec.kind != "echo" else None,
+        jitters=jitters,
         load_ns=round(profile.load_s * _NS_PER_S) if real else 0,
         watch=RangeWatch(profile.ranges) if spec.kind != "echo" else None,
         guessed_for=spec.model or "the model" if guessed and spec.kind != "echo" else "",

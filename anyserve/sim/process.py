@@ -81,6 +81,8 @@ class Process:
             if origin is not None:
                 self._network.send(self.name, origin, send.message)
         elif inbox is Inbox.REPLICA or inbox is Inbox.REPLICA_ENTRY:
+            if world.watch is not None:
+                world.watch.sent(self.name, send.to, send.message)
             replica = world.replicas.get(send.to)
             if replica is not None:
                 self._network.send(self.name, replica, send.message)

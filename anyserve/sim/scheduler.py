@@ -60,7 +60,7 @@ class SchedulerProcess(Process):
     def hear(self, message: Any) -> None:
         """See `Process`. One message after the other: each takes the processor for a while."""
         if not self._cost_ns:
-            super().hear(message)
+            self._handle(message)
             return
         self._free_ns = max(self._free_ns, self._kernel.now) + self._cost_ns
         self._kernel.at(self._free_ns, self._turn, (self.incarnation, message))
@@ -68,4 +68,10 @@ class SchedulerProcess(Process):
     def _turn(self, waiting: tuple[int, Any]) -> None:
         incarnation, message = waiting
         if incarnation == self.incarnation:
-            super().hear(message)
+            self._handle(message)
+
+    def _handle(self, message: Any) -> None:
+        super().hear(message)
+        watch = self._world.watch
+        if watch is not None and self.machine is not None:
+            watch.handled(self.machine, self._kernel.now)

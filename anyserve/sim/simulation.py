@@ -19,6 +19,7 @@ from anyserve.sim.origin import OriginProcess
 from anyserve.sim.recorder import Record, Sample, Voice
 from anyserve.sim.replica import ReplicaProcess
 from anyserve.sim.scheduler import SchedulerProcess
+from anyserve.sim.watch import Watch
 from anyserve.sim.world import World
 from anyserve.workload.compile import Compiled
 
@@ -69,6 +70,8 @@ class Simulation:
         run: the run's id, for its first event.
         exact: let every engine step be an entry of its own; the result is the same, later.
         sim: network and start times.
+        sample: the share of requests whose decisions are explained in full.
+        watch: looks at what the log does not show.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class Simulation:
         exact: bool = False,
         sample: float = 1.0,
         sim: SimSpec | None = None,
+        watch: Watch | None = None,
         scenario_dir: str | None = None,
     ) -> None:
         sim = sim or compiled.sim
@@ -88,7 +92,14 @@ class Simulation:
         self._kernel = kernel = Kernel(sim.network.latency_ns)
         network = Network(kernel, sim.network, compiled.seed)
         self._world = world = World(
-            cluster, sim, kernel, network, record, explains=Sample(sample).takes, exact=exact
+            cluster,
+            sim,
+            kernel,
+            network,
+            record,
+            explains=Sample(sample).takes,
+            watch=watch,
+            exact=exact,
         )
         if sim.cores:
             world.host = Host(sim.cores)
@@ -99,13 +110,17 @@ class Simulation:
             key = msgspec.json.encode(spec.engine)
             setup = setups.get(key)
             if setup is None:
-                setup = setups[key] = engine_setup(spec.engine, scenario_dir)
+                setup = setups[key] = engine_setup(
+                    spec.engine, scenario_dir, jitters=sim.step_jitter
+                )
             if spec.app is not None:
                 raise UsageError(
                     f"{spec.id} runs {spec.app.name}, and how long its handlers take is not known",
                     code="sim_app",
                     hint="simulate a scenario whose replicas have engines only",
                 )
+            if watch is not None:
+                watch.know(spec.id)
             world.replicas[spec.id] = ReplicaProcess(world, spec, place, setup)
         self._setups = list(setups.values())
         self._player = OriginProcess(world, compiled.plan, run=run, ended=self._on_ended)

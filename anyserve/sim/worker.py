@@ -15,8 +15,9 @@ from typing import Any, Final
 import msgspec
 
 from anyserve.core.effects import StartWork
-from anyserve.core.engine.model import EngineModel, Stretch, to_ns
+from anyserve.core.engine.model import EngineModel
 from anyserve.core.engine.sequence import Sequence
+from anyserve.core.engine.stretch import Stretch, to_ns
 from anyserve.core.inputs import Delta, Stepped
 from anyserve.core.messages import Code
 from anyserve.core.origin.pending import bucket_ns
@@ -27,6 +28,8 @@ from anyserve.workload.traffic import Segment
 
 PS_PER_NS: Final = 1000
 _VECTOR: Final = msgspec.Raw(b"{}")
+_SEED_STEP: Final = 997
+"""Between the jitter of one engine and the next."""
 _NO_TOKENS: Final[list[int]] = []
 
 bucket = lru_cache(maxsize=4096)(bucket_ns)
@@ -82,7 +85,7 @@ class Worker:
         self._feed = feed
         self._exact = exact
         self._host = host
-        self._engine: EngineModel = setup.make()
+        self._engine: EngineModel = setup.make(seed=place * _SEED_STEP)
         self._jobs: dict[tuple[str, int], Job] = {}
         self._cancels: list[Job] = []
         self._due: int | None = None

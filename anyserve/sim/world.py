@@ -13,6 +13,7 @@ from anyserve.sim.host import Host
 from anyserve.sim.kernel import Kernel
 from anyserve.sim.network import Network
 from anyserve.sim.recorder import Record, Voice
+from anyserve.sim.watch import Watch
 
 if TYPE_CHECKING:
     from anyserve.sim.origin import OriginProcess
@@ -31,6 +32,7 @@ class World:
     record: Record
     explains: Callable[[str], bool] = explain_all
     """Whose decisions are explained in full: those whose events are recorded."""
+    watch: Watch | None = None
     exact: bool = False
     """Every engine step is an entry of its own."""
     scheduler: SchedulerProcess = field(init=False)

@@ -37,14 +37,18 @@ class IncompleteLogError(AnyServeError):
 
 
 class Invariant(Enum):
-    """The invariants of the architecture that a log can show broken: number and name."""
+    """The invariants of the architecture: number and name. A log does not show 4, 8 and 9; the
+    simulator looks at them as it runs, and by running again."""
 
     DELEGATION_BOUND = (1, "delegation bound")
     ONE_OUTCOME = (2, "one outcome")
     RIGHT_PLACE = (3, "right place")
+    NO_SHORTCUT = (4, "no shortcut")
     MONOTONE_UPGRADE = (5, "monotone upgrade")
     WHOLE_STREAM = (6, "whole stream")
     BOUNDS_HOLD = (7, "bounds hold")
+    WORK_CONSERVATION = (8, "work conservation")
+    DETERMINISM = (9, "determinism")
     TIME_ADDS_UP = (10, "time adds up")
 
     @property

@@ -108,6 +108,8 @@ def _add_submission(
     left_scheduler = -1
     for attempt in attempts:
         routed = story.routed.get(attempt)
+        if again is not None and _began_after(routed, story.visits.get(attempt), again):
+            continue  # its origin had gone on without it before it began
         if routed is not None:
             _add_scheduler(path, story, routed, left_scheduler)
             left_scheduler = routed.t
@@ -115,6 +117,8 @@ def _add_submission(
             (again is not None and attempt == attempts[-1]) or story.lost(attempt) is not None
         )
         visit = story.visits.get(attempt)
+        if again is not None and _began_after(None, visit, again):
+            visit = None
         if routed is None and visit is not None:
             left_scheduler = _add_wait_for_entry(path, story, submission, visit, left_scheduler)
         if visit is not None:
@@ -164,6 +168,21 @@ def _add_wait_for_entry(
     note = f"position {first.event.depth} of {first.event.capability}"
     path.add(at, SegmentKind.SCHEDULER_QUEUE, first.source, note=note)
     return waits[-1].t
+
+
+def _began_after(
+    routed: At[RequestRouted] | None, visit: Visit | None, again: At[RequestSubmitted]
+) -> bool:
+    """Whether an attempt was bound, or came to a replica, after the next submission was sent."""
+    if routed is not None:
+        return routed.boot == again.boot and routed.t > again.t
+    received_ns = None if visit is None else visit.received_ns
+    return (
+        visit is not None
+        and received_ns is not None
+        and visit.boot == again.boot
+        and received_ns > again.t
+    )
 
 
 def _ended_after(visit: Visit, again: At[RequestSubmitted]) -> bool:

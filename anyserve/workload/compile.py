@@ -381,6 +381,7 @@ def _sim(section: Sim) -> SimSpec:
         boot_ns=section.boot,
         load_ns=section.load,
         cores=section.cores,
+        step_jitter=section.step_jitter,
     )
 
 

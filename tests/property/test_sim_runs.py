@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from simulating import PAIR, compiled, log_of, merged, simulate, violations
 
 from anyserve.core.events import RequestOffered, RequestOutcome, RunEnded
+from anyserve.telemetry.invariants import Invariant, Violation
 
 REPLICAS = ("d-1", "d-2", "h")
 replica = st.sampled_from(REPLICAS)
@@ -88,6 +89,7 @@ def scenarios(draw: st.DrawFn) -> dict[str, Any]:
             "network": network,
             "scheduler_cost": draw(st.sampled_from(["0s", "200us"])),
             "cores": draw(st.sampled_from([0, 2])),
+            "step_jitter": draw(st.booleans()),
         },
     }
     return merged(PAIR, changes)
@@ -121,4 +123,16 @@ def test_every_request_has_one_outcome_and_the_invariants_hold(
     assert sorted(outcomes) == sorted(offered)
     assert [one.reason for one in said if isinstance(one, RunEnded)] == ["completed"]
     assert all(before.t <= after.t for before, after in pairwise(events))
-    assert violations(what, events) == []
+    # What a trace makes of attempts that overlapped is its best guess: see docs/simulator.md.
+    found = [one for one in violations(what, events) if not overlapping(scenario, one)]
+    assert found == []
+
+
+def overlapping(scenario: dict[str, Any], violation: Violation) -> bool:
+    """Whether two attempts of a request may have run at once, so that its times have no one line.
+
+    Only faults and a bad network bring that about.
+    """
+    network = scenario["sim"]["network"]
+    calm = not scenario["faults"] and not network["drop"]
+    return violation.invariant is Invariant.TIME_ADDS_UP and not calm

@@ -79,6 +79,9 @@ def calibrate(
         list[int] | None,
         typer.Option(metavar="N", min=2, help="Also beside others: N engines in all; repeatable."),
     ] = None,
+    engine: Annotated[
+        str, typer.Option(help="vllm; or model, to try the command where vLLM is not installed.")
+    ] = "vllm",
     seed: Annotated[int, typer.Option(metavar="N", help="Of the random batches.")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -98,6 +101,7 @@ def calibrate(
         gpus=gpus,
         dtype=dtype,
         options=options or [],
+        engine=engine,
         contention=tuple(sorted(set(contention or ()))),
         seed=seed,
         as_json=as_json,

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from anyserve.cli.diagnostics import ExitCode
-from anyserve.cli.finish import Finished, finish_run
+from anyserve.cli.finish import Finished, finish_counted, finish_run
 from anyserve.cli.session import Session
 from anyserve.cli.sim.checking import check_run
 from anyserve.cli.sim.options import SimOptions
@@ -17,6 +17,7 @@ from anyserve.cli.sim.playing import Played, play
 from anyserve.cli.sim.prepare import PreparedSim, prepare_sim
 from anyserve.cli.up.closing import print_finished, summary_object
 from anyserve.errors import UsageError
+from anyserve.sim.watch import Watch
 from anyserve.telemetry.invariants import Violation
 from anyserve.telemetry.runs import RunDirectory, create_run
 
@@ -30,6 +31,9 @@ def run_sim(session: Session, options: SimOptions) -> int:
     Raises:
         AnyServeError: the simulation could not start, or could not end.
     """
+    if options.check and options.sample < 1.0:
+        hint = "leave --sample out"
+        raise UsageError("a sampled log proves nothing", code="usage", hint=hint)
     if options.ui not in UI_CHOICES:
         hint = f"one of: {', '.join(UI_CHOICES)}"
         raise UsageError(f"there is no ui '{options.ui}'", code="usage", hint=hint)
@@ -37,9 +41,13 @@ def run_sim(session: Session, options: SimOptions) -> int:
     prepared = _prepare(options)
     _announce(session, prepared)
     run = make_run(prepared)
-    played = play(session, prepared, run)
-    finished = finish_run(run, kind="sim")
-    violations = check_run(run, prepared.compiled) if options.check else []
+    watch = Watch() if options.check else None
+    played = play(session, prepared, run, watch)
+    if played.tally is None:
+        finished = finish_run(run, kind="sim")
+    else:
+        finished = finish_counted(run, played.tally, kind="sim")
+    violations = [] if watch is None else check_run(run, prepared, watch)
     _report(session, prepared, finished, violations)
     if options.ui != "none":
         _say_how_fast(session, finished, played, time.perf_counter() - began_s)

@@ -15,9 +15,12 @@ from anyserve.cli.output import OutputClosed
 from anyserve.cli.session import Session
 from anyserve.cli.sim.prepare import PreparedSim
 from anyserve.core.events import Envelope
+from anyserve.sim.recorder import Sample
 from anyserve.sim.simulation import Phase, Progress, Simulation
+from anyserve.sim.watch import Watch
 from anyserve.telemetry.log import EventLogWriter
 from anyserve.telemetry.runs import RunDirectory
+from anyserve.telemetry.tally import Tally
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -35,10 +38,14 @@ class Played:
 
     wall_s: float = 0.0
     interrupted: bool = False
+    tally: Tally | None = None
+    """What all requests came to, where only a sample of them is in the log."""
     notes: list[str] = field(default_factory=list)
 
 
-def play(session: Session, prepared: PreparedSim, run: RunDirectory) -> Played:
+def play(
+    session: Session, prepared: PreparedSim, run: RunDirectory, watch: Watch | None = None
+) -> Played:
     """Compute the run; Ctrl-C ends it early, in order.
 
     Raises:
@@ -49,10 +56,15 @@ def play(session: Session, prepared: PreparedSim, run: RunDirectory) -> Played:
     listener = _Listener(session) if prepared.options.ui == "json" else None
     with EventLogWriter(run.events) as log, quick_objects():
         record = log.write if listener is None else listener.tee(log)
+        if prepared.options.sample < 1.0:
+            played.tally = Tally()
+            record = _SampledLog(record, Sample(prepared.options.sample), played.tally).record
         simulation = Simulation(
             prepared.compiled,
             record,
             exact=prepared.options.exact,
+            sample=prepared.options.sample,
+            watch=watch,
             scenario_dir=prepared.scenario_dir,
         )
         with _progress(session, prepared) as show:
@@ -116,6 +128,27 @@ class _Listener:
                 self._output.text(self._encode(envelope).decode() + "\n")
             except OutputClosed:
                 self._listening = False
+
+
+class _SampledLog:
+    """Counts every event, and records those of a sample of the requests, numbered anew."""
+
+    def __init__(self, record: _Record, sample: Sample, tally: Tally) -> None:
+        self._record = record
+        self._sample = sample
+        self._tally = tally
+        self._seqs: dict[tuple[str, int], int] = {}
+
+    def record(self, envelope: Envelope) -> None:
+        """One more event."""
+        self._tally.add(envelope)
+        request_id = getattr(envelope.event, "id", None)
+        if request_id is not None and request_id not in self._sample:
+            return
+        life = (envelope.source, envelope.incarnation)
+        seq = self._seqs.get(life, 0)
+        self._seqs[life] = seq + 1
+        self._record(msgspec.structs.replace(envelope, seq=seq))
 
 
 class _ProgressBar:

@@ -41,6 +41,7 @@ class PreparedSim:
             "file": str(self.options.scenario),
             "command": self.options.command_line(),
             "seed": compiled.seed,
+            "sample": self.options.sample,
             "from_run": self.options.from_run,
             "scenario": self.scenario.to_plain(),
             "cluster": msgspec.to_builtins(compiled.cluster),

@@ -10,7 +10,7 @@ Two drivers use it. The simulator runs it in virtual time and lets it take many 
 
 Times are whole picoseconds (ps), so that a sum over many steps is exact: a stretch of k steps ends
 at the same picosecond as k stretches of one step. A driver whose clock counts nanoseconds passes
-`now_ns * 1000` in and rounds `end_ps` up (`to_ns`).
+`now_ns * 1000` in and rounds `end_ps` up (`stretch.to_ns`).
 
 What a step sees: a sequence that was added at `t` takes part in the first step that starts at or
 after `t`, and an abort at `t` acts before the first step that starts at or after `t`. As that is
@@ -26,7 +26,7 @@ from typing import Any, Final, NamedTuple
 
 from anyserve.core.engine.async_batch import AsyncBatch
 from anyserve.core.engine.batch import Batch
-from anyserve.core.engine.jitter import Jitter, Noise
+from anyserve.core.engine.jitter import Jitter
 from anyserve.core.engine.keys import SegmentKeys
 from anyserve.core.engine.limits import EngineLimits
 from anyserve.core.engine.plan import StepPlan
@@ -34,83 +34,9 @@ from anyserve.core.engine.profile import RangeWatch
 from anyserve.core.engine.rules import UNBOUNDED
 from anyserve.core.engine.sequence import Sequence
 from anyserve.core.engine.step_time import StepTime, StepTimeModel, StepWork
+from anyserve.core.engine.stretch import Stretch
 
-PS_PER_NS: Final = 1000
 FULL_PACE: Final = 1000
-_NOBODY: Final[list[Sequence]] = []
-
-
-def to_ns(time_ps: int) -> int:
-    """The first whole nanosecond that is not before `time_ps`."""
-    return -(-time_ps // PS_PER_NS)
-
-
-class Stretch:
-    """Steps under way: one step of any kind, or several in which the same sequences decode.
-
-    Only the last step of a stretch can end a sequence or complete a prompt. In each of its steps
-    every sequence of `EngineModel.decoding` is given one token.
-    """
-
-    __slots__ = (
-        "admitted", "end_ps", "finished", "first_ps", "growth_ps", "noise", "preempted",
-        "prefilled", "start_ps", "steps", "wait_ps",
-    )  # fmt: skip
-
-    def __init__(self, start_ps: int, plan: StepPlan, wait_ps: int) -> None:
-        self.start_ps = start_ps
-        self.steps = plan.steps
-        """At least 1; fewer once the stretch was cut."""
-        self.wait_ps = wait_ps
-        """Before the first step: the engine takes new sequences in."""
-        self.first_ps = 0
-        """How long the first step takes after that."""
-        self.growth_ps = 0
-        """How much longer each step takes than the one before it."""
-        self.noise: Noise | None = None
-        """What each step differs by from that."""
-        self.end_ps = start_ps
-        """When the last step ends."""
-        self.admitted: list[Sequence] = plan.admitted
-        """Taken out of the queue at `start_ps` (for the first time, or after a preemption)."""
-        self.preempted: list[Sequence] = plan.preempted
-        """Put back into the queue at `start_ps`; they lose their blocks, not their tokens."""
-        self.prefilled: list[Sequence] = _NOBODY
-        """Filled in by `finish`. Their last prompt token is computed: they were given one token at
-        `end_ps`, their first one if `generated` is 1. (Embeddings: they are complete.)"""
-        self.finished: list[Sequence] = _NOBODY
-        """Filled in by `finish`. Complete at `end_ps`, in the order of the batch; those of
-        `prefilled` may be among them."""
-
-    def step_end_ps(self, number: int) -> int:
-        """When step `number` (from 1) ends. The last one's end is `end_ps`, even where it was
-        delayed."""
-        if number == self.steps:
-            return self.end_ps
-        return self.start_ps + self.after(number)
-
-    def after(self, steps: int) -> int:
-        """Time from the start to the end of step number `steps` (from 1), undisturbed."""
-        time_ps = self.wait_ps + steps * self.first_ps
-        if steps > 1:
-            time_ps += self.growth_ps * (steps * (steps - 1) // 2)
-        if self.noise is not None:
-            time_ps += self.noise.sum_ps(steps)
-        return time_ps
-
-    def ended_before(self, now_ps: int) -> int:
-        """How many of the steps end before now."""
-        if now_ps > self.end_ps:
-            return self.steps
-        left = now_ps - self.start_ps
-        most = self.steps - 1
-        done = (left - self.wait_ps) // max(1, self.first_ps)  # rarely off by more than one
-        done = min(max(done, 0), most)
-        while done < most and self.after(done + 1) < left:
-            done += 1
-        while done > 0 and self.after(done) >= left:
-            done -= 1
-        return done
 
 
 class EngineLoad(NamedTuple):

@@ -26,6 +26,13 @@ class Sizes(NamedTuple):
         """Tokens that fit into the KV cache; 0 where there is none."""
         return max(0, self.limits.kv_blocks - 1) * self.limits.block_size
 
+    @property
+    def shortfall(self) -> str:
+        """Why a sequence of full length could never be served; empty: it could."""
+        if not self.limits.kv_blocks or self.kv_tokens >= self.context:
+            return ""
+        return f"the KV cache holds {self.kv_tokens} tokens, and the context has {self.context}"
+
 
 def engine_sizes(spec: EngineSpec, profile: EngineProfile) -> Sizes:
     """The bounds of a `spec` engine that computes like `profile`.

@@ -148,7 +148,7 @@ class HandBacks(Submissions):
                 return rung
         if now - self._started_ns < patience:  # a young life, to which not all have registered yet
             for rung in rungs:
-                if self._is_awaited(ticket.request, [rung]):
+                if self._is_expected(ticket.request, rung):
                     return rung
         return None
 

@@ -54,9 +54,13 @@ class Placing(SchedulerBase):
         """Whether somebody who could serve has yet to register with this young scheduler life."""
         if self._epoch > 1:
             return True  # who had registered with an earlier life is not known here
+        return any(self._is_expected(request, rung) for rung in rungs)
+
+    def _is_expected(self, request: msg.Request, rung: str) -> bool:
+        """Whether a replica of the cluster that could serve it has yet to register here."""
         tokens = request.prompt_tokens + request.max_tokens
         return any(
-            offer.capability in rungs
+            offer.capability == rung
             and (offer.limits.max_tokens is None or tokens <= offer.limits.max_tokens)
             for replica in self._spec.replicas
             if replica.id not in self._registry.replicas

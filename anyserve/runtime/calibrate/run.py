@@ -224,9 +224,17 @@ def _busy(steps: list[MeasuredStep]) -> float:
 
 
 def _kv_bytes(config: EngineConfig, info: EngineInfo) -> int:
+    """Size of a token in the cache. The engine tells whole blocks, which leaves a range; sizes are
+    products of layers, heads and bytes, so the number in it with most factors of two is taken."""
     if config.task is Task.EMBED or not info.kv_tokens:
         return 0
-    return int(config.kv_cache_gib * _GIB) // info.kv_tokens
+    size = int(config.kv_cache_gib * _GIB)
+    low, high = size // (info.kv_tokens + info.block_size) + 1, size // info.kv_tokens
+    for power in range(high.bit_length(), -1, -1):
+        roundest = high >> power << power
+        if roundest >= low:
+            return roundest
+    return high
 
 
 def _processor() -> str:

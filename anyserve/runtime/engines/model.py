@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from anyserve.core.engine.keys import token_keys
-from anyserve.core.engine.model import PS_PER_NS, EngineModel, to_ns
+from anyserve.core.engine.model import EngineModel
 from anyserve.core.engine.sequence import Sequence
 from anyserve.core.engine.sizing import engine_sizes
 from anyserve.core.engine.step_time import StepTime
+from anyserve.core.engine.stretch import PS_PER_NS, to_ns
 from anyserve.core.spec import EngineSpec
 from anyserve.errors import StartError
 from anyserve.runtime.engines.base import (
@@ -82,11 +83,9 @@ class ModelEngine:
             StartError: One request of full length would not fit.
         """
         limits, context = self._sizes
-        kv_tokens = self._sizes.kv_tokens
-        if limits.kv_blocks and kv_tokens < context:
+        if self._sizes.shortfall:
             raise StartError(
-                f"A KV cache of {self._config.kv_cache_gib} GiB holds {kv_tokens} tokens, the "
-                f"context has {context}.",
+                f"With kv_cache_gib {self._config.kv_cache_gib:g}, {self._sizes.shortfall}.",
                 code="kv_too_small",
                 hint="Raise kv_cache_gib or lower max_model_len.",
             )
@@ -96,7 +95,7 @@ class ModelEngine:
             max_model_len=context,
             max_num_seqs=limits.max_num_seqs,
             max_num_batched_tokens=limits.max_num_batched_tokens,
-            kv_tokens=kv_tokens,
+            kv_tokens=self._sizes.kv_tokens,
             block_size=limits.block_size,
             device=f"model of {self._profile.name}",
         )

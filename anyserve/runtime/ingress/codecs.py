@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from anyserve.core.spec import EngineSpec
-from anyserve.errors import AnyServeError
 from anyserve.runtime.ingress.meanings import RefusedError, invalid
+from anyserve.runtime.models.codec import load_tokenizer
 from anyserve.runtime.models.detokenizer import Detokenizer
-from anyserve.runtime.models.resolve import resolve_model
 from anyserve.runtime.models.tokenizers import ChatTemplateError, TextTokenizer
 
 Messages = Sequence[Mapping[str, Any]]
@@ -128,14 +126,9 @@ def load_codec(engine: EngineSpec) -> Codec | None:
 
     Blocks, for the first use of a model even for seconds: call it off the event loop.
     """
-    if engine.model is not None:
-        try:
-            model = resolve_model(engine.model)
-            if model.tokenizer_path is not None:
-                return ModelCodec(TextTokenizer(Path(model.path)))
-        except AnyServeError:
-            if engine.kind == "vllm":
-                raise
+    tokenizer = load_tokenizer(engine)
+    if tokenizer is not None:
+        return ModelCodec(tokenizer)
     return None if engine.kind == "vllm" else ByteCodec()
 
 

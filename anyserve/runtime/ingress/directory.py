@@ -8,7 +8,7 @@ from typing import Final
 
 from anyserve.core.capability import Ladder, attributes_match
 from anyserve.core.messages import Code, Offer
-from anyserve.core.spec import ClusterSpec, EngineSpec, IngressSpec
+from anyserve.core.spec import ClusterSpec, EngineSpec, IngressSpec, ReplicaSpec
 from anyserve.runtime.engines.base import Task
 from anyserve.runtime.ingress.meanings import RefusedError
 
@@ -61,11 +61,12 @@ class Directory:
         apps = [replica.app for replica in cluster.replicas if replica.app is not None]
         self._handled = {capability for app in apps for capability in app.serves}
         self._engines = {replica.id: replica.engine for replica in cluster.replicas}
+        self._limits: dict[tuple[str, frozenset[tuple[str, str]]], list[set[int | None]]] = {}
         self._routes: dict[tuple[str | None, str | None, Task | None], Route] = {}
         self._models = {one.name: one for one in self._list_models()}
 
     def is_handled(self, capability: str) -> bool:
-        """Whether users' own code serves it, rather than an engine."""
+        """Whether users' own code serves it somewhere."""
         return capability in self._handled
 
     @property
@@ -124,18 +125,24 @@ class Directory:
 
     def default_max_tokens(self, route: Route, prompt_tokens: int) -> int:
         """What fits beside a prompt of this length at the lowest rung that holds it."""
-        for rung in self._ladder.rungs(route.capability):
-            limits = [
-                offer.limits.max_tokens
-                for offer, _ in self._offers(rung, route.attributes)
-                if offer.limits.max_tokens is None or offer.limits.max_tokens > prompt_tokens
-            ]
-            known = [limit for limit in limits if limit is not None]
+        for rung in self._limits_of(route):
+            known = [limit for limit in rung if limit is not None and limit > prompt_tokens]
             if known:
                 return max(known) - prompt_tokens
-            if limits:
+            if None in rung:
                 return DEFAULT_MAX_TOKENS
         return 1
+
+    def _limits_of(self, route: Route) -> list[set[int | None]]:
+        """The limits that are registered for each rung from the route's on; None: without one."""
+        key = (route.capability, frozenset(route.attributes.items()))
+        found = self._limits.get(key)
+        if found is None:
+            found = self._limits[key] = [
+                {offer.limits.max_tokens for offer, _ in self._offers(rung, route.attributes)}
+                for rung in self._ladder.rungs(route.capability)
+            ]
+        return found
 
     def _resolve(self, capability: str | None, model: str | None, task: Task | None) -> Route:
         if capability is not None:
@@ -181,7 +188,7 @@ class Directory:
         """Offers of engines; what handlers serve is no model's."""
         for replica in self._cluster.replicas:
             for offer in replica.offers:
-                if offer.capability != capability or capability in self._handled:
+                if offer.capability != capability or _handles(replica, capability):
                     continue
                 if attributes_match(attributes, offer.attributes):
                     yield offer, replica.engine
@@ -218,3 +225,8 @@ class Directory:
             code=Code.UNKNOWN_CAPABILITY.value,
             param="x-anyserve-capability",
         )
+
+
+def _handles(replica: ReplicaSpec, capability: str) -> bool:
+    """Whether a replica serves it by its app, not by its engine."""
+    return replica.app is not None and capability in replica.app.serves

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from anyserve.core.spec import EngineSpec
 from anyserve.errors import AnyServeError
-from anyserve.runtime.models.resolve import resolve_model
+from anyserve.runtime.models.hub import hub_tokenizer
+from anyserve.runtime.models.resolve import ModelSource, resolve_model
 from anyserve.runtime.models.tokenizers import TextTokenizer
 
 
@@ -38,13 +39,21 @@ class Codec:
 
 
 def load_tokenizer(engine: EngineSpec) -> TextTokenizer | None:
-    """The tokenizer of an engine's model; None where nothing real computes and none is at hand."""
+    """The tokenizer of an engine's model; None where none is at hand, and nothing real computes or
+    the model is one of a hub that cannot be reached. May block for seconds.
+
+    Raises:
+        AnyServeError: a model of vLLM's is not there.
+    """
     if engine.model is None:
         return None
     try:
         model = resolve_model(engine.model)
         if model.tokenizer_path is not None:
             return TextTokenizer(Path(model.path))
+        if model.source is ModelSource.HUB and engine.kind == "vllm":
+            folder = hub_tokenizer(model.path)
+            return None if folder is None else TextTokenizer(folder)
     except AnyServeError:
         if engine.kind == "vllm":
             raise

@@ -17,6 +17,7 @@ from anyserve.errors import ObjectError
 from anyserve.runtime.handlers.words import ObjectsConfig, Payload
 from anyserve.runtime.objects import values
 from anyserve.runtime.objects.store import ObjectStore
+from anyserve.runtime.objects.token import is_sealed
 
 _QUICK_BYTES: Final = 64 << 10
 """Up to here a copy takes less time than handing it to a thread."""
@@ -65,7 +66,9 @@ class ObjectPlane(Objects):
         Raises:
             ObjectError: its directory cannot be used.
         """
-        store = ObjectStore(Path(config.directory), config.rules, url=config.url)
+        store = ObjectStore(
+            Path(config.directory), config.rules, url=config.url, token=config.token
+        )
         return cls(store, config.token)
 
     async def put(
@@ -92,6 +95,9 @@ class ObjectPlane(Objects):
         return self.store.lookup(object_id)
 
     def _bring(self, ref: ObjRef) -> None:
+        # A client may have written this reference: it must not tell us whom to show the token.
+        if not is_sealed(ref, self.token):
+            raise _unreachable(ref, "the reference was not made by this cluster")
         self.store.keep_copy(ref, self._fetch(ref, self.token))
 
     # --- payloads that are too large for a message ---------------------------------------------

@@ -29,6 +29,7 @@ from anyserve.core.spec import ObjectsSpec
 from anyserve.errors import ObjectError
 from anyserve.runtime.objects import layout
 from anyserve.runtime.objects.directory import PREFIX
+from anyserve.runtime.objects.token import sealed
 from anyserve.runtime.objects.values import Packed, pack, unpack
 
 _CHUNK_BYTES: Final = 16 << 20
@@ -49,12 +50,14 @@ class ObjectStore:
         rules: ObjectsSpec | None = None,
         *,
         url: str = "",
+        token: str = "",
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         new_id: Callable[[], str] = lambda: secrets.token_hex(16),
     ) -> None:
         self.directory = directory
         self.rules = rules or ObjectsSpec()
         self._url = url
+        self._token = token
         self.home = directory.name.removeprefix(PREFIX)
         """Names this store among those of other hosts."""
         self._now_ms = now_ms
@@ -120,7 +123,9 @@ class ObjectStore:
             digest = _copy(fd, packed.data)
             if expected is not None and digest != expected:
                 raise _damaged(wanted)  # noqa: TRY301 - the part has to go
-            ref = msgspec.structs.replace(wanted, digest=digest)
+            ref = sealed(msgspec.structs.replace(wanted, digest=digest), self._token)
+            if expected is not None:
+                ref = wanted  # a copy is what its maker has sealed
             os.pwrite(fd, layout.pack_header(ref), 0)
             with self._locked():  # whoever counts must not find it under neither name
                 part.rename(self.directory / layout.file_name(ref))

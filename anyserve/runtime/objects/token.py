@@ -1,4 +1,4 @@
-"""What a process shows to get a copy of an object from another host of its cluster."""
+"""What a process shows to get a copy from another host, and how it knows whom it may ask."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import hashlib
 import hmac
 from typing import Final
 
+import msgspec
+
+from anyserve.core.objects import ObjRef
 from anyserve.runtime.bus.address import Credential
 
 _PURPOSE: Final = b"anyserve objects"
@@ -19,3 +22,19 @@ def object_token(credential: Credential | None) -> str:
     if credential is None or not credential.password:
         return ""
     return hmac.new(credential.password.encode(), _PURPOSE, hashlib.sha256).hexdigest()
+
+
+def sealed(ref: ObjRef, token: str) -> ObjRef:
+    """The reference with a seal over all it says; without one where the cluster has no token."""
+    bare = msgspec.structs.replace(ref, seal="")
+    if not token:
+        return bare
+    said = msgspec.json.encode(bare)
+    return msgspec.structs.replace(
+        bare, seal=hmac.new(token.encode(), said, hashlib.sha256).hexdigest()[:32]
+    )
+
+
+def is_sealed(ref: ObjRef, token: str) -> bool:
+    """Whether a process of this cluster made the reference. Nobody can tell without a token."""
+    return bool(token) and hmac.compare_digest(ref.seal, sealed(ref, token).seal)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
+from typing import Final
 
 from anyserve.core.effects import StartWork
 from anyserve.core.inputs import Stepped
@@ -17,7 +18,9 @@ from anyserve.runtime.replica.calls import Caller
 from anyserve.runtime.replica.translate import handler_request, output_deltas
 from anyserve.runtime.replica.worker_keeper import WorkerKeeper
 
-_SUFFIX = "-calls"
+_SUFFIX: Final = "-calls"
+SCHEDULER_S: Final = 30.0
+"""A scheduler that is being restarted is waited for, rather than to be restarted oneself."""
 
 
 class Handlers:
@@ -74,7 +77,7 @@ class Handlers:
         Raises:
             StartError: no broker, no permission, or no scheduler.
         """
-        await self._origin.start()
+        await self._origin.start(scheduler_s=SCHEDULER_S)
 
     async def close(self) -> None:
         """Cancel all calls and disconnect."""

@@ -17,6 +17,7 @@ from anyserve.runtime.bus.outbox import BatchReader
 from anyserve.runtime.driver import Driver
 from anyserve.runtime.process import NodeConfig, Stop, report_ready
 from anyserve.runtime.scheduler.journal import Journal
+from anyserve.runtime.scheduler.recording import recorded
 from anyserve.runtime.wire import Topics
 from anyserve.workload.policies import load_policy
 
@@ -58,11 +59,13 @@ async def serve(config: NodeConfig, stop: Stop) -> int:
         boot=config.boot_id,
         lagging=True,
     )
+    recording = recorded(scheduler, Path(config.run_dir), config.boot_id)
     try:
         await driver.connect()
         seen_epoch = await _retained_epoch(config)
-        first = scheduler.start(time.monotonic_ns(), seen_epoch=seen_epoch)
-        driver.run(scheduler, [effect for effect in first if isinstance(effect, Persist)])
+        machine = recording or scheduler
+        first = machine.start(time.monotonic_ns(), seen_epoch=seen_epoch)
+        driver.run(machine, [effect for effect in first if isinstance(effect, Persist)])
         # Listen before this life is announced: replicas answer the announcement once.
         filters = ("sched/in", "replica/+/reg", "replica/+/gone", "origin/+/gone")
         await driver.subscribe([(driver.topics.any(each), 1) for each in filters])
@@ -72,6 +75,8 @@ async def serve(config: NodeConfig, stop: Stop) -> int:
     finally:
         await driver.close()
         journal.close()
+        if recording is not None:
+            recording.close()
     return 0
 
 

@@ -135,6 +135,7 @@ class Cluster:
     async def _connect(self) -> None:
         config, broker = self.config, self.broker
         self._home = await broker.start()
+        self._home.open_objects()
         self._record.claim(config, broker, self._home, self.created_s)
         self._link = ClusterLink(
             broker.address,
@@ -211,7 +212,7 @@ class Cluster:
         self.deaths.ending = True
         try:
             # Before all others: what clients wait for may still be answered, and recorded.
-            await self.children.stop([INGRESS])
+            await self.children.stop([INGRESS, PLAYER])
             await self.end_run()
             await self.children.stop(name for name in self.children if _is_replica(name))
             await self.children.stop([SCHEDULER])

@@ -67,6 +67,8 @@ class FaultStep:
             return self.fault.action
         if self.how is not None:
             return self.how.kind if self.how.on else f"{self.how.kind} ends"
+        if self.act is FaultAct.SLOW and self.factor == 1.0:
+            return "slow ends"
         return str(self.act.value)
 
 

@@ -63,8 +63,13 @@ class Home:
         self.zygote_socket = private / "zygote"
         self.control_socket = private / "control"
         self.journal = run_dir / "scheduler.journal"
-        self.objects = linked_object_directory(private)
+        self.objects: Path | None = None
+        """The objects of this host, once `open_objects` has made their directory."""
         self.nodes.mkdir(mode=0o700, exist_ok=True)
+
+    def open_objects(self) -> None:
+        """Make the directory of this host's objects; it goes with the private one."""
+        self.objects = linked_object_directory(self.private)
 
     def log(self, name: str) -> Path:
         """The log of a process."""

@@ -102,8 +102,10 @@ class Nodes:
         )
 
     @property
-    def objects(self) -> ObjectsConfig:
+    def objects(self) -> ObjectsConfig | None:
         """The object plane of this host."""
+        if self.home.objects is None:
+            return None
         return ObjectsConfig(
             directory=str(self.home.objects),
             rules=self.config.cluster.objects,

@@ -51,7 +51,7 @@ class RecordKeeper:
             run_dir=config.run_dir,
             created_s=created_s,
             scenario=config.scenario,
-            objects=str(home.objects),
+            objects="" if home.objects is None else str(home.objects),
         )
         self._store.claim(record)
         self._record = record

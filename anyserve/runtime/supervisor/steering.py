@@ -118,7 +118,9 @@ class Operator:
         match request:
             case control.Slow(id=replica, factor=factor):
                 hands.slow(replica, _slowness(factor))
-                self._say("slow", f"replica {replica}", f"x {factor:g}")
+                ends = factor == 1
+                said = "" if ends else f"x {factor:g}"
+                self._say("slow ends" if ends else "slow", f"replica {replica}", said)
             case control.Drain(id=replica):
                 hands.drain(replica, on=True)
                 self._say("drain", f"replica {replica}")

@@ -35,3 +35,5 @@ class Sim(Section):
     """From the start of a worker until its engine is ready, where its profile does not say."""
     cores: int = Field(default=0, ge=0, le=4096)
     """Cores of the one machine that all engines share; 0: each has enough for itself."""
+    step_jitter: bool = False
+    """Whether steps scatter around their formula, as they did when they were measured."""

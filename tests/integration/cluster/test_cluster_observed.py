@@ -169,7 +169,8 @@ async def test_a_person_steers_it_and_the_events_show_what_came_of_it(make: Make
     await control.kill("h1.worker")
     await screen.until(lambda: any(_exited(one) for one in screen.events))
     await screen.until(lambda: "kill" in _done(screen))
-    assert _done(screen) == ["drain", "resume", "slow", "hang", "resume", "slow", "kill"]
+    acts = ["drain", "resume", "slow", "hang", "resume", "slow ends", "kill"]
+    assert _done(screen) == acts
 
     for wish in (control.drain("s9"), control.send("decode", entry="s9"), control.rate(2.0)):
         with pytest.raises(UsageError):

@@ -249,7 +249,7 @@ async def test_the_endpoint_by_hand(url: str) -> None:
 
 async def test_other_hosts_get_copies_of_this_one_s_objects(url: str, cluster: LiveCluster) -> None:
     token = object_token(cluster.record.role_credentials().of(Role.ORIGIN))
-    here = ObjectStore(Path(cluster.record.objects))
+    here = ObjectStore(Path(cluster.record.objects), token=token)
     ref = here.put(b"payload" * 1000)
     elsewhere = new_object_directory()
     try:

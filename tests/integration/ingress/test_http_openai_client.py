@@ -158,6 +158,24 @@ async def test_request_that_s1_cannot_serve_is_answered_by_h1_through_the_entry_
         assert raw.parse().choices[0].text == "pppp"
 
 
+async def test_any_request_may_enter_at_any_replica(
+    client: AsyncOpenAI, urls: dict[str, str]
+) -> None:
+    straight = await client.embeddings.create(model="embedding", input="a text")
+    for replica in ("s1", "h1", "e1", "q1"):
+        other = client.with_options(base_url=f"{urls[replica]}/v1")
+        embedded = await other.embeddings.create(model="embedding", input="a text")
+        assert embedded.data[0].embedding == straight.data[0].embedding
+        raw = await other.completions.with_raw_response.create(
+            model="decode.heavy", prompt="abc", max_tokens=3
+        )
+        assert raw.headers["x-anyserve-replica"] == "h1"
+        assert raw.headers["x-anyserve-hops"] == ("1" if replica == "h1" else "2")
+        answer = raw.parse()
+        assert isinstance(answer, Completion)
+        assert answer.choices[0].text == "abc"
+
+
 async def test_errors_are_those_that_the_client_knows(client: AsyncOpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as missing:
         await client.completions.create(model="gpt-9", prompt="x")

@@ -11,7 +11,9 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import uvicorn
@@ -25,7 +27,7 @@ from anyserve.runtime.objects.directory import new_object_directory, remove_obje
 from anyserve.runtime.objects.plane import ObjectPlane
 from anyserve.runtime.objects.serve import ObjectServer
 from anyserve.runtime.objects.store import ObjectStore
-from anyserve.runtime.objects.token import object_token
+from anyserve.runtime.objects.token import object_token, sealed
 
 MIB = 1 << 20
 TOKEN = object_token(Credential("origin", "a password"))
@@ -33,6 +35,7 @@ TOKEN = object_token(Credential("origin", "a password"))
 PUTTER = """
 import sys
 from pathlib import Path
+from typing import Any
 from anyserve.core.spec import ObjectsSpec
 from anyserve.errors import ObjectError
 from anyserve.runtime.objects.store import ObjectStore
@@ -50,6 +53,7 @@ for _ in range(60):
 HANGER = """
 import sys, time
 from pathlib import Path
+from typing import Any
 from anyserve.runtime.objects import store as module
 from anyserve.runtime.objects.store import ObjectStore
 
@@ -101,7 +105,7 @@ def test_a_writer_that_is_killed_leaves_nothing_for_long(directories: tuple[Path
 @pytest.fixture
 def far(directories: tuple[Path, Path]) -> Iterator[tuple[ObjectStore, str]]:
     """Another host's store, and where it serves copies."""
-    store = ObjectStore(directories[1])
+    store = ObjectStore(directories[1], token=TOKEN)
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         sock.listen()
@@ -142,8 +146,9 @@ async def test_an_object_of_another_host_is_copied_once(
 @pytest.mark.parametrize(
     ("token", "change", "code", "said"),
     [
-        ("wrong", {}, "object_unreachable", "answered 401"),
-        ("", {}, "object_unreachable", "answered 401"),
+        ("wrong", {}, "object_unreachable", "not made by this cluster"),
+        ("", {}, "object_unreachable", "not made by this cluster"),
+        (TOKEN, {"seal": "0" * 32}, "object_unreachable", "not made by this cluster"),
         (TOKEN, {"id": "0" * 32}, "object_gone", "is gone"),
         (TOKEN, {"digest": "0" * 64}, "object_damaged", "not what its reference says"),
         (TOKEN, {"url": ""}, "object_unreachable", "serves no copies"),
@@ -161,6 +166,8 @@ async def test_what_cannot_be_copied_says_why(
 ) -> None:
     ref = far[0].put(b"payload")
     wanted = ObjRef(**{name: getattr(ref, name) for name in ref.__struct_fields__} | change)
+    if "seal" not in change:
+        wanted = sealed(wanted, TOKEN)
     with pytest.raises(ObjectError) as caught:
         await plane(directories[0], token).get(wanted)
 
@@ -190,3 +197,21 @@ async def test_the_server_says_what_it_has_and_no_more(far: tuple[ObjectStore, s
     assert answers["HEAD"].endswith("\r\n\r\n")
     assert " 404 " in answers["GET"]
     assert " 405 " in answers["POST"]
+
+
+async def test_a_client_cannot_send_a_worker_to_an_address_of_its_own(
+    directories: tuple[Path, Path], far: tuple[ObjectStore, str]
+) -> None:
+    asked: list[ObjRef] = []
+
+    def fetch(ref: ObjRef, _token: str) -> bytes:
+        asked.append(ref)
+        return b""
+
+    ref = far[0].put(b"payload")
+    near = ObjectPlane(ObjectStore(directories[0], token=TOKEN), TOKEN, fetch)
+    lies: list[dict[str, Any]] = [{"url": "http://evil"}, {"home": "x"}, {"size": 1}, {"seal": ""}]
+    for lie in lies:
+        with pytest.raises(ObjectError, match="not made by this cluster"):
+            await near.get(msgspec.structs.replace(ref, **lie))
+    assert asked == []

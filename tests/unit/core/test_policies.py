@@ -106,3 +106,30 @@ def test_an_unknown_policy_is_an_error_that_lists_the_shipped_ones() -> None:
 
     assert raised.value.code == "unknown_policy"
     assert all(name in raised.value.hint for name in SHIPPED)
+
+
+class HomeView(View):
+    """As `View`; the first candidate took the prefix before."""
+
+    def with_prefix(self, affinity: str) -> ReplicaInfo | None:
+        return self._candidates[0] if affinity == "known" else None
+
+
+def follow_prefix(affinity: str | None, view: View, **options: float) -> Choice:
+    policy = shipped_policy("prefix-affinity", random.Random(0), options)
+    return policy.choose(msgspec.structs.replace(request(), affinity=affinity), view)
+
+
+def test_prefix_affinity_goes_where_the_prefix_was_computed() -> None:
+    view = HomeView(Info("a", in_use=2), Info("b"))
+
+    assert follow_prefix("known", view).replica == "a"
+    assert follow_prefix("other", view).replica == "b"
+    assert follow_prefix(None, view).replica == "b"
+
+
+def test_prefix_affinity_leaves_a_home_that_is_much_busier() -> None:
+    view = HomeView(Info("a", in_use=3), Info("b"))
+
+    assert follow_prefix("known", view).replica == "b"
+    assert follow_prefix("known", view, slack=0.8).replica == "a"

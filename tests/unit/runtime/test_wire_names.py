@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from anyserve.core.effects import Inbox, Send
 from anyserve.core.messages import (
     Assign,
     Cancel,
@@ -18,7 +19,7 @@ from anyserve.core.messages import (
     Settled,
     Submit,
 )
-from anyserve.runtime.wire import is_sound
+from anyserve.runtime.wire import is_lazy, is_sound
 
 GOOD = "o-1/1795467261377/22"
 BAD = ["", "x", "o/1", "o/1/2/3", "o/1/-2", "o/x/2", "+/1/2", "#/1/2", "O/1/2", "o/1/٣", "o/1/2\n"]
@@ -68,3 +69,12 @@ def test_messages_without_names_are_sound() -> None:
         epoch=1, incarnation=1, ladder={}, capabilities=["decode"], delegation_limit=1
     )
     assert is_sound(state)
+
+
+def test_settlements_and_what_core_calls_lazy_wait_for_company() -> None:
+    settled = Settled(origin="o", incarnation=1, ids=[GOOD])
+    cancel = Cancel(id=GOOD)
+
+    assert is_lazy(Send(Inbox.SCHEDULER, "", settled))
+    assert is_lazy(Send(Inbox.SCHEDULER, "", cancel, lazy=True))
+    assert not is_lazy(Send(Inbox.SCHEDULER, "", cancel))

@@ -52,7 +52,12 @@ class HttpDoor:
         host = self._settings.host
         try:
             self._server = await asyncio.get_running_loop().create_server(
-                self._connect, host, self._port, ssl=tls, backlog=_BACKLOG
+                self._connect,
+                host,
+                self._port,
+                ssl=tls,
+                ssl_handshake_timeout=self._settings.limits.header_ms / 1000 if tls else None,
+                backlog=_BACKLOG,
             )
         except OSError as error:
             message = f"cannot listen at {host}:{self._port}: {error.strerror or error}"

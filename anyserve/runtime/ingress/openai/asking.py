@@ -70,7 +70,7 @@ def find_route(front: Front, wishes: Wishes, model: str | None, task: Task) -> R
         does = "embeds" if route.task is Task.EMBED else "generates"
         text = f"'{route.capability}' {does} text; it cannot {task.value}"
         raise RefusedError(text, code="wrong_task", param="model")
-    if front.directory.is_handled(route.capability):
+    if route.engine is None and front.directory.is_handled(route.capability):
         text = f"'{route.capability}' is a handler: POST /v1/capabilities/{route.capability}"
         raise RefusedError(text, code="wrong_task", param="model")
     if route.engine is None:

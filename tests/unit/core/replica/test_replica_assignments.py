@@ -453,3 +453,21 @@ def test_a_cluster_rule_does_not_change_an_engine_that_already_ended_an_attempt(
     bench.finish(1)
 
     assert len(bench.step(done(1, 1001))) == 0, "a delta of an attempt that is over"
+
+
+def lazy(effects: Effects) -> dict[str, bool]:
+    """Whether each message to the scheduler may wait for company, by its kind."""
+    return {
+        type(effect.message).__name__: effect.lazy
+        for effect in effects
+        if isinstance(effect, fx.Send) and effect.inbox is fx.Inbox.SCHEDULER
+    }
+
+
+def test_only_what_the_scheduler_decides_nothing_by_waits_for_company() -> None:
+    bench = ReplicaBench()
+
+    assert lazy(bench.assign(1)) == {"Started": True, "Credit": True}
+    assert lazy(bench.finish(1)) == {"Ended": False, "Credit": False}
+    assert lazy(bench.enter(2)) == {"Admitted": False, "Credit": False}
+    assert lazy(bench.learn(2)) == {"Holding": False, "Credit": False}

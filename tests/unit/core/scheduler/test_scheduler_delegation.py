@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
 import pytest
 from benches import Peer, SchedulerBench
-from builders import cluster, deadline, offer
+from builders import cluster, deadline, offer, replica_spec
 
 from anyserve.core import effects as fx
 from anyserve.core import events as ev
@@ -406,3 +407,18 @@ def test_it_waits_where_the_only_replica_above_is_starting() -> None:
 
     assert bench.submit(1).sent(msg.Rejected) == []
     assert len(h1.register(state=ReplicaState.READY).sent(msg.Entry)) == 1
+
+
+def test_a_young_life_keeps_what_comes_back_for_those_who_have_yet_to_register() -> None:
+    # A restarted scheduler may hear of a hand-back before it hears of who could serve it.
+    spec = msgspec.structs.replace(cluster(), replicas=(replica_spec("h1", offer("decode.heavy")),))
+    journal = SchedulerBench(spec).journal
+    bench = SchedulerBench(spec, journal=journal, fresh=True)
+    s1 = bench.peer("s1", offer("decode", max_tokens=6))
+
+    effects = s1.delegate(entered(bench), DelegateReason.TOO_LONG)
+
+    assert effects.sent(msg.Rejected) == []
+    assert effects.event(ev.RequestQueued).capability == "decode.heavy"
+    bench.peer("h1", offer("decode.heavy"))
+    assert bench.scheduler.tickets["p/1/1"].replica == "h1"

@@ -69,3 +69,50 @@ def test_waiting_and_memory_show_in_the_stats() -> None:
 
     assert (stats.running, stats.waiting) == (1, 1)
     assert stats.kv_usage > 0
+
+
+def test_a_prompt_that_begins_like_an_earlier_one_is_computed_from_there_on() -> None:
+    clock = Clock()
+    engine = engine_with(clock)
+    engine.start(lambda *_: None)
+    prompt = list(range(100, 140))  # two and a half blocks
+    engine.submit(EngineRequest(key="a", prompt_ids=prompt, sampling=Sampling(max_tokens=1)))
+    engine.step()
+
+    engine.submit(EngineRequest(key="b", prompt_ids=[*prompt, 7], sampling=Sampling(max_tokens=1)))
+    output = engine.step()
+
+    assert clock.slept == pytest.approx([0.010 + 0.040, 0.010 + 0.009])
+    assert [delta.cached_tokens for delta in output.deltas] == [32]
+    assert (output.stats.prefix_queries, output.stats.prefix_hits) == (81, 32)
+
+
+def test_choices_of_one_request_share_its_prompt() -> None:
+    clock = Clock()
+    engine = engine_with(clock)
+    engine.start(lambda *_: None)
+    request = EngineRequest(key="a", prompt_ids=[1] * 20, sampling=Sampling(max_tokens=2, n=2))
+    engine.submit(request)
+
+    first, second = engine.step(), engine.step()
+
+    assert clock.slept[0] == pytest.approx(0.010 + 0.020 + 0.004)  # a block of 16 is found
+    assert [delta.choice for delta in first.deltas] == [0, 1]
+    assert [delta.first_index for delta in second.deltas] == [1, 1]
+    assert [delta.done for delta in second.deltas] == [False, True]
+
+
+def test_a_cancelled_request_leaves_at_once() -> None:
+    engine = engine_with(Clock())
+    engine.start(lambda *_: None)
+    for key in ("a", "b"):
+        engine.submit(EngineRequest(key=key, prompt_ids=[1] * 16, sampling=Sampling(max_tokens=9)))
+    engine.step()
+
+    engine.cancel("a")
+
+    assert engine.stats().running == 1
+    assert {delta.key for delta in engine.step().deltas} == {"b"}
+    engine.cancel("b")
+    assert not engine.has_work
+    assert engine.stats().kv_usage == 0.0

@@ -9,6 +9,7 @@ import pytest
 from live import echo, replica
 
 from anyserve.core.spec import (
+    AppSpec,
     CapabilitySpec,
     ClusterSpec,
     EngineSpec,
@@ -108,6 +109,17 @@ def test_answer_without_a_bound_may_fill_the_lowest_context_that_holds_its_promp
     assert directory.default_max_tokens(route, 5000) == 1
     embed = directory.route(capability="embedding")
     assert directory.default_max_tokens(embed, 10) == DEFAULT_MAX_TOKENS
+
+
+def test_capability_of_a_handler_is_no_models() -> None:
+    handler = msgspec.structs.replace(
+        replica("a1", "ghost", engine=EngineSpec(kind="none")),
+        app=AppSpec(name="my:app", serves=("ghost",)),
+    )
+    directory = Directory(cluster(replicas=(*cluster().replicas, handler)))
+    assert directory.route(capability="ghost").engine is None
+    assert directory.is_handled("ghost")
+    assert not directory.is_handled("decode")
 
 
 def sampling_of(body: bytes, capability: str = "decode.heavy", **more: Any) -> Any:

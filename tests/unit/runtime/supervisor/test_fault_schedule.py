@@ -99,6 +99,14 @@ async def test_each_fault_acts_on_its_time_and_ends_on_its_time() -> None:
     ]
 
 
+async def test_the_end_of_a_fault_is_said_as_its_end() -> None:
+    _, said = await carry_out(
+        FaultSpec(at_ns=S, action="slow", target="s1", duration_ns=S, factor=3.0),
+        FaultSpec(at_ns=3 * S, action="drain", target="s1", duration_ns=S),
+    )
+    assert [one.action for one in said] == ["slow", "slow ends", "drain", "undrain"]
+
+
 async def test_fault_without_duration_stays() -> None:
     done, _ = await carry_out(FaultSpec(at_ns=S, action="hang", target="s1"))
     assert [what[1] for what in done] == ["hang"]

@@ -1,0 +1,61 @@
+"""`anyserve calibrate`, on the model engine: all of it but vLLM."""
+
+from __future__ import annotations
+
+import pytest
+from cli_world import Cli
+
+from anyserve.cli.calibration_plot import scatter
+from anyserve.core.engine.fit import Sample
+from anyserve.core.engine.step_time import StepTimeModel, StepWork
+from anyserve.workload.profiles import load_profile
+
+TRY = ("calibrate", "--model", "minilm", "--engine", "model", "--max-num-seqs", "2")
+
+
+@pytest.mark.timeout(120)
+def test_an_engine_is_measured_and_its_profile_can_be_used(cli: Cli) -> None:
+    answer = cli(*TRY, "--seconds", "5", "--out", "mine.json", "--json")
+
+    assert answer.code == 0, answer.err
+    found = answer.json
+    profile = load_profile(str(cli.cwd / "mine.json"))
+    assert found["path"] == str(cli.cwd / "mine.json")
+    assert found["profile"]["step_time"]["base_ps"] == profile.step_time.base_ps
+    assert profile.embeds
+    assert profile.quality is not None
+    assert profile.quality.held_out_steps > 0
+    assert profile.ranges.prefill_tokens is not None
+    assert profile.machine["processor"]
+    assert "calibrate 100% done" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--option", "block_size"), "is not NAME=VALUE"),
+        (("--engine", "gpu"), "no engine 'gpu'"),
+        (("--contention", "1"), "--contention"),
+    ],
+)
+def test_words_that_do_not_fit_are_refused(cli: Cli, words: tuple[str, ...], said: str) -> None:
+    answer = cli(*TRY, *words)
+
+    assert answer.code == 2
+    assert said in answer.err
+
+
+def test_the_drawing_puts_errors_at_their_height() -> None:
+    model = StepTimeModel(base_ps=1_000_000)
+    rows = scatter(
+        model,
+        [
+            Sample(StepWork(), 1_000_000),
+            Sample(StepWork(), 2_000_000),  # predicted at half: beyond the lower edge
+            Sample(StepWork(), 870_000),
+        ],
+    )
+
+    marked = [number for number, row in enumerate(rows[:12]) if set(row) & set("·•●")]
+    assert marked == [1, 6, 11]
+    assert rows[11].rstrip().endswith(("·", "•", "●"))
