@@ -14,9 +14,15 @@ from anyserve.runtime.ingress.meanings import RefusedError
 
 def frame(value: Any, *, item: bool) -> Frame:
     piece = Piece(payload=msgspec.Raw(msgspec.json.encode(value)), item=item)
-    data = msgspec.Raw(msgspec.json.encode(AnswerData(result=piece)))
-    return Frame(id="o/1/1", attempt=1, submission=1, replica="a1", incarnation=1, sequence=0, start=0, tokens=[],
-                 data=data)  # fmt: skip
+    return Frame(
+        id="o/1/1",
+        attempt=1,
+        submission=1,
+        replica="a1",
+        incarnation=1,
+        sequence=0,
+        data=msgspec.Raw(msgspec.json.encode(AnswerData(result=piece))),
+    )
 
 
 async def took(answer: HandlerAnswer, *frames: Frame) -> list[bytes]:
