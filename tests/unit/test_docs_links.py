@@ -41,7 +41,7 @@ def test_every_file_that_is_named_exists(page: Path) -> None:
 
 def exists(name: str, page: Path) -> bool:
     """Seen from the page, the root or the package; a bare module may be anywhere in it."""
-    places = (page.parent, ROOT, ROOT / "anyserve", ROOT / "docs", ROOT / "benchmarks")
+    places = (page.parent, ROOT, ROOT / "anyserve", ROOT / "docs")
     if any((place / name).exists() for place in places):
         return True
     return name.endswith(".py") and "/" not in name and any((ROOT / "anyserve").rglob(name))
