@@ -45,6 +45,8 @@ OUTCOMES: Final[Mapping[str, str]] = MappingProxyType(
 
 INGRESS: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "answer_too_large": "A generator yielded more than 64 MiB for an answer that was wanted as "
+        "a whole. Ask for a stream.",
         "body_too_large": "The request's body is over `ingress.limits.body_kib`.",
         "draining": "This ingress is about to end: it finishes what it has and takes nothing new. "
         "Ask another one.",
