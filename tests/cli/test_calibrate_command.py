@@ -8,6 +8,8 @@ from cli_world import Cli
 from anyserve.cli.calibration_plot import scatter, span
 from anyserve.core.engine.fit import Sample
 from anyserve.core.engine.step_time import StepTimeModel, StepWork
+from anyserve.runtime.engines.base import EngineKind
+from anyserve.runtime.engines.detect import Detection, VllmBuild
 from anyserve.workload.profiles import load_profile
 
 TRY = ("calibrate", "--model", "minilm", "--engine", "model", "--max-num-seqs", "2")
@@ -67,3 +69,14 @@ def test_the_drawing_puts_errors_at_their_height() -> None:
 )
 def test_durations_are_told_in_the_unit_that_suits_them(time_ps: float, said: str) -> None:
     assert span(time_ps) == said
+
+
+def test_without_vllm_it_is_said_at_once(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = Detection(EngineKind.MODEL, VllmBuild.NONE, "", "vLLM is not installed: and so on")
+    monkeypatch.setattr("anyserve.cli.calibrating.detect", lambda: nothing)
+
+    answer = cli("calibrate", "--model", "minilm")
+
+    assert answer.code == 5
+    assert "vLLM is not installed." in answer.err
+    assert "--engine model" in answer.err
