@@ -70,9 +70,10 @@ async def start_server(replica: ReplicaSpec) -> tuple[float, float]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = (
-        str(Path(sys.executable).parent / "vllm"),
-        "serve",
-        resolve_model(engine.model).path,
+        # What `vllm serve` runs; the command itself asks for a distribution called `vllm`, which
+        # the CPU build is not.
+        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
+        *("--model", resolve_model(engine.model).path),
         *("--host", "127.0.0.1", "--port", str(port), "--enforce-eager"),
         *("--max-model-len", str(engine.max_model_len), "--max-num-seqs", str(engine.max_num_seqs)),
         *("--max-num-batched-tokens", str(engine.max_num_batched_tokens or 256)),
@@ -100,7 +101,8 @@ async def start_server(replica: ReplicaSpec) -> tuple[float, float]:
             sys.stderr.write(log.read().decode(errors="replace")[-4000:])
             raise
         finally:
-            process.terminate()
+            if process.returncode is None:
+                process.terminate()
             await asyncio.wait_for(process.wait(), 60)
 
 

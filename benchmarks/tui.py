@@ -14,12 +14,14 @@ import argparse
 import asyncio
 import fcntl
 import gc
+import json
 import os
 import pty
 import select
 import signal
 import struct
 import sys
+import tempfile
 import termios
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -38,6 +40,7 @@ from anyserve.tui.feed import LiveFeed
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDED = ROOT / "docs/screens/mixed"
+SCENARIO = ROOT / "scenarios/laptop.yaml"
 ROWS, COLUMNS = 50, 160
 S, MS = 1_000_000_000, 1_000_000
 SETTLE_S = 3.0
@@ -161,18 +164,23 @@ class Terminal:
         times = self.process.cpu_times()
         return times.user + times.system
 
-    def end(self) -> int:
-        """Press q, and give the exit code."""
-        os.write(self.fd, b"q")
-        self.read_until(None, 1.0)
-        for _ in range(50):
+    def wait(self, seconds: float) -> int:
+        """Read until it has ended; gives the exit code, or kills it and gives -9."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self.read_until(None, 0.1)
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 return os.waitstatus_to_exitcode(status)
-            self.read_until(None, 0.1)
+            time.sleep(0.02)
         os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
-        return -9
+        return -signal.SIGKILL
+
+    def end(self) -> int:
+        """Press q, and give the exit code."""
+        os.write(self.fd, b"q")
+        return self.wait(10.0)
 
 
 # --- measuring ---------------------------------------------------------------------------------
@@ -237,6 +245,27 @@ def hour() -> list[dict[str, float]]:
     return samples
 
 
+def beside_a_cluster(ui: str) -> dict[str, float | str]:
+    """The latencies of a cluster with this `--ui`: `tui` paints in a process beside it."""
+    with tempfile.TemporaryDirectory() as runs:
+        terminal = Terminal(
+            [sys.executable, "-m", "anyserve.cli", "up", str(SCENARIO), "--engine", "echo",
+             "--ui", ui, "--runs", runs]
+        )  # fmt: skip
+        if ui == "tui":
+            assert terminal.read_until(b" ENDED ", 120.0) is not None
+            os.write(terminal.fd, b"q")
+        code = terminal.wait(120.0)
+        summary = json.loads((Path(runs) / "latest" / "summary.json").read_text())
+    return {
+        "ui": ui,
+        "ttft_p50_ms": summary["ttft"]["p50_ms"],
+        "ttft_p95_ms": summary["ttft"]["p95_ms"],
+        "completed": summary["requests"]["completed"],
+        "exit_code": code,
+    }
+
+
 def _minutes() -> Iterator[list[Envelope]]:
     """An hour, a minute at a time; each minute's requests have names of their own."""
     numbers: dict[str, int] = {}
@@ -270,6 +299,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=15)
     parser.add_argument("--sizes", type=int, nargs="*", default=[8, 50, 1000])
     parser.add_argument("--rate", type=float, default=20.0)
+    parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--no-hour", action="store_true")
     args = parser.parse_args()
     if args.child:
@@ -280,6 +310,9 @@ def main() -> int:
     report("tui_start", "First picture of anyserve tui --replay, best of 5", [first_picture()])
     costs = [running_cost(n, args.rate, args.seconds, 4.0) for n in args.sizes]
     report("tui_cpu", f"A screen at 4 Hz, {args.rate:g} requests a second", costs)
+    if args.pairs:
+        beside = [beside_a_cluster(ui) for ui in ("plain", "tui") * args.pairs]
+        report("tui_beside", "Latency of scenarios/laptop.yaml (echo), without and with", beside)
     if not args.no_hour:
         report("tui_memory", f"An hour of 8 replicas and {HOUR_RATE} requests a second", hour())
     return 0

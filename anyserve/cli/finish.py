@@ -33,6 +33,8 @@ from anyserve.telemetry.trace import Trace, notable_requests
 
 COMPRESS_FROM_BYTES: Final = 32 * 2**20
 """A larger log is kept compressed."""
+REPORT_EVENTS: Final = 2_000_000
+"""A larger run writes no `report.html` by itself (it would take minutes): `anyserve report`."""
 _ORIGINS: Final = "origin-*.jsonl"
 
 
@@ -108,7 +110,8 @@ def finish_run(run: RunDirectory, *, kind: str) -> Finished:
     _keep_one_log(run, envelopes)
     finished = judge(run, envelopes, problems, kind=kind)
     write_summary(finished.summary, run.summary)
-    run.report.write_text(report_page(finished, envelopes), encoding="utf-8")
+    if len(envelopes) <= REPORT_EVENTS:
+        run.report.write_text(report_page(finished, envelopes), encoding="utf-8")
     return finished
 
 

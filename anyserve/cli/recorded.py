@@ -69,7 +69,8 @@ def show_one(session: Session, root: Path, name: str, *, as_json: bool) -> None:
     if finished.resolved.command:
         session.diagnostics.say()
         session.diagnostics.say(f"run      {finished.run.path}")
-        session.diagnostics.say(f"report   {finished.run.report}")
+        if finished.run.report.exists():
+            session.diagnostics.say(f"report   {finished.run.report}")
         session.diagnostics.say(f"again    {finished.resolved.command}")
 
 

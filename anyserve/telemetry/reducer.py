@@ -329,7 +329,7 @@ class Reducer:
         if event.kind == "lost":
             request.recoveries += 1
             if replica in self.replicas:
-                self.replicas[replica].counts["lost"] += 1
+                self.replica(replica).counts["lost"] += 1
         self._enter_ledger(
             request,
             Ledger(
@@ -453,6 +453,7 @@ class Reducer:
         replica = self.replicas.get(name)
         if replica is None:
             replica = self.replicas[name] = ReplicaCondition(name)
+        replica.seen = None
         return replica
 
     def _replica_changed(self, at_ns: int, envelope: Envelope, event: ReplicaChanged) -> None:
@@ -531,6 +532,7 @@ class Reducer:
 
 def _complete(entry: Ledger, request: RequestState) -> None:
     """Fill in what is known by now of where a request went after it came back."""
+    entry.seen = None
     later = [attempt for attempt in request.routed if attempt > entry.attempt]
     if later:
         entry.to_replica, entry.to_capability = request.routed[min(later)]

@@ -60,9 +60,16 @@ class Ledger:
     outcome: str | None = None
     e2e_ms: float | None = None
     hop_ms: float | None = None
+    seen: LedgerEntry | None = None
+    """The view as it was made last; None once anything more is known."""
 
     def view(self) -> LedgerEntry:
-        """As others see it."""
+        """As others see it; the same object until more is known."""
+        if self.seen is None:
+            self.seen = self._view()
+        return self.seen
+
+    def _view(self) -> LedgerEntry:
         return LedgerEntry(
             at_ns=self.at_ns,
             request=self.request,
@@ -212,6 +219,8 @@ class ReplicaCondition:
     ttfts_ms: deque[float] = field(default_factory=lambda: deque(maxlen=REPLICA_SAMPLES))
     times: deque[Times] = field(default_factory=lambda: deque(maxlen=REPLICA_SAMPLES))
     counts: Counter[str] = field(default_factory=Counter)
+    seen: ReplicaView | None = None
+    """The view as it was made last; None once anything was heard since."""
 
     def report(self, at_ns: int, load: Load) -> None:
         """Take a load report into the last 60 s."""
@@ -223,7 +232,12 @@ class ReplicaCondition:
             self.history.popleft()
 
     def view(self, held: int) -> ReplicaView:
-        """As others see it."""
+        """As others see it; the same object until something more is heard of the replica."""
+        if self.seen is None or self.seen.held != held:
+            self.seen = self._view(held)
+        return self.seen
+
+    def _view(self, held: int) -> ReplicaView:
         load, counts = self.load, self.counts
         return ReplicaView(
             id=self.id,

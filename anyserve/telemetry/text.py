@@ -25,4 +25,6 @@ def format_ns(duration_ns: int) -> str:
 
 def clean(text: str) -> str:
     """Foreign text on one line, without characters that could steer a terminal."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else " " for char in text)

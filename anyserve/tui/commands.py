@@ -31,9 +31,16 @@ class KeyCommands(Provider):
         for key in self._keys():
             yield DiscoveryHit(f"{key.title}  ({key.label})", self._run(key), help=key.help)
 
+    def _use_theme(self, name: str) -> None:
+        self.app.theme = name
+
     async def search(self, query: str) -> Hits:
-        """What fits the words."""
+        """What fits the words: keys, and all themes by name."""
         matcher = self.matcher(query)
+        for name in self.app.available_themes:
+            score = matcher.match(f"theme {name}")
+            if score > 0:
+                yield Hit(score / 2, f"theme {name}", partial(self._use_theme, name))
         for key in self._keys():
             words = f"{key.title} {key.help}"
             score = matcher.match(words)

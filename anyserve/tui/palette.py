@@ -59,6 +59,7 @@ class Palette:
     cursor: Style
     cursor_idle: Style
     _cache: dict[str, Style] = field(default_factory=dict)
+    _over: dict[tuple[Style, str], Style] = field(default_factory=dict)
 
     def style(self, role: str) -> Style:
         """The style of a role; several roles may be joined by spaces, later ones win."""
@@ -69,6 +70,13 @@ class Palette:
         if found is None:
             found = Style.combine(self.styles.get(one, Style()) for one in role.split())
             self._cache[role] = found
+        return found
+
+    def over(self, under: Style, role: str) -> Style:
+        """The style of a role on top of what lies under it."""
+        found = self._over.get((under, role))
+        if found is None:
+            found = self._over[under, role] = under + self.style(role)
         return found
 
 

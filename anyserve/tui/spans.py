@@ -31,7 +31,12 @@ def line(*parts: str | Span | tuple[str, str]) -> Line:
 
 def width_of(spans: Iterable[Span]) -> int:
     """How many terminal cells a line takes."""
-    return sum(cell_len(span.text) for span in spans)
+    return sum(cells_of(span.text) for span in spans)
+
+
+def cells_of(text: str) -> int:
+    """How many terminal cells a text takes."""
+    return len(text) if text.isascii() else cell_len(text)
 
 
 def plain(spans: Iterable[Span]) -> str:
@@ -48,7 +53,7 @@ def clip(spans: Line, width: int, ellipsis: str = "…") -> Line:
     kept: list[Span] = []
     room = width - 1
     for span in spans:
-        size = cell_len(span.text)
+        size = cells_of(span.text)
         if size >= room:
             kept.append(Span(set_cell_size(span.text, room) + ellipsis, span.role))
             break

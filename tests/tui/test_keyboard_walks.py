@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
-from screens import Clock, Wishes, answer, live_app, press, replay_app, shown, text_after
+from screens import (
+    Clock,
+    Wishes,
+    answer,
+    live_app,
+    notes,
+    press,
+    replay_app,
+    shown,
+    text_after,
+)
 from textual.command import CommandPalette
 
 from anyserve.tui.commands import KeyCommands
 from anyserve.tui.desk import INTERRUPTED
+from anyserve.tui.options import TuiOptions
 from anyserve.tui.screens.capabilities import CapabilitiesScreen
 from anyserve.tui.screens.help import HelpScreen
 from anyserve.tui.screens.overview import OverviewScreen
@@ -212,6 +224,53 @@ async def test_the_palette_finds_a_key_by_its_name(clock: Clock) -> None:
         assert not any("Fault" in one for one in offered)
         await press(pilot, "colon")
         assert isinstance(app.screen, CommandPalette)
+
+
+async def test_the_palette_offers_every_theme(clock: Clock) -> None:
+    app = replay_app(clock)
+    async with shown(app) as pilot:
+        hits = [hit async for hit in KeyCommands(app.screen).search("theme nord")]
+        hits[0].command()
+        await pilot.pause()
+        assert app.theme == "nord"
+        assert "¹replicas" in await text_after(pilot)
+
+
+def _texts(folder: Path) -> list[str]:
+    return [path.read_text() for path in folder.iterdir()]
+
+
+async def test_a_screenshot_is_written_as_svg(clock: Clock, tmp_path: Path) -> None:
+    app = replay_app(clock, options=TuiOptions(screenshots=tmp_path))
+    async with shown(app) as pilot:
+        await press(pilot, "w")
+        assert f"wrote {tmp_path}" in notes(app)
+    assert [text[:4] for text in _texts(tmp_path)] == ["<svg"]
+
+
+async def test_a_screenshot_that_cannot_be_written_says_why(clock: Clock, tmp_path: Path) -> None:
+    nowhere = tmp_path / "file"
+    nowhere.write_text("")
+    app = replay_app(clock, options=TuiOptions(screenshots=nowhere / "below"))
+    async with shown(app) as pilot:
+        await press(pilot, "w")
+        assert "cannot write" in notes(app)
+
+
+async def test_the_paint_rate_stays_within_its_bounds(clock: Clock) -> None:
+    app = replay_app(clock)
+    async with shown(app) as pilot:
+        await press(pilot, *["plus"] * 3)
+        assert app.paint_hz == 8.0
+        await press(pilot, *["minus"] * 9)
+        assert app.paint_hz == 0.5
+
+
+async def test_ctrl_c_leaves_from_a_prompt_too(clock: Clock) -> None:
+    app = replay_app(clock)
+    async with shown(app) as pilot:
+        await press(pilot, "slash", "ctrl+c")
+    assert app.return_value == INTERRUPTED
 
 
 async def test_all_themes_of_the_short_list_paint(clock: Clock) -> None:

@@ -69,7 +69,8 @@ def _report(session: Session, prepared: Prepared, finished: Finished, ended: End
     say = session.diagnostics.say
     say()
     say(f"run      {finished.run.path}")
-    say(f"report   {finished.run.report}")
+    if finished.run.report.exists():
+        say(f"report   {finished.run.report}")
     if finished.notable:
         say(f"go on    anyserve trace {finished.notable[0].id.rpartition('/')[2]}")
     say(f"again    {options.command_line()}")

@@ -16,10 +16,9 @@ import msgspec
 
 from anyserve.core.capability import is_name
 from anyserve.core.messages import Code, Frame
-from anyserve.errors import InvalidRequestError, ObjectError
-from anyserve.runtime.engines.base import Task
-from anyserve.runtime.handlers.words import Payload
+from anyserve.errors import InvalidRequestError
 from anyserve.runtime.ingress.front import Call, Front
+from anyserve.runtime.ingress.handlers import HandlerAnswer, checked_json, handler_draft
 from anyserve.runtime.ingress.http.errors import error_body
 from anyserve.runtime.ingress.http.exchange import Exchange, served_headers
 from anyserve.runtime.ingress.meanings import RefusedError, invalid
@@ -31,7 +30,6 @@ from anyserve.runtime.origin.asking import (
     EngineAnswer,
     engine_draft,
     engine_of,
-    handler_pieces,
     read_ask,
 )
 
@@ -43,56 +41,18 @@ _DONE: Final = b"data: [DONE]\n\n"
 async def serve(front: Front, exchange: Exchange) -> None:
     """Answer one call."""
     name = _name(exchange)
-    payload = _checked(await read_body(front, exchange))
+    payload = checked_json(await read_body(front, exchange), "the body")
     wishes = read_wishes(exchange, front)
     attributes = _attributes(exchange)
-    draft, answer = await _prepare(front, name, payload, wishes, attributes)
     stream = "text/event-stream" in (exchange.header(b"accept") or "")
+    draft, engine_answer = await _prepare(front, name, payload, wishes, attributes)
+    answer = engine_answer or HandlerAnswer(front.objects, keep_items=not stream)
     with front.offer(draft, streamed=True, first_token_ms=wishes.first_token_ms) as call:
         exchange.cancel_with_client(call)
         if stream:
             await _Streaming(exchange, call, answer).run()
         else:
             await _whole(exchange, call, answer)
-
-
-class _Answer:
-    """Puts a handler's frames into JSON; large pieces are fetched from the object plane."""
-
-    def __init__(self, front: Front) -> None:
-        self._plane = front.objects
-        self._parts: list[bytes] = []
-        self._items = True
-
-    async def take(self, frames: Sequence[Frame]) -> AsyncIterator[bytes]:
-        """The pieces that came."""
-        for frame in frames:
-            for piece in handler_pieces(frame):
-                part = await self._expand(Payload(bytes(piece.payload), piece.ref))
-                self._items = self._items and piece.item
-                self._parts.append(part)
-                yield part
-
-    def rest(self) -> list[bytes]:
-        """What was held back until the end."""
-        return []
-
-    def whole(self, _finish: str | None) -> bytes:
-        """The result, or the list of a generator's items."""
-        if self._items:
-            return b"[" + b",".join(self._parts) + b"]"
-        return self._parts[0]
-
-    async def _expand(self, payload: Payload) -> bytes:
-        if payload.ref is None:
-            return payload.json
-        if self._plane is None:
-            text = f"the answer is the object {payload.ref.id}, which this ingress cannot reach"
-            raise RefusedError(text, code="object_unreachable")
-        try:
-            return bytes(await self._plane.expand(payload))
-        except ObjectError as error:
-            raise RefusedError(error.message, code=error.code) from None
 
 
 class _EngineAnswer:
@@ -116,32 +76,29 @@ class _EngineAnswer:
         return self._answer.whole(finish)
 
 
+Answer = HandlerAnswer | _EngineAnswer
+
+
 async def _prepare(
     front: Front,
     name: str,
     payload: bytes,
     wishes: Wishes,
     attributes: Mapping[str, str],
-) -> tuple[Draft, _Answer | _EngineAnswer]:
+) -> tuple[Draft, _EngineAnswer | None]:
+    """The request, and for an engine what reads its answer."""
     engine = engine_of(front.cluster, name)
     front.directory.check_entry(wishes.entry or front.directory.entry)
     try:
         if engine is None:
-            sent = Payload(payload)
-            if front.objects is not None:
-                sent = await front.objects.shrink(sent)
-            draft = Draft(
-                capability=name, task=Task.HANDLE, payload=sent.json, payload_ref=sent.ref
-            )
-            return _addressed(front, draft, wishes, attributes), _Answer(front)
+            draft = await handler_draft(front, name, payload)
+            return _addressed(front, draft, wishes, attributes), None
         route = front.directory.route(capability=name, entry=wishes.entry)
         tokenizer = front.codec(route).tokenizer
         draft = engine_draft(name, engine, read_ask(payload), tokenizer)
         return _addressed(front, draft, wishes, attributes), _EngineAnswer(tokenizer)
     except InvalidRequestError as error:
         raise invalid(error.message, error.pointer or None) from None
-    except ObjectError as error:
-        raise RefusedError(error.message, code=error.code) from None
 
 
 def _addressed(front: Front, draft: Draft, wishes: Wishes, attributes: Mapping[str, str]) -> Draft:
@@ -156,7 +113,7 @@ def _addressed(front: Front, draft: Draft, wishes: Wishes, attributes: Mapping[s
     )
 
 
-async def _whole(exchange: Exchange, call: Call, answer: _Answer | _EngineAnswer) -> None:
+async def _whole(exchange: Exchange, call: Call, answer: Answer) -> None:
     while frames := await call.batch():
         async for _ in answer.take(frames):
             pass
@@ -170,7 +127,7 @@ async def _whole(exchange: Exchange, call: Call, answer: _Answer | _EngineAnswer
 
 
 class _Streaming:
-    def __init__(self, exchange: Exchange, call: Call, answer: _Answer | _EngineAnswer) -> None:
+    def __init__(self, exchange: Exchange, call: Call, answer: Answer) -> None:
         self._exchange = exchange
         self._call = call
         self._answer = answer
@@ -216,17 +173,6 @@ def _name(exchange: Exchange) -> str:
         text = f"'{name[:100]}' is no name of a capability"
         raise RefusedError(text, code=Code.UNKNOWN_CAPABILITY.value, param="capability")
     return name
-
-
-def _checked(body: bytes) -> bytes:
-    """The payload, if it is JSON; no body at all is null."""
-    if not body.strip():
-        return b"null"
-    try:
-        msgspec.json.decode(body, type=msgspec.Raw)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise invalid(f"the body is not JSON: {error}") from None
-    return body
 
 
 def _attributes(exchange: Exchange) -> Mapping[str, str]:

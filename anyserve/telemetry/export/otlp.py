@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -55,8 +55,8 @@ class OtlpSender:
         shared = {"service.name": "anyserve", "service.version": __version__, **(resource or {})}
         self._resource = Resource(shared)
 
-    def send(self, spans: Iterable[PlannedSpan], sent: Callable[[int], None] | None = None) -> int:
-        """Send spans; `sent` hears the count so far after each batch. Returns how many.
+    def send(self, spans: Iterable[PlannedSpan]) -> int:
+        """Send spans, in batches; returns how many.
 
         Raises:
             ExportFailedError: the collector is not there or refuses.
@@ -73,8 +73,6 @@ class OtlpSender:
                     hint="is it up, and does it take OTLP over HTTP (port 4318)?",
                 )
             count += len(batch)
-            if sent is not None:
-                sent(count)
         return count
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ counters show queue depths and loads; flags show phases, faults and states of re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TextIO
 
@@ -23,7 +23,7 @@ from anyserve.core.events import (
     WorkerChanged,
 )
 from anyserve.telemetry.export.lanes import Lanes
-from anyserve.telemetry.export.requests import TracedRequest, WallClock, traced_requests
+from anyserve.telemetry.export.requests import TracedRequest, WallClock
 from anyserve.telemetry.trace_model import Segment, SegmentKind
 
 ENGINE: Final = frozenset({SegmentKind.ENGINE_WAIT, SegmentKind.PREFILL, SegmentKind.DECODE,
@@ -70,10 +70,12 @@ class _Tracks:
         return first + lanes.take(span.start_ns, span.end_ns)
 
 
-def write_perfetto(envelopes: Sequence[Envelope], file: TextIO) -> int:
-    """Write the whole trace; returns how many requests it shows."""
+def write_perfetto(
+    envelopes: Sequence[Envelope], traced: Iterable[TracedRequest], file: TextIO
+) -> int:
+    """Write the whole trace of a log and its requests; returns how many it shows."""
     clock = WallClock(envelopes)
-    requests = list(traced_requests(envelopes))
+    requests = list(traced)
     base_ns = _base(envelopes, requests, clock)
     tracks = _Tracks()
     file.write('{"displayTimeUnit":"ms","traceEvents":[\n')

@@ -18,13 +18,13 @@ from anyserve.core.events import (
 )
 from anyserve.telemetry.export.requests import WallClock
 from anyserve.telemetry.html.svg import Marker, Point
-from anyserve.telemetry.tally import RequestTally, Tally
+from anyserve.telemetry.tally import RequestTally
 from anyserve.telemetry.trace import Trace, build_trace
 
 NS_PER_S = 1e9
 NS_PER_MS = 1e6
 MAX_BINS = 180
-SAMPLED_TRACES = 2000
+SAMPLED_TRACES = 1000
 """So many requests, evenly chosen, say where time went on average."""
 
 
@@ -75,11 +75,17 @@ def read_series(envelopes: Sequence[Envelope]) -> RunSeries:
 
 
 def tallied(envelopes: Iterable[Envelope]) -> list[RequestTally]:
-    """Every offered request with its times."""
-    tally = Tally()
+    """Every offered request with its outcome: what distributions are made of, and no more."""
+    found: dict[str, RequestTally] = {}
     for envelope in envelopes:
-        tally.add(envelope)
-    return tally.offered
+        event = envelope.event
+        if isinstance(event, RequestOffered):
+            request = found.setdefault(event.id, RequestTally())
+            request.capability, request.intended_ns = event.capability, event.intended_ns
+        elif isinstance(event, RequestOutcome):
+            request = found.setdefault(event.id, RequestTally())
+            request.outcome = request.outcome or event
+    return [one for one in found.values() if one.capability is not None]
 
 
 def sampled_traces(envelopes: Sequence[Envelope], count: int = SAMPLED_TRACES) -> list[Trace]:

@@ -136,9 +136,16 @@ class OverviewScreen(FrameScreen):
         self._arrange(sizes)
         if sizes.too_small:
             return
-        for name in PANELS:
+        painters = (
+            self._paint_replicas,
+            self._paint_routing,
+            self._paint_ledger,
+            self._paint_events,
+            self._paint_scenario,
+        )
+        for name, paint in zip(PANELS, painters, strict=True):
             if self._shown(name):
-                getattr(self, f"_paint_{name}")(frame)
+                paint(frame)
         if self._sizes.tabs or self._solo:
             self._paint_tabs()
 
@@ -148,10 +155,14 @@ class OverviewScreen(FrameScreen):
     def _paint_replicas(self, frame: Frame) -> None:
         grid = self._grid("replicas")
         grid.sort_mark = (self._sort, self._reverse)
-        grid.set_columns(replicas.columns(frame.snapshot.replicas, self.look))
-        wanted = self._filters.get("replicas", Filter())
-        rows = [one for one in frame.snapshot.replicas if wanted.matches(replicas.row_of(one))]
-        grid.show(self._ordered(rows))
+        rows: Sequence[ReplicaView] = frame.snapshot.replicas
+        if wanted := self._filters.get("replicas", Filter()):
+            rows = [one for one in rows if wanted.matches(replicas.row_of(one))]
+        sorted_at = self._sorted_at
+        rows = self._ordered(rows)
+        if self._sorted_at != sorted_at:
+            grid.set_columns(replicas.columns(frame.snapshot.replicas, self.look))
+        grid.show(rows)
         self._title("replicas", f"{len(rows)}", len(frame.snapshot.replicas), len(rows))
 
     def _ordered(self, rows: Sequence[ReplicaView]) -> list[ReplicaView]:
@@ -176,9 +187,10 @@ class OverviewScreen(FrameScreen):
         self._title("routing", "", 0, 0)
 
     def _paint_ledger(self, frame: Frame) -> None:
-        wanted = self._filters.get("ledger", Filter())
         entries = frame.snapshot.ledger
-        rows = [one for one in reversed(entries) if wanted.matches(ledger.row_of(one))]
+        rows = list(reversed(entries))
+        if wanted := self._filters.get("ledger", Filter()):
+            rows = [one for one in rows if wanted.matches(ledger.row_of(one))]
         self._grid("ledger").set_columns(ledger.columns(rows))
         self._grid("ledger").show(rows)
         total = frame.snapshot.counters
@@ -186,9 +198,10 @@ class OverviewScreen(FrameScreen):
         self._title("ledger", f"{comebacks}", len(entries), len(rows))
 
     def _paint_events(self, frame: Frame) -> None:
-        wanted = self._filters.get("events", Filter())
         listed = notices.chosen(frame.snapshot.notices, errors_only=self._errors_only)
-        rows = [one for one in listed if wanted.matches(notices.row_of(one[1]))]
+        rows = listed
+        if wanted := self._filters.get("events", Filter()):
+            rows = [one for one in listed if wanted.matches(notices.row_of(one[1]))]
         self._grid("events").show(rows)
         self._title("events", "", len(listed), len(rows))
 

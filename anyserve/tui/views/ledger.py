@@ -19,7 +19,7 @@ _LOOKED_AT = 100
 
 def columns(entries: Sequence[LedgerEntry]) -> tuple[Column, ...]:
     """As wide as the names in sight need; what is left goes to the reason."""
-    latest = entries[-_LOOKED_AT:]
+    latest = entries[:_LOOKED_AT]
     paths = (f"{one.from_replica} > {one.to_replica or ''}" for one in latest)
     return (
         Column("time", "time", 9, priority=65),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rich.cells import cell_len
+from anyserve.tui.spans import cells_of
 
 GAP = 2
 
@@ -26,7 +26,7 @@ class Column:
 
 def widest(texts: Iterable[str], least: int, most: int) -> int:
     """A width that every text fits into, between these bounds."""
-    return min(max([least, *(cell_len(text) for text in texts)]), most)
+    return min(max([least, *(cells_of(text) for text in texts)]), most)
 
 
 def fit_columns(columns: Sequence[Column], width: int) -> list[tuple[Column, int]]:

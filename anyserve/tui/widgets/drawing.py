@@ -23,12 +23,14 @@ def to_strip(
     """A strip of exactly `width` cells; `row` lies under all of it, also under the padding."""
     under = base if row is None else base + row
     spans = clip(spans, width)
-    over = _EVEN if row is not None and row.reverse else Style.null()
-    segments = [Segment(span.text, under + palette.style(span.role) + over) for span in spans]
+    if row is not None and row.reverse:
+        segments = [Segment(span.text, palette.over(under, span.role) + _EVEN) for span in spans]
+    else:
+        segments = [Segment(span.text, palette.over(under, span.role)) for span in spans]
     missing = width - width_of(spans)
     if missing > 0:
         segments.append(Segment(" " * missing, under))
-    return Strip(segments, width)
+    return Strip(segments, width).simplify()
 
 
 class StyledView(ScrollView):

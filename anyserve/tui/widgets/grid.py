@@ -21,6 +21,7 @@ from anyserve.tui.widgets.columns import GAP, Column, fit_columns
 from anyserve.tui.widgets.drawing import StyledView, to_strip
 
 T = TypeVar("T")
+_MOST_STRIPS = 500
 Cells = Mapping[str, Line]
 """The cells of a row by column; a column that is absent is empty."""
 
@@ -68,8 +69,8 @@ class LiveGrid(StyledView, Generic[T]):
         self._cursor: str | None = None
         self._cursor_place = 0
         self._drawn: dict[int, tuple[Any, ...]] = {}
-        self._strips: dict[int, tuple[tuple[Any, ...], Strip]] = {}
-        """The rows as they were drawn last, with the cells that they were drawn from."""
+        self._strips: dict[str, tuple[tuple[Any, ...], Strip]] = {}
+        """The rows as they were drawn last, by key: a row that moves is not drawn again."""
         self._layout_for: tuple[int, tuple[Column, ...]] | None = None
         self._widths: list[tuple[Column, int]] = []
         self.follow = False
@@ -97,8 +98,9 @@ class LiveGrid(StyledView, Generic[T]):
     def show(self, items: Sequence[T]) -> None:
         """Show these rows from now on."""
         count_before = len(self._items)
+        if items != self._items:
+            self._index = {self._key(item): place for place, item in enumerate(items)}
         self._items = items
-        self._index = {self._key(item): place for place, item in enumerate(items)}
         self._keep_cursor()
         if len(items) != count_before:
             self._resize_content()
@@ -209,8 +211,9 @@ class LiveGrid(StyledView, Generic[T]):
         bottom = min(len(self._items), top + height - 1)
         for place in [place for place in self._drawn if not top <= place < bottom]:
             del self._drawn[place]
-            self._strips.pop(place, None)
             self._refresh_row(place)
+        if len(self._strips) > _MOST_STRIPS:
+            self._strips.clear()
         for place in range(top, bottom):
             cells = self._cells(place)
             if self._drawn.get(place) != cells:
@@ -239,9 +242,10 @@ class LiveGrid(StyledView, Generic[T]):
         cells = self._drawn.get(place)
         if cells is None:
             cells = self._drawn[place] = self._cells(place)
-        drawn = self._strips.get(place)
+        key = self._key(self._items[place])
+        drawn = self._strips.get(key)
         if drawn is None or drawn[0] != cells or drawn[1].cell_length != width:
-            drawn = self._strips[place] = (cells, self._strip(cells, width))
+            drawn = self._strips[key] = (cells, self._strip(cells, width))
         return drawn[1]
 
     def _forget(self) -> None:

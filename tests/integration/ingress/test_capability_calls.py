@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import queue
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,9 +13,13 @@ from typing import Any
 import handler_app
 import httpx
 import msgspec
+import numpy as np
 import pytest
 import pytest_asyncio
+import tritonclient.grpc as triton
+import tritonclient.grpc.aio as triton_aio
 from live import LiveCluster, echo, replica
+from tritonclient.utils import InferenceServerException
 
 from anyserve import AsyncClient, CallError, Client
 from anyserve.core.events import RequestOffered, RequestOutcome
@@ -57,7 +63,7 @@ def spec() -> ClusterSpec:
             for name in sorted(names)
         ),
         replicas=replicas,
-        ingress=IngressSpec(http_port=0),
+        ingress=IngressSpec(http_port=0, grpc_port=0),
         objects=ObjectsSpec(limit_bytes=64 << 20, threshold_bytes=1000),
     )
 
@@ -77,9 +83,14 @@ async def cluster() -> AsyncIterator[LiveCluster]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def url(cluster: LiveCluster) -> str:
+async def door(cluster: LiveCluster) -> control.DoorStatus:
     status = msgspec.convert(await cluster.ask(control.Status()), control.ClusterStatus)
-    return status.doors[0].http
+    return status.doors[0]
+
+
+@pytest.fixture
+def url(door: control.DoorStatus) -> str:
+    return door.http
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -252,3 +263,63 @@ async def test_other_hosts_get_copies_of_this_one_s_objects(url: str, cluster: L
         assert (await other.get(f"/objects/{ref.id}")).status_code == 401
         wrong = {"authorization": "Bearer wrong"}
         assert (await other.get(f"/objects/{ref.id}", headers=wrong)).status_code == 401
+
+
+def payload(value: Any) -> Any:
+    """The one input of a handler."""
+    tensor = triton.InferInput("payload", [1], "BYTES")
+    tensor.set_data_from_numpy(np.array([json.dumps(value).encode()], dtype=np.object_))
+    return tensor
+
+
+def results(answer: Any) -> list[Any]:
+    return [json.loads(one) for one in answer.as_numpy("result")]
+
+
+async def test_handlers_answer_over_grpc_too(door: control.DoorStatus) -> None:
+    async with triton_aio.InferenceServerClient(door.grpc) as client:
+        metadata = await client.get_model_metadata("sum")
+        one = await client.infer("sum", [payload({"a": {"x": 1}, "b": {"x": 2}})])
+        many = await client.infer("count", [payload(3)])
+        large = await client.infer("long", [payload(50_000)])
+        errors = [
+            await _refused(client.infer("sum", [payload({"a": 1})])),
+            await _refused(client.infer("sum", [payload(1)], parameters={"seed": 1})),
+            await _refused(client.infer("fail", [payload("fly")])),
+        ]
+
+    assert [one.name for one in metadata.inputs] == ["payload", "stream"]
+    assert [one.name for one in metadata.outputs] == ["result"]
+    assert results(one) == [{"x": 3, "y": 0}]
+    assert one.get_response().parameters["replica"].string_param == "a1"
+    assert results(many) == [0, 1, 2]
+    assert len(results(large)[0]) == 50_000
+    assert errors == ["INVALID_ARGUMENT", "INVALID_ARGUMENT", "INTERNAL"]
+
+
+async def _refused(call: Any) -> str:
+    with pytest.raises(InferenceServerException) as caught:
+        await call
+    return str(caught.value.status()).removeprefix("StatusCode.")
+
+
+async def test_a_generator_streams_over_grpc(door: control.DoorStatus) -> None:
+    def use() -> list[tuple[list[Any], bool]]:
+        heard: queue.Queue[Any] = queue.Queue()
+        client = triton.InferenceServerClient(door.grpc)
+        client.start_stream(lambda result, error: heard.put(error or result))
+        client.async_stream_infer("count", [payload(3)])
+        client.async_stream_infer("sum", [payload({"a": {"x": 1}, "b": {"x": 2}})])
+        found: list[tuple[list[Any], bool]] = []
+        while sum(final for _, final in found) < 2:
+            answer = heard.get(timeout=30)
+            final = answer.get_response().parameters["triton_final_response"].bool_param
+            found.append((results(answer), final))
+        client.stop_stream()
+        client.close()
+        return found
+
+    found = await asyncio.to_thread(use)
+    assert ([{"x": 3, "y": 0}], True) in found
+    found.remove(([{"x": 3, "y": 0}], True))
+    assert found == [([0], False), ([1], False), ([2], False), ([], True)]

@@ -20,6 +20,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from live import LiveCluster, echo, replica, two_rungs
 from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import InferenceServerException
@@ -28,6 +30,7 @@ from anyserve.core.events import AttemptEnded, RequestOffered, RequestOutcome
 from anyserve.core.messages import Code
 from anyserve.core.spec import CapabilitySpec, ClusterSpec, IngressSpec, ModelRoute
 from anyserve.runtime.ingress.oip import inference_pb2 as pb
+from anyserve.runtime.ingress.oip.responses import set_parameter
 from anyserve.runtime.ingress.oip.service import SERVICE
 from anyserve.runtime.supervisor import control
 
@@ -448,6 +451,69 @@ async def test_more_than_the_queue_holds_is_resource_exhausted(
     assert 0 < len(errors) < 6
     assert {error.status() for error in errors} == {"StatusCode.RESOURCE_EXHAUSTED"}
     del since
+
+
+PARAMETERS = st.dictionaries(
+    st.sampled_from(
+        ["max_tokens", "temperature", "stop", "seed", "n", "top_p", "priority", "timeout", "entry",
+         "capability", "stop_token_ids", "logit_bias", "structured_outputs", "zzz"]
+    ),
+    st.one_of(st.booleans(), st.integers(-5, 5), st.floats(), st.text(max_size=8)),
+    max_size=3,
+)  # fmt: skip
+INPUTS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["text_input", "input_ids", "sampling_parameters", "stream", "payload", "x"]
+        ),
+        st.sampled_from(["BYTES", "INT64", "BOOL", "INT32", "FP32", ""]),
+        st.lists(st.integers(-1, 4), max_size=2),
+        st.one_of(st.none(), st.binary(max_size=40)),
+    ),
+    max_size=3,
+)
+
+
+@given(model=st.sampled_from(["decode", "embedding", "", "nope"]), inputs=INPUTS, said=PARAMETERS)
+@settings(max_examples=150, deadline=None)
+async def test_nothing_that_a_client_sends_is_a_bug_of_ours(
+    opened: control.DoorStatus, model: str, inputs: list[Any], said: dict[str, Any]
+) -> None:
+    request = pb.ModelInferRequest(model_name=model)
+    request.parameters["max_tokens"].int64_param = 2
+    for name, value in said.items():
+        if isinstance(value, float):
+            request.parameters[name].double_param = value
+        else:
+            set_parameter(request.parameters[name], value)
+    for name, datatype, shape, raw in inputs:
+        request.inputs.add(name=name, datatype=datatype, shape=shape)
+        if raw is not None:
+            request.raw_input_contents.append(raw)
+    async with grpc.aio.insecure_channel(opened.grpc) as channel:
+        method: Any = channel.unary_unary(f"/{SERVICE}/ModelInfer")
+        call = method(request.SerializeToString())
+        code = await call.code()
+
+    assert code not in {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}, await call.details()
+
+
+@pytest.mark.parametrize("method", ["ModelInfer", "ServerReady", "ModelStreamInfer"])
+async def test_what_is_no_message_is_refused_like_any_mistake(
+    opened: control.DoorStatus, method: str
+) -> None:
+    async with grpc.aio.insecure_channel(opened.grpc) as channel:
+        if method == "ModelStreamInfer":
+            stream: Any = channel.stream_stream(f"/{SERVICE}/{method}")()
+            await stream.write(b"\xff\xff")
+            answer = pb.ModelStreamInferResponse.FromString(await stream.read())
+            assert answer.error_message.startswith("[invalid_request]")
+            stream.cancel()
+            return
+        call: Any = channel.unary_unary(f"/{SERVICE}/{method}")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(b"\xff\xff")
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_health_and_reflection(opened: control.DoorStatus) -> None:

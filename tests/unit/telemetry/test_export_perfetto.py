@@ -11,6 +11,7 @@ from anyserve.core.events import FaultInjected, PhaseStarted, ReplicaLoad, Sched
 from anyserve.core.messages import Load
 from anyserve.telemetry.export.lanes import Lanes
 from anyserve.telemetry.export.perfetto import REQUESTS, SCHEDULER, write_perfetto
+from anyserve.telemetry.export.requests import traced_requests
 from anyserve.telemetry.storyteller import Leg, Storyteller
 
 MS = 1_000_000
@@ -31,7 +32,7 @@ def records() -> list[dict[str, Any]]:
     teller.say("player", end, PhaseStarted(name="burst", planned_s=1.0))
     teller.say("player", end, FaultInjected(action="kill", target="s1"))
     file = io.StringIO()
-    assert write_perfetto(teller.envelopes, file) == 4
+    assert write_perfetto(teller.envelopes, traced_requests(teller.envelopes), file) == 4
     return list(json.loads(file.getvalue())["traceEvents"])
 
 
@@ -91,7 +92,7 @@ def test_loads_are_counters_and_faults_are_flags(records: list[dict[str, Any]]) 
 def test_an_empty_log_is_an_empty_trace() -> None:
     file = io.StringIO()
 
-    assert write_perfetto([], file) == 0
+    assert write_perfetto([], [], file) == 0
     assert all(one["ph"] == "M" for one in json.loads(file.getvalue())["traceEvents"])
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Final
 
 import msgspec
@@ -13,10 +14,10 @@ from anyserve.runtime.ingress.front import Call, Front
 from anyserve.runtime.ingress.meanings import RefusedError
 from anyserve.runtime.ingress.oip import inference_pb2 as pb
 from anyserve.runtime.ingress.oip.asking import Asked
+from anyserve.runtime.ingress.oip.handled import handled, handled_pieces
+from anyserve.runtime.ingress.oip.responses import FINAL, Parameter, begin_response, served_by
 from anyserve.runtime.ingress.oip.tensors import Outputs
 from anyserve.runtime.ingress.openai.texts import ChoiceText
-
-FINAL: Final = "triton_final_response"
 
 
 class _AnswerData(msgspec.Struct):
@@ -24,7 +25,6 @@ class _AnswerData(msgspec.Struct):
 
 
 _data: Final = msgspec.json.Decoder(_AnswerData)
-Parameter = str | int | bool
 
 
 async def whole(front: Front, asked: Asked) -> pb.ModelInferResponse:
@@ -33,6 +33,8 @@ async def whole(front: Front, asked: Asked) -> pb.ModelInferResponse:
     Raises:
         RefusedError: it was not completed.
     """
+    if asked.task is Task.HANDLE:
+        return await handled(front, asked)
     # Stop strings are found here, as tokens come, so that the engine need not go on.
     streamed = bool(asked.rules.stops or asked.rules.stop_ids)
     with front.offer(asked.draft, streamed=streamed) as call:
@@ -45,7 +47,7 @@ async def whole(front: Front, asked: Asked) -> pb.ModelInferResponse:
         return answer.last()
 
 
-async def pieces(front: Front, asked: Asked) -> AsyncIterator[pb.ModelInferResponse]:
+async def pieces(front: Front, asked: Asked) -> AsyncGenerator[pb.ModelInferResponse, None]:
     """Offer a request, and give its answer as it comes; the last piece is marked as final.
 
     Raises:
@@ -53,6 +55,11 @@ async def pieces(front: Front, asked: Asked) -> AsyncIterator[pb.ModelInferRespo
     """
     if asked.task is Task.EMBED or not asked.stream:
         yield await whole(front, asked)
+        return
+    if asked.task is Task.HANDLE:
+        async with aclosing(handled_pieces(front, asked)) as answers:
+            async for piece in answers:
+                yield piece
         return
     with front.offer(asked.draft, streamed=True) as call:
         answer = _Answer(asked, call)
@@ -76,7 +83,6 @@ class _Answer:
         self._fresh = [""] * asked.n
         self._ids: list[list[int]] = [[] for _ in range(asked.n)]
         self._enough = False
-        self._whole = True
 
     @property
     def fresh(self) -> bool:
@@ -120,31 +126,19 @@ class _Answer:
 
     def piece(self) -> pb.ModelInferResponse:
         """What is new, as a response that others follow."""
-        self._whole = False
         return self._response({FINAL: False})
 
     def last(self) -> pb.ModelInferResponse:
         """The rest, who served it, and how it ended."""
         for choice, text in enumerate(self._texts):
             self._fresh[choice] += text.finish().text
-        said: dict[str, Parameter] = {FINAL: True, **self._served()}
+        said: dict[str, Parameter] = {FINAL: True, **served_by(self._call)}
         if self._asked.task is Task.GENERATE:
             outcome = self._call.outcome
             said["finish_reason"] = ",".join(self._finishes())
             said["completion_tokens"] = outcome.n_tokens
         said["prompt_tokens"] = len(self._asked.draft.prompt_ids)
         return self._response(said)
-
-    def _served(self) -> Mapping[str, Parameter]:
-        served = self._call.served
-        if served is None:
-            return {"request_id": self._call.id}
-        return {
-            "request_id": served.request_id,
-            "replica": served.replica,
-            "capability": served.capability,
-            "hops": served.hops,
-        }
 
     def _finishes(self) -> list[str]:
         outcome = self._call.outcome
@@ -157,11 +151,7 @@ class _Answer:
 
     def _response(self, said: Mapping[str, Parameter]) -> pb.ModelInferResponse:
         asked = self._asked
-        response = pb.ModelInferResponse(
-            model_name=asked.model, model_version=asked.version, id=asked.id
-        )
-        for name, value in said.items():
-            set_parameter(response.parameters[name], value)
+        response = begin_response(asked, said)
         outputs = Outputs(response, raw=asked.raw)
         if "embedding" in asked.outputs:
             outputs.floats("embedding", self._vector())
@@ -179,13 +169,3 @@ class _Answer:
             if vector is not None:
                 return vector
         raise RefusedError("the engine completed the request without a vector", code="engine_error")
-
-
-def set_parameter(parameter: pb.InferParameter, value: Parameter) -> None:
-    """Set a parameter of a response, by the type of its value."""
-    if isinstance(value, bool):
-        parameter.bool_param = value
-    elif isinstance(value, int):
-        parameter.int64_param = value
-    else:
-        parameter.string_param = value

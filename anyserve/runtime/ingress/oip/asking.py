@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Any, Final, TypedDict
 
 from anyserve.runtime.engines.base import Guide, Sampling, Task
-from anyserve.runtime.ingress.codecs import Codec
+from anyserve.runtime.ingress.codecs import ByteCodec, Codec
 from anyserve.runtime.ingress.directory import Route
 from anyserve.runtime.ingress.front import Front
+from anyserve.runtime.ingress.handlers import checked_json, handler_draft
 from anyserve.runtime.ingress.meanings import RefusedError, invalid, unsupported
 from anyserve.runtime.ingress.oip import inference_pb2 as pb
 from anyserve.runtime.ingress.oip.parameters import Routing, read_parameters, read_sampling
@@ -32,10 +33,23 @@ VERSION: Final = "1"
 TEXT_INPUTS: Final = ("text_input", "prompt", "text")
 ID_INPUTS: Final = ("input_ids", "prompt_token_ids")
 OPTION_INPUTS: Final = ("sampling_parameters", "stream")
+PAYLOAD: Final = "payload"
+"""The one input of a handler: JSON."""
 OUTPUTS: Final[Mapping[Task, tuple[str, ...]]] = {
     Task.GENERATE: ("text_output", "output_ids"),
     Task.EMBED: ("embedding",),
+    Task.HANDLE: ("result",),
 }
+
+
+class _Common(TypedDict):
+    """What all requests have."""
+
+    id: str
+    model: str
+    outputs: frozenset[str]
+    raw: bool
+    stream: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,15 +58,18 @@ class Asked:
 
     id: str
     model: str
-    version: str
-    task: Task
     draft: Draft
-    codec: Codec
-    rules: TextRules
-    n: int
     outputs: frozenset[str]
     raw: bool
     stream: bool
+    codec: Codec = field(default_factory=ByteCodec)
+    rules: TextRules = field(default_factory=TextRules)
+    n: int = 1
+
+    @property
+    def task(self) -> Task:
+        """Who answers: a model that generates or embeds, or a handler."""
+        return self.draft.task
 
 
 async def read_request(front: Front, request: pb.ModelInferRequest, left_ms: int | None) -> Asked:
@@ -65,22 +82,27 @@ async def read_request(front: Front, request: pb.ModelInferRequest, left_ms: int
     tensors = read_tensors(request)
     routing, plain = read_parameters(request.parameters)
     wishes = _wishes(front, routing, left_ms)
-    route, task = _route(front, wishes, request.model_name)
+    route, task = find_task(front, wishes, request.model_name)
+    stream = tensors.get("stream")
+    common = _Common(
+        id=request.id,
+        model=request.model_name or route.model,
+        outputs=_outputs(request, task),
+        raw=bool(request.raw_input_contents),
+        stream=stream is None or stream.flag(),
+    )
+    if task is Task.HANDLE:
+        return Asked(**common, draft=await _to_handler(front, route, wishes, tensors, plain))
     codec = front.codec(route)
     prompt = await _prompt(tensors, codec)
     options = tensors.get("sampling_parameters")
     asked = read_sampling(plain, None if options is None else options.text())
-    stream = tensors.get("stream")
     sampling = _sampling(front, asked, route, task, len(prompt))
-    outputs = _outputs(request, task)
-    if sampling.n > 1 and "output_ids" in outputs:
+    if sampling.n > 1 and "output_ids" in common["outputs"]:
         raise unsupported("output_ids", "are of one choice; ask for text_output, or for n=1")
     draft = make_draft(route, wishes, prompt, sampling, task=task)
     return Asked(
-        id=request.id,
-        model=request.model_name or route.model,
-        version=VERSION,
-        task=task,
+        **common,
         draft=dataclasses.replace(draft, stream="grpc"),
         codec=codec,
         rules=TextRules(
@@ -89,9 +111,30 @@ async def read_request(front: Front, request: pb.ModelInferRequest, left_ms: int
             skip_special=asked.skip_special_tokens is not False,
         ),
         n=sampling.n,
-        outputs=outputs,
-        raw=bool(request.raw_input_contents),
-        stream=stream is None or stream.flag(),
+    )
+
+
+async def _to_handler(
+    front: Front,
+    route: Route,
+    wishes: Wishes,
+    tensors: Mapping[str, Tensor],
+    plain: Mapping[str, Any],
+) -> Draft:
+    for name in plain:
+        raise unsupported(name, "is no parameter of a handler; its payload says all")
+    for name in tensors.keys() - {PAYLOAD, "stream"}:
+        raise unsupported(name, f"is no input of a handler; there is {PAYLOAD}")
+    given = tensors[PAYLOAD].text().encode() if PAYLOAD in tensors else b""
+    draft = await handler_draft(front, route.capability, checked_json(given, f"'{PAYLOAD}'"))
+    return dataclasses.replace(
+        draft,
+        attributes=route.attributes,
+        entry=route.entry,
+        priority=wishes.priority,
+        deadline_ms=wishes.deadline_ms,
+        affinity=wishes.affinity,
+        stream="grpc",
     )
 
 
@@ -118,10 +161,17 @@ def _wishes(front: Front, routing: Routing, left_ms: int | None) -> Wishes:
     )
 
 
-def _route(front: Front, wishes: Wishes, model: str) -> tuple[Route, Task]:
+def find_task(front: Front, wishes: Wishes, model: str) -> tuple[Route, Task]:
+    """Where a request goes, and who answers there.
+
+    Raises:
+        RefusedError: nobody knows its names, or nobody offers it now.
+    """
     route = front.directory.route(
         capability=wishes.capability, model=model or None, entry=wishes.entry
     )
+    if front.directory.is_handled(route.capability):
+        return route, Task.HANDLE
     task = route.task or Task.GENERATE
     return find_route(front, wishes, model or None, task), task
 

@@ -27,6 +27,7 @@ HEALTH: Final = "grpc.health.v1.Health"
 CLOSE_S: Final = 1.0
 """How long calls that are under way have, once the door closes."""
 _FOLLOW_S: Final = 0.1
+_PINGS_MS: Final = 10_000
 _OPEN: Final = frozenset(
     {f"/{HEALTH}/Check", f"/{HEALTH}/Watch", f"/{SERVICE}/ServerLive", f"/{SERVICE}/ServerReady"}
 )
@@ -63,6 +64,8 @@ class GrpcDoor:
                 ("grpc.max_connection_idle_ms", limits.idle_ms),
                 ("grpc.keepalive_time_ms", limits.stall_ms),
                 ("grpc.keepalive_timeout_ms", limits.stall_ms),
+                # Clients may ask whether we live; by default they are thrown out for it.
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", _PINGS_MS),
                 # Two processes on one port would share its connections unseen.
                 ("grpc.so_reuseport", 0),
             ],

@@ -8,7 +8,7 @@ import grpc
 
 from anyserve.runtime.ingress.meanings import RefusedError
 from anyserve.runtime.ingress.oip import inference_pb2 as pb
-from anyserve.runtime.ingress.oip.answers import set_parameter
+from anyserve.runtime.ingress.oip.responses import FINAL, set_parameter
 
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -53,6 +53,6 @@ def broken_off(request: pb.ModelInferRequest, refusal: RefusedError) -> pb.Model
     for name, value in said.items():
         if value is not None:
             set_parameter(response.parameters[name], value)
-    set_parameter(response.parameters["triton_final_response"], value=True)
+    set_parameter(response.parameters[FINAL], value=True)
     text = f"[{refusal.code}] {refusal.message}"
     return pb.ModelStreamInferResponse(error_message=text, infer_response=response)

@@ -5,19 +5,28 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, Final
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from anyserve import __version__
 from anyserve.runtime.engines.base import Task
 from anyserve.runtime.ingress.directory import Route
 from anyserve.runtime.ingress.front import Front, FrontState
-from anyserve.runtime.ingress.meanings import RefusedError
+from anyserve.runtime.ingress.meanings import RefusedError, invalid
 from anyserve.runtime.ingress.oip import inference_pb2 as pb
 from anyserve.runtime.ingress.oip.answers import pieces, whole
-from anyserve.runtime.ingress.oip.asking import VERSION, check_version, read_request
+from anyserve.runtime.ingress.oip.asking import (
+    PAYLOAD,
+    VERSION,
+    check_version,
+    find_task,
+    read_request,
+)
 from anyserve.runtime.ingress.oip.errors import abort, broken_off
+from anyserve.runtime.ingress.openai.asking import Wishes
 
 _LOG = logging.getLogger(__name__)
 SERVICE: Final = "inference.GRPCInferenceService"
@@ -51,14 +60,14 @@ class InferenceService:
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             name: grpc.unary_unary_rpc_method_handler(
                 self._refusing(method),
-                request_deserializer=kind.FromString,
+                request_deserializer=_reader(kind),
                 response_serializer=_serialize,
             )
             for name, (method, kind) in unary.items()
         }
         handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
             self.model_stream_infer,
-            request_deserializer=pb.ModelInferRequest.FromString,
+            request_deserializer=_reader(pb.ModelInferRequest),
             response_serializer=_serialize,
         )
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
@@ -77,7 +86,8 @@ class InferenceService:
             route = self._route(request.name, request.version)
         except RefusedError:
             return pb.ModelReadyResponse(ready=False)
-        ready = self._front.state is FrontState.READY and route.engine is not None
+        offered = route.engine is not None or self._front.directory.is_handled(route.capability)
+        ready = self._front.state is FrontState.READY and offered
         return pb.ModelReadyResponse(ready=ready)
 
     async def server_metadata(self, _request: pb.ServerMetadataRequest, _context: Context) -> Any:
@@ -88,12 +98,9 @@ class InferenceService:
 
     async def model_metadata(self, request: pb.ModelMetadataRequest, _context: Context) -> Any:
         """The inputs and outputs of a model."""
-        route = self._route(request.name, request.version)
-        embeds = route.task is Task.EMBED
-        inputs = [("text_input", "BYTES", 1), ("input_ids", "INT64", -1)]
-        if not embeds:
-            inputs += [("sampling_parameters", "BYTES", 1), ("stream", "BOOL", 1)]
-        outputs = [("embedding", "FP32", -1)] if embeds else _TEXT_OUTPUTS
+        check_version(request.version)
+        route, task = find_task(self._front, _ANYHOW, request.name)
+        inputs, outputs = _TENSORS[task]
         return pb.ModelMetadataResponse(
             name=request.name or route.model,
             versions=[VERSION],
@@ -125,6 +132,11 @@ class InferenceService:
         async def read() -> None:
             async with asyncio.TaskGroup() as group:
                 async for request in requests:
+                    if request is _UNREADABLE:
+                        refusal = invalid("what came is no message of this call")
+                        self._front.note_refused(refusal)
+                        await unsent.put(broken_off(pb.ModelInferRequest(), refusal))
+                        continue
                     await free.acquire()
                     group.create_task(serve(request))
             await unsent.put(None)
@@ -143,8 +155,10 @@ class InferenceService:
     ) -> None:
         try:
             asked = await read_request(self._front, request, _left_ms(context))
-            async for piece in pieces(self._front, asked):
-                await unsent.put(pb.ModelStreamInferResponse(infer_response=piece))
+            # Closed for sure, so that a client that leaves cancels its request at once.
+            async with aclosing(pieces(self._front, asked)) as answer:
+                async for piece in answer:
+                    await unsent.put(pb.ModelStreamInferResponse(infer_response=piece))
         except RefusedError as refusal:
             self._front.note_refused(refusal)
             await unsent.put(broken_off(request, refusal))
@@ -161,6 +175,8 @@ class InferenceService:
 
         async def call(request: Any, context: Context) -> Any:
             try:
+                if request is _UNREADABLE:
+                    raise invalid("what came is no message of this call")  # noqa: TRY301
                 return await method(request, context)
             except RefusedError as refusal:
                 self._front.note_refused(refusal)
@@ -172,7 +188,16 @@ class InferenceService:
         return call
 
 
-_TEXT_OUTPUTS: Final = [("text_output", "BYTES", -1), ("output_ids", "INT64", -1)]
+_ANYHOW: Final = Wishes(None, None, 0, None, None, None)
+_PROMPTS: Final = [("text_input", "BYTES", 1), ("input_ids", "INT64", -1)]
+_OPTIONS: Final = [("sampling_parameters", "BYTES", 1), ("stream", "BOOL", 1)]
+_TEXT: Final = [("text_output", "BYTES", -1), ("output_ids", "INT64", -1)]
+_TENSORS: Final = {
+    Task.GENERATE: (_PROMPTS + _OPTIONS, _TEXT),
+    Task.EMBED: (_PROMPTS, [("embedding", "FP32", -1)]),
+    Task.HANDLE: ([(PAYLOAD, "BYTES", 1), ("stream", "BOOL", 1)], [("result", "BYTES", -1)]),
+}
+"""Name, type and size of inputs and outputs, by who answers."""
 
 
 def _tensor(name: str, datatype: str, size: int) -> _Tensor:
@@ -187,6 +212,21 @@ def _left_ms(context: Context) -> int | None:
 
 def _internal() -> RefusedError:
     return RefusedError("a bug of ours; the log of the ingress says more", code="internal")
+
+
+_UNREADABLE: Final = object()
+
+
+def _reader(kind: type[Any]) -> Callable[[bytes], Any]:
+    """Reads a message; what is none must not look like a bug of ours, as gRPC makes it."""
+
+    def read(data: bytes) -> Any:
+        try:
+            return kind.FromString(data)
+        except DecodeError:
+            return _UNREADABLE
+
+    return read
 
 
 def _serialize(message: Any) -> bytes:

@@ -167,8 +167,11 @@ class Outputs:
         self._raw = raw
 
     def texts(self, name: str, values: Sequence[str]) -> None:
+        """A BYTES tensor of UTF-8."""
+        self.binary(name, [value.encode("utf-8", "replace") for value in values])
+
+    def binary(self, name: str, encoded: Sequence[bytes]) -> None:
         """A BYTES tensor."""
-        encoded = [value.encode("utf-8", "replace") for value in values]
         tensor = self._response.outputs.add(name=name, datatype=BYTES, shape=[len(encoded)])
         if self._raw:
             packed = b"".join(struct.pack("<I", len(one)) + one for one in encoded)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from anyserve.runtime.ingress.meanings import RefusedError
 from anyserve.runtime.ingress.oip import inference_pb2 as pb
-from anyserve.runtime.ingress.oip.answers import set_parameter
 from anyserve.runtime.ingress.oip.parameters import Routing, read_parameters, read_sampling
+from anyserve.runtime.ingress.oip.responses import set_parameter
 
 
 def given_as(**values: Any) -> Any:
