@@ -171,6 +171,8 @@ async def test_a_person_steers_it_and_the_events_show_what_came_of_it(make: Make
     await control.kill("h1.worker")
     await screen.until(lambda: any(_exited(one) for one in screen.events))
     await screen.until(lambda: "kill" in _done(screen))
+    # A worker that is stopped while it starts complains in its log.
+    await screen.until(lambda: screen.reducer.replicas["h1"].worker == "ready")
     acts = ["drain", "resume", "partition", "partition ends", "slow", "hang", "resume"]
     acts += ["slow ends", "kill"]
     assert _done(screen) == acts
