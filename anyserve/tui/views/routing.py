@@ -13,7 +13,7 @@ from anyserve.tui.widgets.columns import GAP, Column, widest
 _NAME, _MOST_NAME, _ASKED, _WAIT, _LAST = 13, 24, 5, 4, 6
 _CELL, _SUM_CELL, _MOST_CELL = 5, 8, 11
 _MANY = 8
-"""More replicas than this will hardly have a column each: there is one for the sum of the others."""
+"""More replicas than this will hardly have a column each; one is for the sum of the others."""
 TOTAL = ""
 """The key of the row below the capabilities."""
 
