@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from functools import cache, lru_cache
 from typing import Any, Final
 
@@ -87,19 +87,14 @@ def is_sound(message: Any) -> bool:
 
 
 @cache
-def _name_fields(kind: Hashable) -> tuple[str, ...]:
-    return tuple(set(_fields(kind)) & {"replica", "source", "origin"})
+def _name_fields(kind: type[msgspec.Struct]) -> tuple[str, ...]:
+    return tuple(set(kind.__struct_fields__) & {"replica", "source", "origin"})
 
 
 @cache
-def _id_fields(kind: Hashable) -> tuple[bool, bool]:
+def _id_fields(kind: type[msgspec.Struct]) -> tuple[bool, bool]:
     """Whether messages of this kind have an `id` of a request, and a whole `request`."""
-    return "id" in _fields(kind), "request" in _fields(kind)
-
-
-def _fields(kind: Any) -> tuple[str, ...]:
-    names: tuple[str, ...] = kind.__struct_fields__
-    return names
+    return "id" in kind.__struct_fields__, "request" in kind.__struct_fields__
 
 
 def _request_ids(message: Any) -> Iterable[str]:
