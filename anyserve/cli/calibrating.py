@@ -19,10 +19,11 @@ from anyserve.cli.modelling import prepare
 from anyserve.cli.session import Session
 from anyserve.core.engine.profile import EngineProfile
 from anyserve.core.spec import EngineSpec
-from anyserve.errors import UsageError
+from anyserve.errors import MissingDependencyError, UsageError
 from anyserve.runtime.calibrate.run import Report, Settings, Show, calibrate
-from anyserve.runtime.engines.base import Task
+from anyserve.runtime.engines.base import EngineKind, Task
 from anyserve.runtime.engines.config import engine_config
+from anyserve.runtime.engines.detect import detect
 from anyserve.runtime.models import ResolvedModel
 from anyserve.workload.profiles import load_profile
 
@@ -63,6 +64,13 @@ def run_calibrate(session: Session, request: Request) -> int:
         MissingDependencyError: vLLM or the model is not there.
         CalibrationError: the engine cannot be measured.
     """
+    found_here = detect()
+    if request.engine == EngineKind.VLLM and found_here.engine is not EngineKind.VLLM:
+        raise MissingDependencyError(
+            f"There is no vLLM to measure: {found_here.reason.partition(':')[0]}.",
+            code="no_vllm",
+            hint="Install anyserve[cpu] or [gpu]; --engine model tries the command without.",
+        )
     model = prepare(request.model, session.diagnostics)
     path = session.cwd / (request.out or Path(f"{_file_name(request)}.profile.json"))
     log = Path(tempfile.gettempdir()) / f"anyserve-calibrate-{_file_name(request)}.log"

@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from anyserve.runtime.calibrate.run import Calibration
 
 _PS_PER_MS: Final = 1e9
-_PS_PER_US: Final = 1e6
 _ROWS: Final = 12
 _COLUMNS: Final = 56
 _EDGE: Final = 0.20
 _TERMS: Final = (
-    ("base_ps", "per step", "ms", _PS_PER_MS),
-    ("floor_ps", "weights are read anyway", "ms", _PS_PER_MS),
-    ("prefill_ps", "per prompt token", "µs", _PS_PER_US),
-    ("decode_ps", "per decoding sequence", "µs", _PS_PER_US),
-    ("prompt_ps", "per prompt in a step", "µs", _PS_PER_US),
-    ("context_ps", "per 1000 context tokens read by decodes", "µs", _PS_PER_US / 1000),
-    ("attention_ps", "per million pairs in prompts", "µs", _PS_PER_US / 1e6),
+    ("base_ps", "per step", 1),
+    ("floor_ps", "weights are read anyway", 1),
+    ("prefill_ps", "per prompt token", 1),
+    ("decode_ps", "per decoding sequence", 1),
+    ("prompt_ps", "per prompt in a step", 1),
+    ("context_ps", "per 1000 context tokens that decodes read", 1000),
+    ("attention_ps", "per million pairs of tokens in prompts", 1_000_000),
 )
+"""Coefficients, in words, and how many units are told together."""
 
 
 def draw_calibration(console: Console, found: Calibration) -> None:
@@ -37,13 +37,13 @@ def draw_calibration(console: Console, found: Calibration) -> None:
     table = Table(
         "step time", "", box=None, pad_edge=False, title=profile.name, title_justify="left"
     )
-    for name, words, unit, scale in _TERMS:
+    for name, words, units in _TERMS:
         value = getattr(profile.step_time, name)
         if value:
-            table.add_row(words, f"{value / scale:.3g} {unit}")
+            table.add_row(words, span(value * units))
     for tokens, height in profile.step_time.table[1:]:
-        table.add_row(f"{tokens} tokens", f"+{height / _PS_PER_MS:.3g} ms")
-    table.add_row("taking a request in", f"{profile.intake_us:.0f} µs")
+        table.add_row(f"{tokens} tokens", f"+{span(height)}")
+    table.add_row("taking a request in", span(profile.intake_ps))
     for engines, factor in profile.contention:
         table.add_row(f"beside {engines - 1} busy engines", f"{factor:.2f} times as long")
     console.print(table)
@@ -56,6 +56,14 @@ def draw_calibration(console: Console, found: Calibration) -> None:
     console.print("\npredicted / measured over the time of a held-out step (each dot: steps)")
     for line in scatter(profile.step_time, held_out):
         console.print(line, highlight=False)
+
+
+def span(time_ps: float) -> str:
+    """A duration with three digits and the unit that suits it."""
+    for unit, size in (("s", 1e12), ("ms", _PS_PER_MS), ("µs", 1e6), ("ns", 1e3)):
+        if time_ps >= size:
+            return f"{time_ps / size:.3g} {unit}"
+    return f"{time_ps:.0f} ps"
 
 
 def scatter(model: StepTimeModel, samples: list[Sample]) -> list[str]:

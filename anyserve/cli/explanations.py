@@ -45,6 +45,8 @@ OUTCOMES: Final[Mapping[str, str]] = MappingProxyType(
 
 INGRESS: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "answer_too_large": "A generator yielded more than 64 MiB for an answer that was wanted as "
+        "a whole. Ask for a stream.",
         "body_too_large": "The request's body is over `ingress.limits.body_kib`.",
         "draining": "This ingress is about to end: it finishes what it has and takes nothing new. "
         "Ask another one.",
@@ -99,6 +101,10 @@ ERRORS: Final[Mapping[str, str]] = MappingProxyType(
         "port is taken.",
         "broker_unreachable": "Nothing answers at the broker's address.",
         "broker_url": "A broker is written as mqtt://host:1883 or mqtts://host:8883.",
+        "calibration_engine": "The engine that was being measured ended. The end of its log is "
+        "shown, and where all of it is.",
+        "calibration_mismatch": "The engine does not schedule as the model of vLLM's scheduler "
+        "does, so what its steps contain is not known. Leave out options that change scheduling.",
         "call_deadlock": "A handler called a capability that only its own replica offers, and all "
         "of the replica's slots would have waited for it. Raise `concurrency`, or serve the "
         "capability at another replica too.",
@@ -147,6 +153,8 @@ ERRORS: Final[Mapping[str, str]] = MappingProxyType(
         "no_opentelemetry": "Spans need OpenTelemetry: pip install 'anyserve[otel]'.",
         "no_scheduler": "No scheduler was heard of at this broker.",
         "no_such_replica": "The scenario or the cluster has no replica of this id.",
+        "no_vllm": "There is no vLLM here, or only a CUDA build and no GPU. Install "
+        "anyserve[cpu] or anyserve[gpu].",
         "not_confirmed": "Deleting needs a yes: answer y, or add --yes.",
         "not_enough_memory": "The engines would not fit into this machine's memory. Lower "
         "`kv_cache_gib` or the number of replicas, or start anyway with --no-memory-check.",
@@ -171,6 +179,10 @@ ERRORS: Final[Mapping[str, str]] = MappingProxyType(
         "plugin_missing": "The class that the scenario names was not found: not installed, and "
         "not beside the scenario file.",
         "process_ended": "A process of the cluster ended while it started; its last lines follow.",
+        "profile_invalid": "The file is no engine profile, or one of another version. Write one "
+        "with `anyserve calibrate`.",
+        "profile_missing": "The file that `engine.profile` names cannot be read.",
+        "profile_unknown": "No engine profile of this name is shipped; name a file by its path.",
         "run_in_use": "A cluster still writes to this run.",
         "runs_not_writable": "The run directory cannot be made; choose another with --runs.",
         "settings_file": "The settings file is not TOML.",

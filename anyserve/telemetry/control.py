@@ -28,6 +28,9 @@ class Control(Protocol):
     async def slow(self, replica: str, factor: float) -> None:
         """Make each step of `replica` take `factor` times as long; 1 is normal."""
 
+    async def partition(self, replica: str, duration_s: float | None = None) -> None:
+        """Cut `replica` off from everybody, for ever or for a while."""
+
     async def send(
         self, capability: str, *, entry: str | None = None, options: Mapping[str, str] | None = None
     ) -> str:

@@ -69,6 +69,9 @@ class Steering:
             Choice("hang-worker", f"hang {worker} for 10 s", "its engine stops, then goes on"),
             Choice("slow", f"slow {replica} …", "each engine step takes longer"),
             Choice("normal", f"{replica} at normal pace", "ends slow"),
+            Choice(
+                "partition", f"cut {replica} off for 10 s", "no message reaches it or leaves it"
+            ),
         ]
         wishes: dict[str, Callable[[], Awaitable[object]]] = {
             "kill": lambda: control.kill(replica),
@@ -76,6 +79,7 @@ class Steering:
             "hang": lambda: control.hang(replica, 10.0),
             "hang-worker": lambda: control.hang(worker, 10.0),
             "normal": lambda: control.slow(replica, 1.0),
+            "partition": lambda: control.partition(replica, 10.0),
         }
         titles = {choice.key: choice.title for choice in choices}
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 from cli_world import Cli
 
-from anyserve.cli.calibration_plot import scatter
+from anyserve.cli.calibration_plot import scatter, span
 from anyserve.core.engine.fit import Sample
 from anyserve.core.engine.step_time import StepTimeModel, StepWork
+from anyserve.runtime.engines.base import EngineKind
+from anyserve.runtime.engines.detect import Detection, VllmBuild
 from anyserve.workload.profiles import load_profile
 
 TRY = ("calibrate", "--model", "minilm", "--engine", "model", "--max-num-seqs", "2")
@@ -59,3 +61,22 @@ def test_the_drawing_puts_errors_at_their_height() -> None:
     marked = [number for number, row in enumerate(rows[:12]) if set(row) & set("·•●")]
     assert marked == [1, 6, 11]
     assert rows[11].rstrip().endswith(("·", "•", "●"))
+
+
+@pytest.mark.parametrize(
+    ("time_ps", "said"),
+    [(45_600_000_000, "45.6 ms"), (2_160_000_000, "2.16 ms"), (999, "999 ps"), (7e12, "7 s")],
+)
+def test_durations_are_told_in_the_unit_that_suits_them(time_ps: float, said: str) -> None:
+    assert span(time_ps) == said
+
+
+def test_without_vllm_it_is_said_at_once(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = Detection(EngineKind.MODEL, VllmBuild.NONE, "", "vLLM is not installed: and so on")
+    monkeypatch.setattr("anyserve.cli.calibrating.detect", lambda: nothing)
+
+    answer = cli("calibrate", "--model", "minilm")
+
+    assert answer.code == 5
+    assert "vLLM is not installed." in answer.err
+    assert "--engine model" in answer.err

@@ -183,8 +183,12 @@ def test_checking_does_not_import_the_app(cli: Cli, tmp_path: Path) -> None:
     assert cli("scenario", "validate", "reranker.yaml").code == 0
     for kind in ("echo", "model", "vllm"):
         plan = cli("up", "reranker.yaml", "--engine", kind, "--dry-run", "--json")
-        engines = {one["id"]: one["engine"] for one in plan.json["cluster"]["replicas"]}
-        assert engines == {"r1": "none", "e1": kind}
+        engines = {one["id"]: (one["engine"], one["app"]) for one in plan.json["replicas"]}
+        assert engines == {"r1": ("none", "reranker:app"), "e1": (kind, None)}
+    text = cli("up", "reranker.yaml", "--engine", "echo", "--dry-run").out
+    assert "r1: rerank; app reranker:app, 4 at once" in text
+    alone = cli("worker", "reranker.yaml", "--id", "r1")
+    assert (alone.code, "has no engine" in alone.err) == (2, True)
     assert not (tmp_path / "ran").exists()
 
 

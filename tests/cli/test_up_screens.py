@@ -25,7 +25,7 @@ def left_in_order(terminal: Tmux, shell: Shell, code: int) -> str:
     screen = terminal.until(f"code {code}", PROMPT.strip())
     assert terminal.is_restored()
     assert not {"-isig", "-icanon", "-echo"} & set(screen.split())
-    terminal.keys("C-d")  # the shell has our mark, too
+    terminal.leave()
     return screen
 
 

@@ -258,6 +258,9 @@ class Wishes:
     async def slow(self, replica: str, factor: float) -> None:
         self._note("slow", replica, factor)
 
+    async def partition(self, replica: str, duration_s: float | None = None) -> None:
+        self._note("partition", replica, duration_s)
+
     async def send(
         self, capability: str, *, entry: str | None = None, options: Mapping[str, str] | None = None
     ) -> str:

@@ -83,6 +83,20 @@ class Tmux:
         )
         return modes.split() == ["0", "1", "0"]
 
+    def leave(self) -> None:
+        """End the shell, which bears our mark as well, and wait until it is gone."""
+        self.keys("C-d")
+        end_s = time.monotonic() + WAIT_S
+        while (
+            subprocess.run(
+                [*self._tmux, "has-session"], check=False, capture_output=True
+            ).returncode
+            == 0
+        ):
+            if time.monotonic() > end_s:
+                pytest.fail("the shell in the terminal does not leave")
+            time.sleep(0.05)
+
     def close(self) -> None:
         """End the server and the shell in it."""
         subprocess.run([*self._tmux, "kill-server"], check=False, capture_output=True)

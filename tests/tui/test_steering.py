@@ -42,6 +42,9 @@ async def test_a_kill_is_confirmed_first(clock: Clock) -> None:
         await press(pilot, "x", "j", "j", "enter", "y")
         await _settle(app)
         assert wishes.said[1:] == [("hang", "r1", 10.0)]
+        await press(pilot, "x", *"jjjjjj", "enter", "y")
+        await _settle(app)
+        assert wishes.said[2:] == [("partition", "r1", 10.0)]
 
 
 async def test_slow_asks_how_much(clock: Clock) -> None:

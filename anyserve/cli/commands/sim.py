@@ -18,6 +18,7 @@ class Ui(Enum):
     """What `sim` shows while it computes."""
 
     PLAIN = "plain"
+    TUI = "tui"
     JSON = "json"
     NONE = "none"
 
@@ -37,8 +38,8 @@ exit code are those of a live run: trace, runs and tui work on it.
 
 
 def _ui(name: str) -> str:
-    """What the setting means here: a simulation is over before a screen could show it."""
-    return Ui.PLAIN.value if name in {"auto", "tui"} else name
+    """What the setting means here: screens only where they are asked for."""
+    return Ui.PLAIN.value if name == "auto" else name
 
 
 def register(app: typer.Typer) -> None:
@@ -66,7 +67,10 @@ def sim(
     ] = None,
     ui: Annotated[
         Ui | None,
-        typer.Option(help="plain: a progress bar. json: every event as a line (setting: ui)."),
+        typer.Option(
+            help="plain: a progress bar. tui: screens of the run, once it is computed. "
+            "json: every event as a line (setting: ui)."
+        ),
     ] = None,
     seed: Annotated[
         int | None,

@@ -36,6 +36,10 @@ def run_worker(session: Session, scenario: Path, replica_id: str, overrides: Seq
         hint = nearest(replica_id, [one.id for one in cluster.replicas])
         message = f"{scenario} has no replica {replica_id}"
         raise UsageError(message, code="no_such_replica", hint=hint)
+    if replica.engine.kind == "none":
+        message = f"{replica_id} runs an app and has no engine that could be tried"
+        hint = "start the scenario, and ask it with anyserve send --json-payload"
+        raise UsageError(message, code="usage", hint=hint)
     return asyncio.run(_try(session, replica))
 
 

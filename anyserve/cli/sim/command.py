@@ -21,7 +21,7 @@ from anyserve.sim.watch import Watch
 from anyserve.telemetry.invariants import Violation
 from anyserve.telemetry.runs import RunDirectory, create_run
 
-UI_CHOICES: Final = ("plain", "json", "none")
+UI_CHOICES: Final = ("plain", "tui", "json", "none")
 _SHOWN_VIOLATIONS: Final = 20
 
 
@@ -51,11 +51,20 @@ def run_sim(session: Session, options: SimOptions) -> int:
     _report(session, prepared, finished, violations)
     if options.ui != "none":
         _say_how_fast(session, finished, played, time.perf_counter() - began_s)
+    if options.ui == "tui" and not played.interrupted:
+        _show_screens(session, finished)
     if played.interrupted:
         return ExitCode.INTERRUPTED
     if violations or not finished.as_expected:
         return ExitCode.EXPECTATIONS_FAILED
     return ExitCode.OK
+
+
+def _show_screens(session: Session, finished: Finished) -> None:
+    """The run on the screens of `anyserve tui`, to go through at any speed."""
+    from anyserve.cli.tui_replay import ReplayOptions, show_replay  # noqa: PLC0415 - loads textual
+
+    show_replay(session, finished.run.path.parent, ReplayOptions(finished.run.id))
 
 
 def _prepare(options: SimOptions) -> PreparedSim:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -67,14 +68,13 @@ def play(
             watch=watch,
             scenario_dir=prepared.scenario_dir,
         )
-        with _progress(session, prepared) as show:
+        with _progress(session, prepared) as show, _asked_to_stop() as stops:
             while not simulation.over:
-                try:
-                    simulation.advance(ENTRIES)
-                    show(simulation.progress())
-                except KeyboardInterrupt:
+                if stops and not played.interrupted:
                     played.interrupted = True
                     simulation.stop("stopped: interrupted")
+                simulation.advance(ENTRIES)
+                show(simulation.progress())
     played.wall_s = time.perf_counter() - began_s
     played.notes = notes_on(simulation)
     return played
@@ -104,6 +104,23 @@ def quick_objects() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[list[int]]:
+    """Ctrl-C once is noted here, so that no entry is left half done; twice raises."""
+    stops: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        if stops:
+            raise KeyboardInterrupt
+        stops.append(number)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield stops
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _Listener:
@@ -169,7 +186,9 @@ class _ProgressBar:
 @contextmanager
 def _progress(session: Session, prepared: PreparedSim) -> Iterator[_Show]:
     diagnostics = session.diagnostics
-    if prepared.options.ui != "plain" or not diagnostics.terminal.lively(diagnostics.stream):
+    if prepared.options.ui not in {"plain", "tui"} or not diagnostics.terminal.lively(
+        diagnostics.stream
+    ):
         yield _show_nothing
         return
     from rich.progress import (  # noqa: PLC0415 - only where it is drawn

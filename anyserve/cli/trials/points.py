@@ -30,11 +30,6 @@ class Vary:
     path: str
     values: tuple[str, ...]
 
-    @property
-    def label(self) -> str:
-        """The end of the path, for a table's head."""
-        return self.path.replace("]", "").replace("[", ".").rpartition("cluster.")[2]
-
 
 Point = tuple[tuple[str, str], ...]
 """(path, value) of each thing that is varied."""

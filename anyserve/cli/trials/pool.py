@@ -33,9 +33,6 @@ class Notebook:
         if path is not None and path.exists():
             self._read(path)
 
-    def __len__(self) -> int:
-        return len(self._known)
-
     def get(self, trial: Trial) -> Outcome | None:
         """What this trial came to, if it was run before."""
         return self._known.get(key_of(trial))

@@ -54,6 +54,7 @@ def _replica(replica: ReplicaSpec) -> dict[str, Any]:
         "capabilities": {offer.capability: offer.limits.max_tokens for offer in replica.offers},
         "engine": replica.engine.kind,
         "model": replica.engine.model,
+        "app": None if replica.app is None else replica.app.name,
         "concurrency": replica.concurrency,
     }
 
@@ -89,11 +90,12 @@ def _replica_line(replica: dict[str, Any]) -> str:
         name if limit is None else f"{name} (up to {limit} tokens)"
         for name, limit in replica["capabilities"].items()
     )
-    model = f" {replica['model']}" if replica["model"] else ""
-    return (
-        f"replica   {replica['id']}: {offers}; {replica['engine']}{model}, "
-        f"{replica['concurrency']} at once"
-    )
+    engine = f"{replica['engine']} {replica['model'] or ''}".strip()
+    app = f"app {replica['app']}"
+    runs = engine
+    if replica["app"]:
+        runs = app if replica["engine"] == "none" else f"{engine} and {app}"
+    return f"replica   {replica['id']}: {offers}; {runs}, {replica['concurrency']} at once"
 
 
 def _traffic_lines(traffic: dict[str, Any]) -> list[str]:

@@ -44,8 +44,9 @@ async def serve(front: Front, exchange: Exchange) -> None:
     payload = checked_json(await read_body(front, exchange), "the body")
     wishes = read_wishes(exchange, front)
     attributes = _attributes(exchange)
-    draft, answer = await _prepare(front, name, payload, wishes, attributes)
     stream = "text/event-stream" in (exchange.header(b"accept") or "")
+    draft, engine_answer = await _prepare(front, name, payload, wishes, attributes)
+    answer = engine_answer or HandlerAnswer(front.objects, keep_items=not stream)
     with front.offer(draft, streamed=True, first_token_ms=wishes.first_token_ms) as call:
         exchange.cancel_with_client(call)
         if stream:
@@ -84,13 +85,14 @@ async def _prepare(
     payload: bytes,
     wishes: Wishes,
     attributes: Mapping[str, str],
-) -> tuple[Draft, Answer]:
+) -> tuple[Draft, _EngineAnswer | None]:
+    """The request, and for an engine what reads its answer."""
     engine = engine_of(front.cluster, name)
     front.directory.check_entry(wishes.entry or front.directory.entry)
     try:
         if engine is None:
             draft = await handler_draft(front, name, payload)
-            return _addressed(front, draft, wishes, attributes), HandlerAnswer(front.objects)
+            return _addressed(front, draft, wishes, attributes), None
         route = front.directory.route(capability=name, entry=wishes.entry)
         tokenizer = front.codec(route).tokenizer
         draft = engine_draft(name, engine, read_ask(payload), tokenizer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from typing import Final
 
 import msgspec
 
@@ -15,6 +16,8 @@ from anyserve.runtime.ingress.meanings import RefusedError, invalid
 from anyserve.runtime.objects.plane import ObjectPlane
 from anyserve.runtime.origin import Draft
 from anyserve.runtime.origin.asking import handler_pieces
+
+MAX_KEPT_BYTES: Final = 64 * 2**20
 
 
 def checked_json(payload: bytes, what: str) -> bytes:
@@ -48,26 +51,41 @@ async def handler_draft(front: Front, capability: str, payload: bytes) -> Draft:
 
 
 class HandlerAnswer:
-    """Puts a handler's frames into JSON; large pieces are fetched from the object plane."""
+    """Puts a handler's frames into JSON; large pieces are fetched from the object plane.
 
-    def __init__(self, plane: ObjectPlane | None) -> None:
+    `keep_items`: the whole answer is wanted at its end, so a generator's items are kept, up to
+    `MAX_KEPT_BYTES`; else they are only passed on. A plain result is always kept.
+    """
+
+    def __init__(self, plane: ObjectPlane | None, *, keep_items: bool) -> None:
         self.items = True
         """Whether all that came were items of a generator; false: it is one plain result."""
         self.parts: list[bytes] = []
+        """What was kept."""
         self._plane = plane
+        self._keep_items = keep_items
+        self._kept = 0
 
     async def take(self, frames: Sequence[Frame]) -> AsyncIterator[bytes]:
         """The pieces that came.
 
         Raises:
-            RefusedError: one is out of reach.
+            RefusedError: one is out of reach, or they are too many to be kept.
         """
         for frame in frames:
             for piece in handler_pieces(frame):
                 part = await self._expand(Payload(bytes(piece.payload), piece.ref))
                 self.items = self.items and piece.item
-                self.parts.append(part)
+                if self._keep_items or not piece.item:
+                    self._keep(part)
                 yield part
+
+    def _keep(self, part: bytes) -> None:
+        self._kept += len(part)
+        if self._kept > MAX_KEPT_BYTES and self.parts:
+            text = f"the items are over {MAX_KEPT_BYTES} bytes; ask for them as a stream"
+            raise RefusedError(text, code="answer_too_large")
+        self.parts.append(part)
 
     def rest(self) -> list[bytes]:
         """What was held back until the end."""

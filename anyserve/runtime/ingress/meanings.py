@@ -79,6 +79,7 @@ MEANINGS: Final[Mapping[str, Meaning]] = MappingProxyType(
         # Codes of the front door itself.
         "unsupported_parameter": _BAD,
         "unknown_entry": _BAD,
+        "answer_too_large": _BAD,
         "wrong_task": _BAD,
         "no_tokenizer": _BAD,
         "model_not_found": _MISSING,

@@ -17,6 +17,7 @@ from anyserve.runtime.bus.address import Role
 from anyserve.runtime.clusters import ClusterRecord
 from anyserve.runtime.engines.base import Task
 from anyserve.runtime.models.codec import load_tokenizer
+from anyserve.runtime.node_control import ConnectionFault
 from anyserve.runtime.origin import Draft, OriginClient
 from anyserve.runtime.origin.asking import engine_draft, engine_of, read_ask
 from anyserve.runtime.process import boot_id
@@ -62,6 +63,11 @@ class ClusterControl:
     async def slow(self, replica: str, factor: float) -> None:
         """Make each step of `replica` take `factor` times as long; 1 is normal."""
         await self._ask(control.Slow(id=replica, factor=factor))
+
+    async def partition(self, replica: str, duration_s: float | None = None) -> None:
+        """Cut `replica` off from the broker, for ever or for a while."""
+        how = ConnectionFault(kind="partition")
+        await self._ask(control.Disturb(id=replica, how=how, duration_s=duration_s))
 
     async def rate(self, factor: float) -> None:
         """Offer the rest of the scenario's traffic `factor` times as fast; 0 pauses it."""

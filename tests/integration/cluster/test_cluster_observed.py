@@ -162,6 +162,8 @@ async def test_a_person_steers_it_and_the_events_show_what_came_of_it(make: Make
     await control.resume("s1")
     await screen.until(lambda: state("s1") in {"ready", "saturated"})
 
+    await control.partition("s1", 0.05)
+    await screen.until(lambda: "partition ends" in _done(screen))
     await control.slow("h1", 50.0)
     await control.hang("h1.worker", 0.05)
     await screen.until(lambda: _done(screen).count("resume") == 2)
@@ -169,7 +171,10 @@ async def test_a_person_steers_it_and_the_events_show_what_came_of_it(make: Make
     await control.kill("h1.worker")
     await screen.until(lambda: any(_exited(one) for one in screen.events))
     await screen.until(lambda: "kill" in _done(screen))
-    acts = ["drain", "resume", "slow", "hang", "resume", "slow ends", "kill"]
+    # A worker that is stopped while it starts complains in its log.
+    await screen.until(lambda: screen.reducer.replicas["h1"].worker == "ready")
+    acts = ["drain", "resume", "partition", "partition ends", "slow", "hang", "resume"]
+    acts += ["slow ends", "kill"]
     assert _done(screen) == acts
 
     for wish in (control.drain("s9"), control.send("decode", entry="s9"), control.rate(2.0)):

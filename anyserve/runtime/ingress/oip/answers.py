@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Final
 
 import msgspec
@@ -46,7 +47,7 @@ async def whole(front: Front, asked: Asked) -> pb.ModelInferResponse:
         return answer.last()
 
 
-async def pieces(front: Front, asked: Asked) -> AsyncIterator[pb.ModelInferResponse]:
+async def pieces(front: Front, asked: Asked) -> AsyncGenerator[pb.ModelInferResponse, None]:
     """Offer a request, and give its answer as it comes; the last piece is marked as final.
 
     Raises:
@@ -56,8 +57,9 @@ async def pieces(front: Front, asked: Asked) -> AsyncIterator[pb.ModelInferRespo
         yield await whole(front, asked)
         return
     if asked.task is Task.HANDLE:
-        async for piece in handled_pieces(front, asked):
-            yield piece
+        async with aclosing(handled_pieces(front, asked)) as answers:
+            async for piece in answers:
+                yield piece
         return
     with front.offer(asked.draft, streamed=True) as call:
         answer = _Answer(asked, call)
@@ -81,7 +83,6 @@ class _Answer:
         self._fresh = [""] * asked.n
         self._ids: list[list[int]] = [[] for _ in range(asked.n)]
         self._enough = False
-        self._whole = True
 
     @property
     def fresh(self) -> bool:
@@ -125,7 +126,6 @@ class _Answer:
 
     def piece(self) -> pb.ModelInferResponse:
         """What is new, as a response that others follow."""
-        self._whole = False
         return self._response({FINAL: False})
 
     def last(self) -> pb.ModelInferResponse:

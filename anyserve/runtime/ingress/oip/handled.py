@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from anyserve.runtime.ingress.front import Call, Front
 from anyserve.runtime.ingress.handlers import HandlerAnswer
@@ -19,7 +19,7 @@ async def handled(front: Front, asked: Asked) -> pb.ModelInferResponse:
         RefusedError: it was not completed.
     """
     with front.offer(asked.draft, streamed=True) as call:
-        answer = HandlerAnswer(front.objects)
+        answer = HandlerAnswer(front.objects, keep_items=True)
         while frames := await call.batch():
             async for _ in answer.take(frames):
                 pass
@@ -27,20 +27,20 @@ async def handled(front: Front, asked: Asked) -> pb.ModelInferResponse:
         return _response(asked, answer.parts, call)
 
 
-async def handled_pieces(front: Front, asked: Asked) -> AsyncIterator[pb.ModelInferResponse]:
+async def handled_pieces(front: Front, asked: Asked) -> AsyncGenerator[pb.ModelInferResponse, None]:
     """Each item of a generator as it comes, and an empty last one; a plain result is the last one.
 
     Raises:
         RefusedError: it was not completed; what had come before was given.
     """
     with front.offer(asked.draft, streamed=True) as call:
-        answer = HandlerAnswer(front.objects)
+        answer = HandlerAnswer(front.objects, keep_items=False)
         while frames := await call.batch():
             async for part in answer.take(frames):
                 if answer.items:
                     yield _response(asked, [part])
         await _completed(call)
-        yield _response(asked, [] if answer.items else answer.parts, call)
+        yield _response(asked, answer.parts, call)
 
 
 async def _completed(call: Call) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, Final
 
 import grpc
@@ -154,8 +155,10 @@ class InferenceService:
     ) -> None:
         try:
             asked = await read_request(self._front, request, _left_ms(context))
-            async for piece in pieces(self._front, asked):
-                await unsent.put(pb.ModelStreamInferResponse(infer_response=piece))
+            # Closed for sure, so that a client that leaves cancels its request at once.
+            async with aclosing(pieces(self._front, asked)) as answer:
+                async for piece in answer:
+                    await unsent.put(pb.ModelStreamInferResponse(infer_response=piece))
         except RefusedError as refusal:
             self._front.note_refused(refusal)
             await unsent.put(broken_off(request, refusal))
