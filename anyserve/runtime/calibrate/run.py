@@ -36,7 +36,7 @@ from anyserve.runtime.calibrate.messages import (
 from anyserve.runtime.engines.base import EngineConfig, EngineInfo, Task
 
 _GIB: Final = 1 << 30
-_BUSY_RATIO: Final = 1.04
+_BUSY_RATIO: Final = 1.02
 _PROBE_S: Final = 6.0
 _LOG_LINES: Final = 12
 
@@ -73,7 +73,7 @@ class Calibration:
     profile: EngineProfile
     samples: list[Sample]
     busy: float
-    """Wall time over CPU time of a step, in the middle: above 1, others used the machine."""
+    """Wall time over CPU time of all steps: above 1, others used the machine."""
 
 
 def calibrate(settings: Settings, show: Show) -> Calibration:
@@ -220,7 +220,7 @@ def _clock(info: EngineInfo, config: EngineConfig, steps: list[MeasuredStep]) ->
 
 
 def _busy(steps: list[MeasuredStep]) -> float:
-    return statistics.median(one.wall_ns / max(1, one.cpu_ns) for one in steps)
+    return sum(one.wall_ns for one in steps) / max(1, sum(one.cpu_ns for one in steps))
 
 
 def _kv_bytes(config: EngineConfig, info: EngineInfo) -> int:
