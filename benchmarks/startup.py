@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import http.client
 import os
+import random
 import socket
 import statistics
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
@@ -66,9 +68,7 @@ async def start_server(replica: ReplicaSpec) -> tuple[float, float]:
     """Seconds until healthy, and the memory of the server with all its processes."""
     engine = replica.engine
     assert engine.model is not None
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = _free_port()
     command = (
         # What `vllm serve` runs; the command itself asks for a distribution called `vllm`, which
         # the CPU build is not.
@@ -106,6 +106,15 @@ async def start_server(replica: ReplicaSpec) -> tuple[float, float]:
             await asyncio.wait_for(process.wait(), 60)
 
 
+def _free_port() -> int:
+    """One that nobody who asks the system for a free one is given meanwhile."""
+    while True:
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", random.randrange(20_000, 30_000)))
+            port: int = free.getsockname()[1]
+            return port
+
+
 async def _until_healthy(port: int, process: asyncio.subprocess.Process, began: float) -> None:
     while time.monotonic() - began < PATIENCE_S:
         if process.returncode is not None:
@@ -120,7 +129,7 @@ def _is_healthy(port: int) -> bool:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as answer:
             return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+    except (OSError, http.client.HTTPException):
         return False
 
 

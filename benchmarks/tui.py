@@ -164,18 +164,23 @@ class Terminal:
         times = self.process.cpu_times()
         return times.user + times.system
 
-    def end(self) -> int:
-        """Press q, and give the exit code."""
-        os.write(self.fd, b"q")
-        self.read_until(None, 1.0)
-        for _ in range(50):
+    def wait(self, seconds: float) -> int:
+        """Read until it has ended; gives the exit code, or kills it and gives -9."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self.read_until(None, 0.1)
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 return os.waitstatus_to_exitcode(status)
-            self.read_until(None, 0.1)
+            time.sleep(0.02)
         os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
-        return -9
+        return -signal.SIGKILL
+
+    def end(self) -> int:
+        """Press q, and give the exit code."""
+        os.write(self.fd, b"q")
+        return self.wait(10.0)
 
 
 # --- measuring ---------------------------------------------------------------------------------
@@ -250,18 +255,14 @@ def beside_a_cluster(ui: str) -> dict[str, float | str]:
         if ui == "tui":
             assert terminal.read_until(b" ENDED ", 120.0) is not None
             os.write(terminal.fd, b"q")
-        for _ in range(1200):
-            pid, status = os.waitpid(terminal.pid, os.WNOHANG)
-            if pid:
-                break
-            terminal.read_until(None, 0.1)
+        code = terminal.wait(120.0)
         summary = json.loads((Path(runs) / "latest" / "summary.json").read_text())
     return {
         "ui": ui,
         "ttft_p50_ms": summary["ttft"]["p50_ms"],
         "ttft_p95_ms": summary["ttft"]["p95_ms"],
         "completed": summary["requests"]["completed"],
-        "exit_code": os.waitstatus_to_exitcode(status),
+        "exit_code": code,
     }
 
 
@@ -309,10 +310,9 @@ def main() -> int:
     report("tui_start", "First picture of anyserve tui --replay, best of 5", [first_picture()])
     costs = [running_cost(n, args.rate, args.seconds, 4.0) for n in args.sizes]
     report("tui_cpu", f"A screen at 4 Hz, {args.rate:g} requests a second", costs)
-    beside = [beside_a_cluster(ui) for ui in ("plain", "tui") * args.pairs]
-    report(
-        "tui_beside", "Latency of scenarios/laptop.yaml (echo), with and without screens", beside
-    )
+    if args.pairs:
+        beside = [beside_a_cluster(ui) for ui in ("plain", "tui") * args.pairs]
+        report("tui_beside", "Latency of scenarios/laptop.yaml (echo), without and with", beside)
     if not args.no_hour:
         report("tui_memory", f"An hour of 8 replicas and {HOUR_RATE} requests a second", hour())
     return 0

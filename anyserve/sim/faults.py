@@ -39,12 +39,12 @@ class Faults:
         }
         self._ends: dict[str, tuple[str, Callable[[FaultSpec], None]]] = {
             "hang": ("resume", self._resume),
-            "slow": ("slow", self._unslow),
+            "slow": ("slow ends", self._unslow),
             "drain": ("undrain", self._undrain),
-            "partition": ("mend", self._heal),
-            "drop": ("mend", self._undrop),
-            "duplicate": ("mend", self._unduplicate),
-            "delay": ("mend", self._undelay),
+            "partition": ("partition ends", self._heal),
+            "drop": ("drop ends", self._undrop),
+            "duplicate": ("duplicate ends", self._unduplicate),
+            "delay": ("delay ends", self._undelay),
         }
 
     def plan(self, faults: tuple[FaultSpec, ...], start_ns: int) -> None:

@@ -532,6 +532,7 @@ class Reducer:
 
 def _complete(entry: Ledger, request: RequestState) -> None:
     """Fill in what is known by now of where a request went after it came back."""
+    entry.seen = None
     later = [attempt for attempt in request.routed if attempt > entry.attempt]
     if later:
         entry.to_replica, entry.to_capability = request.routed[min(later)]

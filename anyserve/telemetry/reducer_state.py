@@ -60,9 +60,16 @@ class Ledger:
     outcome: str | None = None
     e2e_ms: float | None = None
     hop_ms: float | None = None
+    seen: LedgerEntry | None = None
+    """The view as it was made last; None once anything more is known."""
 
     def view(self) -> LedgerEntry:
-        """As others see it."""
+        """As others see it; the same object until more is known."""
+        if self.seen is None:
+            self.seen = self._view()
+        return self.seen
+
+    def _view(self) -> LedgerEntry:
         return LedgerEntry(
             at_ns=self.at_ns,
             request=self.request,

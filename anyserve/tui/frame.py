@@ -53,8 +53,11 @@ class Frame:
 
     @property
     def zero_ns(self) -> int:
-        """The start of the traffic on the run's clock; of the first event where none began."""
-        return 0 if self.snapshot.run is None else self.snapshot.run.started_ns
+        """The start of the traffic on the run's clock; until it begins, the first notice's time."""
+        if self.snapshot.run is not None:
+            return self.snapshot.run.started_ns
+        notices = self.snapshot.notices
+        return notices[0].at_ns if notices else self.snapshot.now_ns
 
     @property
     def run_s(self) -> float | None:

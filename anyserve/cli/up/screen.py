@@ -38,16 +38,37 @@ def choose_ui(session: Session, wanted: str, *, as_json: bool) -> str:
         UsageError: a screen was asked for, and there is no terminal.
     """
     if wanted == TUI:
-        check_terminal(session.environ)
+        _check(session)
     if wanted != AUTO:
         return wanted
     if as_json:
         return PLAIN
     try:
-        check_terminal(session.environ)
+        _check(session)
     except UsageError:
         return PLAIN
     return TUI
+
+
+def _check(session: Session) -> None:
+    check_terminal(session.environ)
+    if not in_foreground():
+        raise UsageError(
+            "the screens need the terminal, and this command runs in its background",
+            code="no_terminal",
+            hint="bring it to the foreground, or use --ui plain",
+        )
+
+
+def in_foreground() -> bool:
+    """Whether the terminal listens to us: `up &` and `timeout 60 up` run in its background.
+
+    There a screen would be stopped by the kernel as soon as it touched the terminal.
+    """
+    try:
+        return os.tcgetpgrp(0) == os.getpgrp()
+    except OSError:  # no terminal, or none that can tell
+        return True
 
 
 class Screen:

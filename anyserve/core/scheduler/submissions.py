@@ -116,13 +116,17 @@ class Submissions(Placing):
         self._gone_origins.pop((settled.origin, settled.incarnation), None)
         if settled.all_open:
             for request_id in [name for name in self._tickets if name in self._settled]:
-                self._drop_settled(request_id)
+                # Of an earlier life nobody has settled it: it may still run somewhere.
+                origin, incarnation, _ = split_request_id(request_id)
+                earlier = origin == settled.origin and incarnation < settled.incarnation
+                self._drop_settled(request_id, lost=earlier)
 
-    def _drop_settled(self, request_id: str) -> None:
+    def _drop_settled(self, request_id: str, *, lost: bool = False) -> None:
+        """Forget it; `lost`: its origin died, and nobody else tells its replica."""
         self._cancelled.pop(request_id, None)
         ticket = self._tickets.pop(request_id, None)
         if ticket is not None:
-            self._release(ticket, cancel=False)
+            self._release(ticket, cancel=lost, code=Code.ORIGIN_LOST)
         if self._counters.pop(request_id, None) is not None:
             self._persist(JournalRecord(kind="settled", id=request_id))
 

@@ -40,9 +40,24 @@ class Disturbance:
         self._ways = {way: _Lane() for way in Way}
 
     @property
+    def held(self) -> bool:
+        """Whether nothing passes for now: it waits, as in the buffers of a silent connection."""
+        return self._ways[Way.OUT].held
+
+    def hold(self) -> None:
+        """Let messages wait, both ways, in order."""
+        for lane in self._ways.values():
+            lane.held = True
+
+    def release(self, *, lost: tuple[Way, ...] = ()) -> None:
+        """Let what waited pass, but for the ways on which it is lost."""
+        for way, lane in self._ways.items():
+            lane.release(lost=way in lost)
+
+    @property
     def idle(self) -> bool:
         """Nothing is disturbed, and nothing is on its way."""
-        wanted = self.drop or self.duplicate or self.delay_s or self.jitter_s
+        wanted = self.held or self.drop or self.duplicate or self.delay_s or self.jitter_s
         return not wanted and not any(lane.waiting for lane in self._ways.values())
 
     def carry(self, way: Way, topic: str, pass_on: Callable[[], None]) -> None:
@@ -72,17 +87,25 @@ class _Lane:
 
     def __init__(self) -> None:
         self.waiting: deque[tuple[float, Callable[[], None]]] = deque()
+        self.held = False
         self._timer: asyncio.TimerHandle | None = None
 
+    def release(self, *, lost: bool) -> None:
+        self.held = False
+        if lost:
+            self.waiting.clear()
+        if self.waiting:
+            self._arm()
+
     def send(self, pass_on: Callable[[], None], late_s: float) -> None:
-        if not self.waiting and late_s <= 0:
+        if not self.waiting and late_s <= 0 and not self.held:
             pass_on()
             return
         due_s = asyncio.get_running_loop().time() + late_s
         if self.waiting:
             due_s = max(due_s, self.waiting[-1][0])
         self.waiting.append((due_s, pass_on))
-        if self._timer is None:
+        if not self.held:
             self._arm()
 
     def close(self) -> None:
@@ -92,12 +115,15 @@ class _Lane:
             self._timer = None
 
     def _arm(self) -> None:
+        if self._timer is not None:
+            return
         self._timer = asyncio.get_running_loop().call_at(self.waiting[0][0], self._pass_due)
 
     def _pass_due(self) -> None:
         self._timer = None
         now_s = asyncio.get_running_loop().time()
-        while self.waiting and self.waiting[0][0] <= now_s:
+        while self.waiting and not self.held:
+            if self.waiting[0][0] > now_s:
+                self._arm()
+                return
             self.waiting.popleft()[1]()
-        if self.waiting and self._timer is None:
-            self._arm()

@@ -67,6 +67,10 @@ class VllmEngine:
         cpu = _is_cpu()
         if cpu:
             torch.set_num_threads(self._config.threads)
+        if cpu and self._config.args.get("enforce_eager", True):
+            # Single functions of vLLM's sampler are compiled all the same, at their first use (log
+            # probabilities): half a minute within a step, and the worker counts as hung.
+            torch.compiler.set_stance("force_eager")
         report("loading the model", 0.2)
         engine_config = vllm.EngineArgs(
             **_engine_args(self._config, cpu=cpu)

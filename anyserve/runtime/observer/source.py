@@ -129,6 +129,8 @@ class LiveSource:
                 yield batch
         while batch := self._take():
             yield batch
+        if said := self._tick(self._now_ns()):
+            yield said
 
     async def close(self) -> None:
         """Disconnect and end the iteration; a second call does nothing."""

@@ -11,7 +11,9 @@ from anyserve.tui.views.look import Look
 from anyserve.tui.widgets.columns import GAP, Column, widest
 
 _NAME, _MOST_NAME, _ASKED, _WAIT, _LAST = 13, 24, 5, 4, 6
-_CELL, _MOST_CELL = 5, 11
+_CELL, _SUM_CELL, _MOST_CELL = 5, 8, 11
+_MANY = 8
+"""More replicas than this will hardly have a column each; one is for the sum of the others."""
 TOTAL = ""
 """The key of the row below the capabilities."""
 
@@ -60,7 +62,9 @@ def _fixed_width(snapshot: Snapshot) -> int:
 
 def _cell_width(snapshot: Snapshot) -> int:
     texts = (f"{cell.started} ~{cell.delegated}" for cell in snapshot.routing if cell.delegated)
-    return widest((*texts, *(cell.replica for cell in snapshot.routing)), _CELL, _MOST_CELL)
+    names = {cell.replica for cell in snapshot.routing}
+    least = _SUM_CELL if len(names) > _MANY else _CELL
+    return widest((*texts, *names), least, _MOST_CELL)
 
 
 def matrix(snapshot: Snapshot, replicas: Sequence[str]) -> list[MatrixRow]:

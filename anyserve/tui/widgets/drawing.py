@@ -30,7 +30,7 @@ def to_strip(
     missing = width - width_of(spans)
     if missing > 0:
         segments.append(Segment(" " * missing, under))
-    return Strip(segments, width)
+    return Strip(segments, width).simplify()
 
 
 class StyledView(ScrollView):

@@ -98,8 +98,9 @@ class LiveGrid(StyledView, Generic[T]):
     def show(self, items: Sequence[T]) -> None:
         """Show these rows from now on."""
         count_before = len(self._items)
+        if items != self._items:
+            self._index = {self._key(item): place for place, item in enumerate(items)}
         self._items = items
-        self._index = {self._key(item): place for place, item in enumerate(items)}
         self._keep_cursor()
         if len(items) != count_before:
             self._resize_content()

@@ -34,8 +34,10 @@ def chosen(
     stderr: bool = True,
     term: str = "xterm",
     as_json: bool = False,
+    foreground: bool = True,
 ) -> str:
     session = open_session(None, ascii_only=False, environ={"TERM": term})
+    monkeypatch.setattr(screen, "in_foreground", lambda: foreground)
     monkeypatch.setattr("sys.stdin", Stream(stdin))
     with monkeypatch.context() as patch:
         patch.setattr("sys.stderr", Stream(stderr))
@@ -47,7 +49,14 @@ def test_a_terminal_gets_a_screen_by_itself(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(
-    "without", [{"stdin": False}, {"stderr": False}, {"term": "dumb"}, {"as_json": True}]
+    "without",
+    [
+        {"stdin": False},
+        {"stderr": False},
+        {"term": "dumb"},
+        {"as_json": True},
+        {"foreground": False},
+    ],
 )
 def test_whatever_is_no_terminal_gets_lines(
     monkeypatch: pytest.MonkeyPatch, without: dict[str, bool | str]
@@ -61,6 +70,8 @@ def test_a_screen_that_was_asked_for_and_cannot_be_is_an_error(
     with pytest.raises(UsageError, match="stdin") as refused:
         chosen(monkeypatch, screen.TUI, stdin=False)
     assert "--ui plain" in refused.value.hint
+    with pytest.raises(UsageError, match="background"):
+        chosen(monkeypatch, screen.TUI, foreground=False)
 
 
 @pytest.mark.parametrize("wanted", ["plain", "json", "none"])

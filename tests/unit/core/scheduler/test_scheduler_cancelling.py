@@ -195,6 +195,22 @@ def test_a_lost_origin_has_its_requests_cancelled_after_a_grace() -> None:
     assert list(bench.scheduler.tickets) == ["q/1/3"]
 
 
+def test_a_new_life_of_an_origin_has_what_its_earlier_one_left_stopped() -> None:
+    """Else it would run on, since nobody is left to settle it."""
+    bench = SchedulerBench(cluster())
+    bench.peer("r1")
+    assign = bench.assigned(1)
+    bench.submit(2, id="q/1/2")
+
+    effects = bench.tell(
+        msg.Settled(origin="p", incarnation=2, ids=[], settled_below=1, all_open=True)
+    )
+
+    stop = effects.one(msg.CancelAttempt)
+    assert (stop.id, stop.attempt, stop.code) == ("p/1/1", assign.attempt, Code.ORIGIN_LOST)
+    assert list(bench.scheduler.tickets) == ["q/1/2"]
+
+
 def test_an_origin_that_is_heard_of_again_keeps_its_requests() -> None:
     bench = SchedulerBench(cluster(lost_after_ms=5_000))
     bench.peer("r1", credit=False)
