@@ -203,4 +203,4 @@ def shown(one: Estimate | None) -> str:
         return "–"  # noqa: RUF001 - means unknown everywhere
     if one.half_width is None:
         return f"{one.mean:.4g}"
-    return f"{one.mean:.4g} ± {one.half_width:.2g}"
+    return f"{one.mean:.4g} ± {float(f'{one.half_width:.2g}'):g}"  # never as 1.3e+02
