@@ -31,6 +31,7 @@ from anyserve.runtime.engines.base import (
     room_left,
     spent,
 )
+from anyserve.runtime.engines.cpu_attention import avoid_amx_attention
 from anyserve.runtime.engines.gpu_turn import gpu_turn
 
 _log = logging.getLogger(__name__)
@@ -65,6 +66,8 @@ class VllmEngine:
         from vllm.v1.engine.llm_engine import LLMEngine  # noqa: PLC0415
 
         cpu = _is_cpu()
+        if cpu:
+            avoid_amx_attention()
         if cpu:
             torch.set_num_threads(self._config.threads)
         if cpu and self._config.args.get("enforce_eager", True):
