@@ -1,8 +1,8 @@
 """A way around wrong attention in vLLM's CPU build.
 
 With bfloat16 on a CPU with AMX tiles, vLLM 0.32 chooses an attention kernel that reads prompts of
-more than 32 tokens wrongly: SmolLM2-135M answers a chat with other words than by float32, by the AVX-512
-kernel, or by transformers, which all agree. The AVX-512 kernel costs about as much.
+more than 32 tokens wrongly: SmolLM2-135M answers a chat with other words than by float32, by the
+AVX-512 kernel, or by transformers, which all agree. The AVX-512 kernel costs about as much.
 """
 
 from __future__ import annotations
