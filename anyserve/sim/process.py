@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final, Protocol
 
-from anyserve.core.effects import Effect, Emit, Inbox, Send, SetTimer
-from anyserve.core.events import AnyEvent
+from anyserve.core.effects import Effect, Inbox, Send, SetTimer
+from anyserve.core.events import EVENT_TYPES, AnyEvent
 from anyserve.core.inputs import BusDown, BusUp, Wake
 from anyserve.core.messages import Registration, SchedulerState
 from anyserve.sim.recorder import Voice
@@ -59,11 +59,11 @@ class Process:
             kind = type(effect)
             if kind is Send:
                 self._send(effect)  # type: ignore[arg-type]
-            elif kind is Emit:
-                self._voice.say(effect.event, now)  # type: ignore[attr-defined]
+            elif kind in EVENT_TYPES:
+                self._voice.say(effect, now)  # type: ignore[arg-type]
             elif kind is SetTimer:
                 self._timer += 1
-                self._kernel.at(effect.at_ns, self._wake, self._timer)  # type: ignore[attr-defined]
+                self._kernel.at(effect.at_ns, self._wake, self._timer)  # type: ignore[union-attr]
             else:
                 self._perform(effect)
 

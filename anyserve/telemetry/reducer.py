@@ -457,7 +457,7 @@ class Reducer:
         return replica
 
     def _replica_changed(self, at_ns: int, envelope: Envelope, event: ReplicaChanged) -> None:
-        self._names.learn(envelope)
+        self._names.learn(envelope.source, envelope.event)
         self.learn_replica(at_ns, event)
 
     def learn_replica(self, at_ns: int, event: ReplicaChanged) -> None:
@@ -476,11 +476,11 @@ class Reducer:
             replica.load = None
 
     def _replica_load(self, at_ns: int, envelope: Envelope, event: ReplicaLoad) -> None:
-        self._names.learn(envelope)
+        self._names.learn(envelope.source, envelope.event)
         self.replica(event.replica).report(at_ns, event.load)
 
     def _worker_changed(self, _at_ns: int, envelope: Envelope, event: WorkerChanged) -> None:
-        self._names.learn(envelope)
+        self._names.learn(envelope.source, envelope.event)
         replica = self.replica(event.replica)
         replica.worker, replica.worker_detail = event.state, event.detail
         replica.worker_pid = event.pid or replica.worker_pid

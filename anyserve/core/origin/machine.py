@@ -14,7 +14,6 @@ from anyserve.core.capability import Ladder
 from anyserve.core.effects import (
     Deliver,
     Effect,
-    Emit,
     Finish,
     Inbox,
     Outcome,
@@ -34,6 +33,8 @@ GAP_MS = 100
 """A gap in the frames is repaired after this long."""
 SILENCE_MS = 2_000
 """Without a frame or a sign of life for this long, the holder is asked."""
+LISTEN_MS = 250
+"""Silence is looked for at multiples of this."""
 MAX_REPAIRS = 3
 """Questions without an answer, one per second, after which the attempt counts as lost."""
 MAX_RESEND_MS = 30_000
@@ -178,7 +179,7 @@ class Origin:
             )
         )
         pending.heard_ns = now
-        self._plan(now + SILENCE_MS * MS, pending.id)
+        self._listen(pending, now + SILENCE_MS * MS)
 
     # --- the stream ------------------------------------------------------------------------------
 
@@ -523,7 +524,11 @@ class Origin:
         elif now - pending.heard_ns >= self._patience_ms(pending) * MS:
             self._ask(pending, now)
         else:
-            self._plan(pending.heard_ns + self._patience_ms(pending) * MS, pending.id)
+            self._listen(pending, pending.heard_ns + self._patience_ms(pending) * MS)
+
+    def _listen(self, pending: Pending, until_ns: int) -> None:
+        """Look whether anything was heard by then; at few times, for many requests together."""
+        self._plan(until_ns + -until_ns % (LISTEN_MS * MS), pending.id)
 
     def _patience_ms(self, pending: Pending) -> int:
         if pending.repairs:
@@ -563,7 +568,7 @@ class Origin:
         heapq.heappush(self._due, (at_ns, self._pushes, request_id))
 
     def _emit(self, event: ev.AnyEvent) -> None:
-        self._out.append(Emit(event))
+        self._out.append(event)
 
     def _take(self, now: int) -> list[Effect]:
         while self._due and self._due[0][2] not in self._pending:
