@@ -35,8 +35,8 @@ class CreditBook:
 
     @property
     def urgent(self) -> bool:
-        """Whether the scheduler would decide otherwise if it knew the counters as they are. That its
-        assignments arrived it reads from `started`, or with the next heartbeat."""
+        """Whether the scheduler would decide otherwise if it knew the counters as they are. That
+        its assignments arrived it reads from `started`, or with the next heartbeat."""
         return self._urgent
 
     def begin_epoch(self) -> None:
