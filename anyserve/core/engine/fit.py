@@ -44,7 +44,7 @@ class Sample(NamedTuple):
     held_out: bool = False
     """Not for the fit, but to judge it by."""
     new_shape: bool = False
-    """It had a number of tokens for which the machine had to prepare (`shapes.py`)."""
+    """No step before had as many tokens, and the engine's library had to prepare for them."""
 
 
 @dataclass(frozen=True, slots=True)

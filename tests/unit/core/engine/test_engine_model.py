@@ -295,7 +295,7 @@ def test_the_first_step_after_a_rest_takes_longer_in_proportion_to_the_rest() ->
     assert ends == [10_500, 10_100, 10_500]
 
 
-def test_a_step_of_as_many_tokens_as_none_lately_takes_longer() -> None:
+def test_the_first_step_of_so_many_tokens_takes_longer() -> None:
     engine = EngineModel(LIMITS, StepTimeModel(base_ps=10_000), shape_ps=500)
     took = []
     for at in (0, 1_000_000):
