@@ -68,7 +68,7 @@ class ReplicaProcess(Process):
         self._kernel.at(self._kernel.now + restart_ns, self._restart, None)
 
     def hear(self, message: Any) -> None:
-        """See `Process`. The wish that concerns the worker alone is taken out before the machine."""
+        """See `Process`. What concerns the worker alone is taken out before the machine."""
         if type(message) is Control and message.action == "slow":
             self.slow(message.factor)
         else:
