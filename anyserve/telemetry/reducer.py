@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anyserve.core.events import (
     AttemptAdmitted,
@@ -61,7 +61,6 @@ from anyserve.telemetry.replica_names import ReplicaNames
 from anyserve.telemetry.series import Series
 from anyserve.telemetry.stats import NS_PER_MS
 from anyserve.telemetry.sums import REENTRY_COUNTS
-from anyserve.telemetry.trace import Trace, build_trace
 from anyserve.telemetry.views import (
     FaultView,
     NoticeView,
@@ -70,6 +69,9 @@ from anyserve.telemetry.views import (
     Snapshot,
     Stage,
 )
+
+if TYPE_CHECKING:
+    from anyserve.telemetry.trace import Trace
 
 _NS_PER_S = 1_000_000_000
 
@@ -153,6 +155,8 @@ class Reducer:
         Raises:
             AnyServeError: the request is not, or no longer, remembered here.
         """
+        from anyserve.telemetry.trace import build_trace  # noqa: PLC0415 - the first picture needs none
+
         request = self.requests.get(request_id) or self.settled.get(request_id)
         if request is None:
             raise AnyServeError(
