@@ -17,6 +17,7 @@ from anyserve.tui.keys import Place
 from anyserve.tui.screens.base import FocusLines, FrameScreen
 from anyserve.tui.spans import Line, Span
 from anyserve.tui.views import ledger, notices, replicas, routing, scenario
+from anyserve.tui.views.look import Look
 from anyserve.tui.views.sizes import LEAST_HEIGHT, LEAST_WIDTH, Sizes, Wanted, divide
 from anyserve.tui.widgets.drawing import StyledView
 from anyserve.tui.widgets.grid import LiveGrid
@@ -42,6 +43,8 @@ class OverviewScreen(FrameScreen):
         self._reverse = False
         self._sorted_at = float("-inf")
         self._order: dict[str, int] = {}
+        self._ledger_for: tuple[int, Look] | None = None
+        """What its rows are written with, besides the entries."""
         self._errors_only = False
         self._whole_run: bool | None = None
         """What the routing matrix counts; None while nobody chose."""
@@ -98,6 +101,7 @@ class OverviewScreen(FrameScreen):
                     palette=palette,
                     glyphs=glyphs,
                     empty="no request has come back to the scheduler",
+                    lasting=True,
                     id="ledger",
                     classes="panel",
                 )
@@ -197,12 +201,16 @@ class OverviewScreen(FrameScreen):
         return routing.whole_run(snapshot) if whole else snapshot.lately
 
     def _paint_ledger(self, frame: Frame) -> None:
+        grid = self._grid("ledger")
+        if self._ledger_for != (frame.zero_ns, self.look):
+            self._ledger_for = (frame.zero_ns, self.look)
+            grid.redraw()
         entries = frame.snapshot.ledger
         rows = list(reversed(entries))
         if wanted := self._filters.get("ledger", Filter()):
             rows = [one for one in rows if wanted.matches(ledger.row_of(one))]
-        self._grid("ledger").set_columns(ledger.columns(rows))
-        self._grid("ledger").show(rows)
+        grid.set_columns(ledger.columns(rows))
+        grid.show(rows)
         total = frame.snapshot.counters
         comebacks = total.delegations + total.refusals + total.returns + total.recoveries
         self._title("ledger", f"{comebacks}", len(entries), len(rows))
