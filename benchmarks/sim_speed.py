@@ -18,13 +18,13 @@ import gc
 import resource
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import yaml
 from bench import report
 
 from anyserve.core.events import Envelope
+from anyserve.sim.recorder import Record, enveloped
 from anyserve.sim.simulation import Simulation
 from anyserve.telemetry.log import EventLogWriter
 from anyserve.workload.compile import Compiled, compile_scenario
@@ -73,9 +73,7 @@ def engine() -> dict[str, object]:
     return {"kind": "model", "profile": PROFILE, "max_model_len": 4096}
 
 
-def play(
-    what: Compiled, record: Callable[[Envelope], None], **options: object
-) -> tuple[float, int]:
+def play(what: Compiled, record: Record, **options: object) -> tuple[float, int]:
     """CPU seconds of a run, and its entries on the agenda."""
     simulation = Simulation(what, record, **options)  # type: ignore[arg-type]
     gc.collect()
@@ -93,7 +91,7 @@ def measure(
     what = scenario(replicas, requests, policy)
     count = 0
 
-    def record(_: Envelope) -> None:
+    def record(*_: object) -> None:
         nonlocal count
         count += 1
 
@@ -110,7 +108,7 @@ def measure(
                 count += 1
                 log.write(envelope)
 
-            spent, entries = play(what, write, sample=sample, exact=exact)
+            spent, entries = play(what, enveloped(write), sample=sample, exact=exact)
     else:
         spent, entries = play(what, record, sample=sample, exact=exact)
     done = len(what.plan.requests)

@@ -10,11 +10,16 @@ from anyserve.core.events import AnyEvent
 from anyserve.core.messages import AnyMessage, Code, Frame, Request
 
 
-class Effect(msgspec.Struct, frozen=True, gc=False):
-    """Base of all effects."""
+class Command(msgspec.Struct, frozen=True, gc=False):
+    """Base of all effects that something is done for."""
 
 
-class Send(Effect, frozen=True):
+Effect = Command | AnyEvent
+"""An event among the effects is to be recorded: the driver adds source, time and sequence number.
+"""
+
+
+class Send(Command, frozen=True):
     """Publish `message` to the inbox of `to` (empty for the scheduler's)."""
 
     inbox: Inbox
@@ -24,25 +29,19 @@ class Send(Effect, frozen=True):
     """Nobody waits for it: it may travel with what comes next."""
 
 
-class Emit(Effect, frozen=True):
-    """Something happened; the driver adds source, time and sequence number."""
-
-    event: AnyEvent
-
-
-class SetTimer(Effect, frozen=True):
+class SetTimer(Command, frozen=True):
     """Call `handle(now, Wake())` at `at_ns`. One timer a machine; the newest setting counts."""
 
     at_ns: int
 
 
-class Persist(Effect, frozen=True):
+class Persist(Command, frozen=True):
     """Append `record` to the journal before any `Send` of the same list leaves."""
 
     record: JournalRecord
 
 
-class StartWork(Effect, frozen=True):
+class StartWork(Command, frozen=True):
     """Replica: give this attempt to the worker. `capability` is the registered one that serves."""
 
     request: Request
@@ -50,21 +49,21 @@ class StartWork(Effect, frozen=True):
     submission: int
 
 
-class CancelWork(Effect, frozen=True):
+class CancelWork(Command, frozen=True):
     """Replica: stop this attempt at the next step boundary."""
 
     id: str
     attempt: int
 
 
-class Deliver(Effect, frozen=True):
+class Deliver(Command, frozen=True):
     """Origin: these tokens (or this data) go to the client now, in order, each once."""
 
     id: str
     frame: Frame
 
 
-class Finish(Effect, frozen=True):
+class Finish(Command, frozen=True):
     """Origin: the request is over; `outcome` is decided and recorded."""
 
     id: str

@@ -7,13 +7,16 @@ when on that host's monotonic clock, and a sequence number, so that gaps can be 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import get_args
 
 import msgspec
 
 from anyserve.core.messages import Load, Times
 
 
-class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="type"):
+class Event(
+    msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="type", gc=False
+):
     """Base of all events."""
 
 
@@ -59,7 +62,7 @@ class RequestQueued(Event, frozen=True, tag="request.queued"):
     submission: int = 1
 
 
-class Candidate(msgspec.Struct, frozen=True, omit_defaults=True):
+class Candidate(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One replica that could have taken the request, and its score (lower is better) where the
     policy worked one out."""
 
@@ -378,9 +381,10 @@ AnyEvent = (
     | BusTrouble | ProcessExited | IngressOpened | RunStarted | PhaseStarted | TrafficRate
     | FaultInjected | RunEnded | StreamThinned
 )  # fmt: skip
+EVENT_TYPES: frozenset[type] = frozenset(get_args(AnyEvent))
 
 
-class Envelope(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Envelope(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """One line of the event log. `(source, incarnation, seq)` is unique; `seq` counts from 0.
 
     `t` is `source`'s monotonic clock in nanoseconds; clocks compare within one `boot` only.

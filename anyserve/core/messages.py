@@ -40,7 +40,7 @@ class Message(
     v: int = msgspec.field(default_factory=_version)
 
 
-class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """Base of the parts that messages are made of."""
 
 

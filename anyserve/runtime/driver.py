@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
-from anyserve.core.effects import Effect, Emit, Send, SetTimer
-from anyserve.core.events import BusTrouble
+from anyserve.core.effects import Effect, Send, SetTimer
+from anyserve.core.events import EVENT_TYPES, BusTrouble
 from anyserve.core.inputs import BusDown, BusUp, Pressure, Wake
 from anyserve.runtime.broker.acl import AccessRules
 from anyserve.runtime.broker.proof import prove_permissions
@@ -136,9 +136,8 @@ class Driver:
                     retain=effect.inbox in RETAINED,
                     lazy=is_lazy(effect),
                 )
-            elif kind is Emit:
-                assert isinstance(effect, Emit)
-                self.events.emit(effect.event, t=now)
+            elif kind in EVENT_TYPES:
+                self.events.emit(effect, t=now)  # type: ignore[arg-type]
             elif kind is SetTimer:
                 assert isinstance(effect, SetTimer)
                 self._set_timer(effect.at_ns)

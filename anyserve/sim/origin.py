@@ -128,6 +128,7 @@ class OriginProcess(Process):
             priority=planned.priority,
             deadline=deadline,
             affinity=planned.affinity,
+            first_epoch=self.machine.epoch,
         )
         self.hear(
             Offered(

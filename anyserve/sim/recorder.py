@@ -8,8 +8,19 @@ from zlib import crc32
 
 from anyserve.core.events import AnyEvent, Envelope
 
-Record = Callable[[Envelope], None]
+Record = Callable[[int, str, int, int, AnyEvent], None]
+"""Takes an event: its time, source, the source's life, the number in that life, and what happened.
+"""
 _ALL: Final = 1 << 32
+
+
+def enveloped(take: Callable[[Envelope], None]) -> Record:
+    """Hands each event on as the event log has it."""
+
+    def record(t: int, source: str, incarnation: int, seq: int, event: AnyEvent) -> None:
+        take(Envelope(t=t, source=source, incarnation=incarnation, seq=seq, event=event))
+
+    return record
 
 
 class Sample:
@@ -42,9 +53,5 @@ class Voice:
 
     def say(self, event: AnyEvent, now: int) -> None:
         """Something happened."""
-        self._record(
-            Envelope(
-                t=now, source=self.source, incarnation=self.incarnation, seq=self.seq, event=event
-            )
-        )
+        self._record(now, self.source, self.incarnation, self.seq, event)
         self.seq += 1

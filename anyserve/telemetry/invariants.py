@@ -256,7 +256,7 @@ def _replica_violations(envelopes: list[Envelope]) -> Iterator[Violation]:
     hosts: dict[tuple[str, int], _Host] = {}
     started_by: dict[tuple[str, int], str] = {}
     for envelope in sorted(envelopes, key=lambda one: (one.source, one.incarnation, one.seq)):
-        names.learn(envelope)
+        names.learn(envelope.source, envelope.event)
         replica = names.of(envelope.source)
         host = hosts.setdefault((envelope.source, envelope.incarnation), _Host())
         match envelope.event:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from anyserve.core.events import (
-    Envelope,
+    AnyEvent,
     ReplicaChanged,
     ReplicaLoad,
     RequestRouted,
@@ -21,20 +21,15 @@ class ReplicaNames:
     def __init__(self) -> None:
         self._by_source: dict[str, str] = {}
 
-    def learn(self, envelope: Envelope) -> None:
+    def learn(self, source: str, event: AnyEvent) -> None:
         """Note what this event says about its source.
 
         Replicas say these of themselves; the scheduler tells of theirs that were lost or are back.
         """
-        if envelope.source == SCHEDULER:
+        if source == SCHEDULER:
             return
-        match envelope.event:
-            case ReplicaLoad(replica=replica) | WorkerChanged(replica=replica):
-                self._by_source[envelope.source] = replica
-            case ReplicaChanged(replica=replica):
-                self._by_source[envelope.source] = replica
-            case _:
-                pass
+        if isinstance(event, ReplicaLoad | WorkerChanged | ReplicaChanged):
+            self._by_source[source] = event.replica
 
     def of(self, source: str, routed: RequestRouted | None = None) -> str:
         """The replica that speaks as `source`; what the scheduler said of the attempt wins."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from anyserve.core.events import (
+    AnyEvent,
     AttemptAdmitted,
     AttemptEnded,
     AttemptHandedBack,
@@ -130,10 +131,11 @@ class Tally:
         self.started: RunStarted | None = None
         self.ended: str | None = None
         self._names = ReplicaNames()
-        self._span: dict[str, tuple[int, int]] = {}
+        self._spans: dict[str, list[int]] = {}
+        """First and last time of each boot."""
         self._run_span: list[tuple[int, str] | None] = [None, None]
         self._served: dict[str, list[RequestTally]] | None = None
-        self._handlers: dict[type, Callable[[Envelope, Any], None]] = {
+        self._handlers: dict[type, Callable[[int, str, Any], None]] = {
             RequestOffered: self._offered,
             RequestRouted: self._routed,
             RequestDelegated: self._delegated,
@@ -150,20 +152,45 @@ class Tally:
             BusTrouble: self._bus_trouble,
             FaultInjected: self._fault,
             PolicyFailed: self._policy_failed,
-            RunStarted: self._run_started,
-            RunEnded: self._run_ended,
         }
 
     def add(self, envelope: Envelope) -> None:
         """Count one envelope."""
-        if not self.gaps.add(envelope.source, envelope.incarnation, envelope.seq):
+        self.count(
+            envelope.t,
+            envelope.source,
+            envelope.incarnation,
+            envelope.seq,
+            envelope.event,
+            envelope.boot,
+        )
+
+    def count(  # noqa: PLR0917 - called for every event
+        self,
+        t: int,
+        source: str,
+        incarnation: int,
+        seq: int,
+        event: AnyEvent,
+        boot: str = "",
+    ) -> None:
+        """Count one event; the arguments are the parts of its envelope."""
+        if not self.gaps.add(source, incarnation, seq):
             return
-        t, boot = envelope.t, envelope.boot
-        low, high = self._span.get(boot, (t, t))
-        self._span[boot] = (min(low, t), max(high, t))
-        handler = self._handlers.get(type(envelope.event))
+        span = self._spans.get(boot)
+        if span is None:
+            span = self._spans[boot] = [t, t]
+        if t > span[1]:
+            span[1] = t
+        elif t < span[0]:
+            span[0] = t
+        handler = self._handlers.get(type(event))
         if handler is not None:
-            handler(envelope, envelope.event)
+            handler(t, source, event)
+        elif isinstance(event, RunStarted):
+            self._run_started(t, boot, event)
+        elif isinstance(event, RunEnded):
+            self._run_ended(t, boot, event)
 
     @property
     def offered(self) -> list[RequestTally]:
@@ -176,7 +203,7 @@ class Tally:
         started, ended = self._run_span
         if started is not None and ended is not None and started[1] == ended[1]:
             return (ended[0] - started[0]) / _NS_PER_S
-        spans = [high - low for low, high in self._span.values()]
+        spans = [high - low for low, high in self._spans.values()]
         return max(spans) / _NS_PER_S if spans else None
 
     @property
@@ -214,92 +241,92 @@ class Tally:
             replica = self.replicas[name] = ReplicaTally()
         return replica
 
-    def _offered(self, _envelope: Envelope, event: RequestOffered) -> None:
+    def _offered(self, _t: int, _source: str, event: RequestOffered) -> None:
         request = self._request(event.id)
         request.capability = event.capability
         request.prompt_tokens = event.prompt_tokens
         request.intended_ns = event.intended_ns
 
-    def _routed(self, envelope: Envelope, event: RequestRouted) -> None:
+    def _routed(self, t: int, _source: str, event: RequestRouted) -> None:
         request = self._request(event.id)
         request.assigned = True
-        request.queue_ns += max(0, envelope.t - event.received_ns)
+        request.queue_ns += max(0, t - event.received_ns)
         request.routed += ((event.attempt, event.capability, event.replica),)
 
-    def _delegated(self, _envelope: Envelope, event: RequestDelegated) -> None:
+    def _delegated(self, _t: int, _source: str, event: RequestDelegated) -> None:
         request = self._request(event.id)
         request.assigned = True
         if all(event.attempt != said.attempt for said in request.delegated):
             request.delegated += (event,)
 
-    def _reentered(self, _envelope: Envelope, event: RequestReentered) -> None:
+    def _reentered(self, _t: int, _source: str, event: RequestReentered) -> None:
         self.comebacks[event.kind] += 1
         if event.kind == "lost":
             replica = event.replica or self._request(event.id).replica_of(event.attempt)
             if replica:
                 self._replica(replica).comebacks["lost"] += 1
 
-    def _rejected(self, envelope: Envelope, event: RequestRejected) -> None:
+    def _rejected(self, t: int, _source: str, event: RequestRejected) -> None:
         if event.received_ns is not None:
-            self._request(event.id).queue_ns += max(0, envelope.t - event.received_ns)
+            self._request(event.id).queue_ns += max(0, t - event.received_ns)
 
-    def _admitted(self, _envelope: Envelope, event: AttemptAdmitted) -> None:
+    def _admitted(self, _t: int, _source: str, event: AttemptAdmitted) -> None:
         self._request(event.id).assigned = True
 
-    def _attempt_started(self, envelope: Envelope, event: AttemptStarted) -> None:
+    def _attempt_started(self, t: int, source: str, event: AttemptStarted) -> None:
         request = self._request(event.id)
         request.assigned = True
-        request.queue_ns += max(0, envelope.t - event.received_ns)
-        self._replica(self._names.of(envelope.source)).started += 1
+        request.queue_ns += max(0, t - event.received_ns)
+        self._replica(self._names.of(source)).started += 1
 
-    def _handed_back(self, envelope: Envelope, event: AttemptHandedBack) -> None:
-        self._request(event.id).queue_ns += max(0, envelope.t - event.received_ns)
-        self._replica(self._names.of(envelope.source)).comebacks[event.kind] += 1
+    def _handed_back(self, t: int, source: str, event: AttemptHandedBack) -> None:
+        self._request(event.id).queue_ns += max(0, t - event.received_ns)
+        self._replica(self._names.of(source)).comebacks[event.kind] += 1
 
-    def _attempt_ended(self, envelope: Envelope, event: AttemptEnded) -> None:
-        replica = self._replica(self._names.of(envelope.source))
+    def _attempt_ended(self, _t: int, source: str, event: AttemptEnded) -> None:
+        replica = self._replica(self._names.of(source))
         replica.ended[event.status] += 1
         replica.output_tokens += event.n_tokens
 
-    def _outcome(self, _envelope: Envelope, event: RequestOutcome) -> None:
+    def _outcome(self, _t: int, _source: str, event: RequestOutcome) -> None:
         request = self._request(event.id)
         if request.outcome is None:
             request.outcome = event
             self._served = None
 
-    def _replica_changed(self, envelope: Envelope, event: ReplicaChanged) -> None:
-        self._names.learn(envelope)
+    def _replica_changed(self, _t: int, source: str, event: ReplicaChanged) -> None:
+        self._names.learn(source, event)
         replica = self._replica(event.replica)
         replica.state = event.state
         replica.offers = event.offers or replica.offers
         replica.concurrency = event.concurrency or replica.concurrency
 
-    def _replica_load(self, envelope: Envelope, event: ReplicaLoad) -> None:
-        self._names.learn(envelope)
+    def _replica_load(self, _t: int, source: str, event: ReplicaLoad) -> None:
+        self._names.learn(source, event)
         replica = self._replica(event.replica)
         replica.loads += 1
         replica.running_sum += event.load.running
         replica.running_max = max(replica.running_max, event.load.running)
         replica.waiting_max = max(replica.waiting_max, event.load.waiting)
 
-    def _worker_changed(self, envelope: Envelope, event: WorkerChanged) -> None:
-        self._names.learn(envelope)
+    def _worker_changed(self, _t: int, source: str, event: WorkerChanged) -> None:
+        self._names.learn(source, event)
         if event.state in _WORKER_GONE:
             self._replica(event.replica).worker_exits += 1
 
-    def _bus_trouble(self, _envelope: Envelope, event: BusTrouble) -> None:
+    def _bus_trouble(self, _t: int, _source: str, event: BusTrouble) -> None:
         self.bus_troubles[event.kind] += event.count
 
-    def _fault(self, _envelope: Envelope, _event: FaultInjected) -> None:
+    def _fault(self, _t: int, _source: str, _event: FaultInjected) -> None:
         self.faults += 1
 
-    def _policy_failed(self, _envelope: Envelope, _event: PolicyFailed) -> None:
+    def _policy_failed(self, _t: int, _source: str, _event: PolicyFailed) -> None:
         self.policy_failures += 1
 
-    def _run_started(self, envelope: Envelope, event: RunStarted) -> None:
+    def _run_started(self, t: int, boot: str, event: RunStarted) -> None:
         self.started = event
-        self._run_span[0] = (envelope.t, envelope.boot)
+        self._run_span[0] = (t, boot)
 
-    def _run_ended(self, envelope: Envelope, event: RunEnded) -> None:
+    def _run_ended(self, t: int, boot: str, event: RunEnded) -> None:
         self.ended = event.reason
-        self._run_span[1] = (envelope.t, envelope.boot)
+        self._run_span[1] = (t, boot)

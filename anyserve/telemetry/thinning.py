@@ -65,7 +65,7 @@ class Thinner:
                 continue
             request_id = _request_of(envelope.event)
             if request_id is None:
-                self._names.learn(envelope)
+                self._names.learn(envelope.source, envelope.event)
             elif not self._is_told(request_id):
                 self._left_out += 1
                 self._sums.add(request_id, envelope)

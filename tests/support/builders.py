@@ -58,7 +58,7 @@ class Effects(Sequence[fx.Effect]):
 
     def emitted(self, kind: type[E]) -> list[E]:
         """All events of a kind, in order."""
-        return [emit.event for emit in self.of(fx.Emit) if isinstance(emit.event, kind)]
+        return self.of(kind)
 
     def one(self, kind: type[M]) -> M:
         """The only message of this kind."""

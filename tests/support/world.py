@@ -19,6 +19,7 @@ from violations import MS, Violated
 
 from anyserve.core import effects as fx
 from anyserve.core import messages as msg
+from anyserve.core.events import Event
 from anyserve.core.inputs import (
     BusDown,
     BusUp,
@@ -149,7 +150,7 @@ class World:
                     self._send(source, effect)
                     if source == "scheduler" and self._dies_here():
                         return
-                case fx.Emit():
+                case Event():
                     pass
                 case fx.SetTimer(at_ns=at_ns):
                     self._set_timer(source, at_ns)

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 import msgspec
 
-from anyserve.cli.finish import load_events
+from anyserve.cli.run_events import load_events
 from anyserve.cli.sim.prepare import PreparedSim
 from anyserve.core.events import Envelope
 from anyserve.core.spec import ClusterSpec
+from anyserve.sim.recorder import enveloped
 from anyserve.sim.simulation import Simulation
 from anyserve.sim.watch import Watch
 from anyserve.telemetry.invariants import Invariant, Rules, Violation, check_invariants
@@ -48,7 +49,7 @@ def _repeated(envelopes: list[Envelope], prepared: PreparedSim) -> Iterator[Viol
     options = prepared.options
     Simulation(
         prepared.compiled,
-        again.add,
+        enveloped(again.add),
         exact=not options.exact,
         sample=options.sample,
         scenario_dir=prepared.scenario_dir,

@@ -15,8 +15,8 @@ import msgspec
 from anyserve.cli.output import OutputClosed
 from anyserve.cli.session import Session
 from anyserve.cli.sim.prepare import PreparedSim
-from anyserve.core.events import Envelope
-from anyserve.sim.recorder import Sample
+from anyserve.core.events import AnyEvent, Envelope
+from anyserve.sim.recorder import Record, Sample, enveloped
 from anyserve.sim.simulation import Phase, Progress, Simulation
 from anyserve.sim.watch import Watch
 from anyserve.telemetry.log import EventLogWriter
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 _Show = Callable[[Progress], None]
-_Record = Callable[[Envelope], None]
 ENTRIES: Final = 20_000
 """Computed between two looks at the terminal: some tens of milliseconds."""
 
@@ -56,7 +55,7 @@ def play(
     began_s = time.perf_counter()
     listener = _Listener(session) if prepared.options.ui == "json" else None
     with EventLogWriter(run.events) as log, quick_objects():
-        record = log.write if listener is None else listener.tee(log)
+        record = enveloped(log.write if listener is None else listener.tee(log))
         if prepared.options.sample < 1.0:
             played.tally = Tally()
             record = _SampledLog(record, Sample(prepared.options.sample), played.tally).record
@@ -132,7 +131,7 @@ class _Listener:
         self._listening = True
         self._log: EventLogWriter | None = None
 
-    def tee(self, log: EventLogWriter) -> _Record:
+    def tee(self, log: EventLogWriter) -> Callable[[Envelope], None]:
         """What records to both."""
         self._log = log
         return self._record
@@ -150,22 +149,22 @@ class _Listener:
 class _SampledLog:
     """Counts every event, and records those of a sample of the requests, numbered anew."""
 
-    def __init__(self, record: _Record, sample: Sample, tally: Tally) -> None:
+    def __init__(self, record: Record, sample: Sample, tally: Tally) -> None:
         self._record = record
         self._sample = sample
         self._tally = tally
         self._seqs: dict[tuple[str, int], int] = {}
 
-    def record(self, envelope: Envelope) -> None:
+    def record(self, t: int, source: str, incarnation: int, seq: int, event: AnyEvent) -> None:
         """One more event."""
-        self._tally.add(envelope)
-        request_id = getattr(envelope.event, "id", None)
+        self._tally.count(t, source, incarnation, seq, event)
+        request_id = getattr(event, "id", None)
         if request_id is not None and request_id not in self._sample:
             return
-        life = (envelope.source, envelope.incarnation)
-        seq = self._seqs.get(life, 0)
-        self._seqs[life] = seq + 1
-        self._record(msgspec.structs.replace(envelope, seq=seq))
+        life = (source, incarnation)
+        kept = self._seqs.get(life, 0)
+        self._seqs[life] = kept + 1
+        self._record(t, source, incarnation, kept, event)
 
 
 class _ProgressBar:

@@ -75,11 +75,11 @@ class Stretch:
         if now_ps > self.end_ps:
             return self.steps
         left = now_ps - self.start_ps
-        most = self.steps - 1
-        done = (left - self.wait_ps) // max(1, self.first_ps)  # rarely off by more than one
-        done = min(max(done, 0), most)
-        while done < most and self.after(done + 1) < left:
-            done += 1
-        while done > 0 and self.after(done) >= left:
-            done -= 1
-        return done
+        low, high = 0, self.steps  # step `low` ended before now, step `high` did not
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.after(middle) < left:
+                low = middle
+            else:
+                high = middle
+        return low

@@ -14,7 +14,6 @@ from anyserve.core.capability import Ladder
 from anyserve.core.effects import (
     Deliver,
     Effect,
-    Emit,
     Finish,
     Inbox,
     Outcome,
@@ -34,6 +33,8 @@ GAP_MS = 100
 """A gap in the frames is repaired after this long."""
 SILENCE_MS = 2_000
 """Without a frame or a sign of life for this long, the holder is asked."""
+LISTEN_MS = 250
+"""Silence is looked for at multiples of this."""
 MAX_REPAIRS = 3
 """Questions without an answer, one per second, after which the attempt counts as lost."""
 MAX_RESEND_MS = 30_000
@@ -178,7 +179,7 @@ class Origin:
             )
         )
         pending.heard_ns = now
-        self._plan(now + SILENCE_MS * MS, pending.id)
+        self._listen(pending, now + SILENCE_MS * MS)
 
     # --- the stream ------------------------------------------------------------------------------
 
@@ -195,17 +196,24 @@ class Origin:
         if pending.stream != key:
             return
         self._hear(pending, frame.replica, frame.attempt, now)
-        if frame.sequence >= pending.next_sequence:
+        if frame.sequence == pending.next_sequence:
+            self._take_frames(pending, frame, now)
+        elif frame.sequence > pending.next_sequence:
             pending.buffer.setdefault(frame.sequence, frame)
-        self._drain_buffer(pending, now)
+            self._note_gap(pending, now)
 
-    def _drain_buffer(self, pending: Pending, now: int) -> None:
-        while (frame := pending.buffer.pop(pending.next_sequence, None)) is not None:
+    def _take_frames(self, pending: Pending, frame: msg.Frame | None, now: int) -> None:
+        """Take the frame that is due, and those behind it that came too early."""
+        while frame is not None:
             pending.next_sequence += 1
             pending.gap_since_ns = None
             pending.repairs = 0
             if not self._accept(pending, frame, now):
                 return
+            frame = pending.buffer.pop(pending.next_sequence, None) if pending.buffer else None
+        self._note_gap(pending, now)
+
+    def _note_gap(self, pending: Pending, now: int) -> None:
         if pending.buffer and pending.gap_since_ns is None:
             pending.gap_since_ns = now
             self._plan(now + GAP_MS * MS, pending.id)
@@ -245,12 +253,12 @@ class Origin:
         kind = OutcomeKind.CANCELLED if cancelled else OutcomeKind.FAILED
         if end.status is AttemptStatus.COMPLETED:
             kind = OutcomeKind.COMPLETED
-        finish = ",".join(sorted({reason for reason in end.finish if reason})) or None
+        finish = end.finish[0] if len(end.finish) == 1 else _joined(end.finish)
         outcome = Outcome(
             kind=kind,
             code=end.code,
             message=end.message,
-            finish=finish,
+            finish=finish or None,
             served_by=frame.replica,
             attempt=frame.attempt,
             n_tokens=pending.n_tokens(),
@@ -523,7 +531,11 @@ class Origin:
         elif now - pending.heard_ns >= self._patience_ms(pending) * MS:
             self._ask(pending, now)
         else:
-            self._plan(pending.heard_ns + self._patience_ms(pending) * MS, pending.id)
+            self._listen(pending, pending.heard_ns + self._patience_ms(pending) * MS)
+
+    def _listen(self, pending: Pending, until_ns: int) -> None:
+        """Look whether anything was heard by then; at few times, for many requests together."""
+        self._plan(until_ns + -until_ns % (LISTEN_MS * MS), pending.id)
 
     def _patience_ms(self, pending: Pending) -> int:
         if pending.repairs:
@@ -563,7 +575,7 @@ class Origin:
         heapq.heappush(self._due, (at_ns, self._pushes, request_id))
 
     def _emit(self, event: ev.AnyEvent) -> None:
-        self._out.append(Emit(event))
+        self._out.append(event)
 
     def _take(self, now: int) -> list[Effect]:
         while self._due and self._due[0][2] not in self._pending:
@@ -573,3 +585,7 @@ class Origin:
             self._out.append(SetTimer(self._timer_ns))
         out, self._out = self._out, []
         return out
+
+
+def _joined(reasons: list[str]) -> str:
+    return ",".join(sorted({reason for reason in reasons if reason}))

@@ -10,7 +10,7 @@ import msgspec
 from anyserve.core import events as ev
 from anyserve.core import messages as msg
 from anyserve.core.capability import Ladder, attributes_match
-from anyserve.core.effects import Effect, Emit, Inbox, Send
+from anyserve.core.effects import Effect, Inbox, Send
 from anyserve.core.lifecycle import SlotState
 from anyserve.core.messages import AttemptStatus, Code, RefuseReason, ReplicaState
 from anyserve.core.order import queue_order
@@ -296,7 +296,7 @@ class ReplicaBase:
         self._out.append(Send(Inbox.SCHEDULER, "", message, lazy))
 
     def _emit(self, event: ev.AnyEvent) -> None:
-        self._out.append(Emit(event))
+        self._out.append(event)
 
     def _back(self, slot: Slot) -> dict[str, Any]:
         return {

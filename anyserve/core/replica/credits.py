@@ -20,7 +20,6 @@ class CreditBook:
         self._assigned_before = 0
         self._assigned = Ordinals()
         self._sequence = 0
-        self._dirty = True
         self._urgent = True
 
     @property
@@ -35,42 +34,35 @@ class CreditBook:
         return self.granted_total - self.taken_total - self.assigned_seen
 
     @property
-    def dirty(self) -> bool:
-        """Whether the scheduler does not know the counters as they are."""
-        return self._dirty
-
-    @property
     def urgent(self) -> bool:
-        """Whether the scheduler would decide otherwise if it knew; else it only waits to hear that
-        its assignments arrived."""
+        """Whether the scheduler would decide otherwise if it knew the counters as they are. That
+        its assignments arrived it reads from `started`, or with the next heartbeat."""
         return self._urgent
 
     def begin_epoch(self) -> None:
         """A new scheduler life counts its assignments from 1; earlier ones can no longer arrive."""
         self._assigned_before += self._assigned.count
         self._assigned = Ordinals()
-        self._dirty = self._urgent = True
+        self._urgent = True
 
     def see_assignment(self, ordinal: int) -> bool:
         """An assignment arrived, or is known to have been sent; False where it was seen before."""
-        fresh = self._assigned.add(ordinal)
-        self._dirty = self._dirty or fresh
-        return fresh
+        return self._assigned.add(ordinal)
 
     def take(self) -> None:
         """A request that entered here starts."""
         self.taken_total += 1
-        self._dirty = self._urgent = True
+        self._urgent = True
 
     def grant(self) -> None:
         """A credit that was consumed is free again."""
         self.granted_total += 1
-        self._dirty = self._urgent = True
+        self._urgent = True
 
     def report(self, replica: str, incarnation: int, epoch: int, load: Load) -> Credit:
         """The message that brings the scheduler up to date."""
         self._sequence += 1
-        self._dirty = self._urgent = False
+        self._urgent = False
         return Credit(
             replica=replica,
             incarnation=incarnation,

@@ -123,7 +123,7 @@ class Replica(Timekeeping):
         return not (self._running or self._n_held or self._n_waiting)
 
     def _take(self, now: int) -> list[Effect]:
-        if self._credits.dirty and self._epoch:
+        if self._credits.urgent and self._epoch:
             self._report()
         while self._due and (key := self._due[0][2]) is not None and key not in self._slots:
             heapq.heappop(self._due)  # its attempt is settled

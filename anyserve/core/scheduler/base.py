@@ -9,7 +9,7 @@ import msgspec
 from anyserve.core import events as ev
 from anyserve.core import messages as msg
 from anyserve.core.capability import Ladder
-from anyserve.core.effects import Effect, Emit, Inbox, JournalRecord, Persist, Send
+from anyserve.core.effects import Effect, Inbox, JournalRecord, Persist, Send
 from anyserve.core.lifecycle import TicketState
 from anyserve.core.messages import Code
 from anyserve.core.order import deadline_ns, queue_order
@@ -268,7 +268,7 @@ class SchedulerBase:
         self._out.insert(position, Persist(record))
 
     def _emit(self, event: ev.AnyEvent) -> None:
-        self._out.append(Emit(event))
+        self._out.append(event)
 
     def _emit_reentry(
         self, ticket: Ticket, kind: str, count: int, detail: str, back: msg.HandBack | None = None

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from anyserve.core.effects import Effect, Emit
+from anyserve.core.effects import Effect
 from anyserve.core.events import RequestDelegated, RequestRouted
 from anyserve.core.inputs import BusDown, BusUp, Pressure, Wake
 from anyserve.core.messages import SchedulerInbound
@@ -57,8 +57,7 @@ def record_of(now: int, message: SchedulerInput) -> InputRecord:
 
 def decisions_of(effects: Iterable[Effect]) -> list[Decision]:
     """The decisions among what a scheduler did."""
-    events = [effect.event for effect in effects if isinstance(effect, Emit)]
-    return [one for event in events if (one := decision_of(event)) is not None]
+    return [one for effect in effects if (one := decision_of(effect)) is not None]
 
 
 def decision_of(event: object) -> Decision | None:

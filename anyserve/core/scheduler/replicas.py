@@ -121,9 +121,16 @@ class Replicas(HandBacks):
             return
         if ticket.state is TicketState.ASSIGNED:
             ticket.go(TicketState.STARTED)
-            ticket.delivery = None
+            self._note_arrived(ticket, started.replica)
             if ticket.request.body != NO_BODY:
                 ticket.request = msgspec.structs.replace(ticket.request, body=NO_BODY)
+
+    def _note_arrived(self, ticket: Ticket, replica: str) -> None:
+        """Its assignment need not be sent again."""
+        delivery, ticket.delivery = ticket.delivery, None
+        view = self._registry.replicas.get(replica)
+        if view is not None and isinstance(delivery, msg.Assign):
+            view.unacked.pop(delivery.ordinal, None)
 
     def _on_ended(self, ended: msg.Ended, now: int) -> None:
         if not self._speaks_for(ended.replica, ended.incarnation, now):

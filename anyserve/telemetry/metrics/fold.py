@@ -150,7 +150,7 @@ class ClusterMetrics:
 
     def apply(self, envelope: Envelope) -> None:
         """Fold one envelope in; a repeated one changes nothing."""
-        self._names.learn(envelope)
+        self._names.learn(envelope.source, envelope.event)
         source = (envelope.source, envelope.incarnation)
         if source not in self._heard:
             self._heard.add(source)

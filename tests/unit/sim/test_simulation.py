@@ -28,6 +28,7 @@ from anyserve.core.events import (
     WorkerChanged,
 )
 from anyserve.errors import UsageError
+from anyserve.sim.recorder import enveloped
 from anyserve.sim.simulation import Phase, Simulation
 from anyserve.sim.watch import Watch
 
@@ -218,7 +219,7 @@ def test_a_scheduler_that_costs_time_handles_one_message_after_the_other() -> No
 
 def test_the_run_can_be_stopped_early() -> None:
     events: list[Envelope] = []
-    simulation = Simulation(compiled(PAIR), events.append)
+    simulation = Simulation(compiled(PAIR), enveloped(events.append))
     while simulation.progress().settled < 5:
         simulation.advance(50)
     simulation.stop("stopped: interrupted")
@@ -231,7 +232,7 @@ def test_the_run_can_be_stopped_early() -> None:
 
 
 def test_time_can_be_advanced_to_a_moment_only() -> None:
-    simulation = Simulation(compiled(PAIR), lambda _: None)
+    simulation = Simulation(compiled(PAIR), lambda *_: None)
     while simulation.progress().phase is Phase.STARTING:
         simulation.advance(10)
     for _ in range(1_000):
@@ -254,7 +255,7 @@ def test_handlers_are_refused_by_name() -> None:
         },
     }
     with pytest.raises(UsageError, match="a1 runs hello:app"):
-        Simulation(compiled(app), lambda _: None)
+        Simulation(compiled(app), lambda *_: None)
 
 
 def test_unexplained_decisions_are_the_same_decisions() -> None:

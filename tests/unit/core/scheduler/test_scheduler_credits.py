@@ -124,6 +124,16 @@ def test_an_assignment_that_arrived_is_not_said_again() -> None:
     assert peer.credit().sent(msg.Assign) == []
 
 
+def test_a_start_acknowledges_the_assignment_before_any_credit_does() -> None:
+    bench = SchedulerBench(cluster(ack_ms=ACK_MS, lost_after_ms=60_000))
+    peer = bench.peer("r1", concurrency=2)
+    peer.started(bench.assigned(1))
+    bench.settle(1)
+
+    bench.later(2 * ACK_MS)
+    assert len(peer.credit()) == 0
+
+
 def test_an_assignment_that_is_no_longer_wanted_is_cancelled_until_it_is_acknowledged() -> None:
     bench = SchedulerBench(cluster(ack_ms=ACK_MS, lost_after_ms=60_000))
     peer = bench.peer("r1", concurrency=2)
