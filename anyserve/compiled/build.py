@@ -92,7 +92,9 @@ def mypyc_version() -> str:
         return version("mypy")
     except PackageNotFoundError as error:
         raise MissingDependencyError(
-            f"{error.name} is not installed", code="no_mypyc", hint="pip install 'anyserve[compile]'"
+            f"{error.name} is not installed",
+            code="no_mypyc",
+            hint="pip install 'anyserve[compile]'",
         ) from None
 
 

@@ -39,7 +39,7 @@ class CompiledFinder(MetaPathFinder):
         self._files = {name: folder / path for name, path in build.modules.items()}
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+        self, fullname: str, _path: Sequence[str] | None = None, _target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """See `MetaPathFinder`."""
         file = self._files.get(fullname)
@@ -54,11 +54,13 @@ def switch_on(environ: Mapping[str, str] = os.environ, store: Store | None = Non
 
     Call it before any of them is imported: a process runs all of them compiled, or none.
     """
-    standing, build = look(environ, store)
-    if standing is not Standing.IN_USE or build is None or in_use():
-        return standing
-    if any(name in sys.modules for name in build.modules):
+    if in_use():
+        return Standing.IN_USE
+    if any(name in sys.modules for name in compiled_modules()):
         return Standing.TOO_LATE
+    standing, build = look(environ, store)
+    if build is None:
+        return standing
     finder = CompiledFinder(build, (store or user_store()).folder(build.key))
     sys.meta_path.insert(0, finder)
     try:
