@@ -215,6 +215,17 @@ def _loads(teller: Storyteller) -> None:
         teller.say("scheduler", second * S, queued)
 
 
+def steady_load(seconds: int) -> list[Envelope]:
+    """One replica that runs two requests all the time, and nothing else."""
+    teller = Storyteller()
+    ready = ReplicaChanged(replica="r1", state="ready", incarnation=1, offers={"chat": None},
+                           concurrency=4)  # fmt: skip
+    teller.say("r1", 0, ready)
+    for second in range(seconds):
+        teller.say("r1", second * S, ReplicaLoad(replica="r1", load=Load(running=2)))
+    return teller.envelopes
+
+
 @cache
 def recording() -> Recording:
     """The story as it was recorded."""

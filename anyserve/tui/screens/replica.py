@@ -20,7 +20,7 @@ from anyserve.tui.views import ledger, requests
 from anyserve.tui.views import replica as view
 from anyserve.tui.widgets.grid import LiveGrid
 
-_FACTS = 17
+_FACTS = 18
 _BORDER = 2
 _LOG_LINES = 200
 
