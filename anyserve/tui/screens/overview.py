@@ -310,9 +310,9 @@ class OverviewScreen(FrameScreen):
             if changed and (self._solo or self._sizes.tabs):
                 self.paint(self.desk.frame)
 
-    def next_panel(self, step: int) -> None:
+    def next_tab(self) -> None:
         """The focus goes to the next panel, also where only one is shown."""
-        place = (PANELS.index(self._panel) + step) % len(PANELS)
+        place = (PANELS.index(self._panel) + 1) % len(PANELS)
         self._panel = PANELS[place]
         self.paint(self.desk.frame)
         self.query_one(f"#{self._panel}").focus()

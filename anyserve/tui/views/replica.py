@@ -51,8 +51,8 @@ def _identity(replica: ReplicaView, frame: Frame, look: Look) -> list[Line]:
         (f"{replica.started}", "bold"), (" started  ", "dim"),
         (f"{replica.completed}", "ok"), (" completed  ", "dim"),
         (f"{replica.failed}", "bad" if replica.failed else "dim"), (" failed  ", "dim"),
-        (f"{replica.delegated_in}", "hop"), (" came by delegation  ", "dim"),
-        (f"{replica.delegated_out}", "hop"), (" delegated away", "dim"),
+        (f"{replica.delegated_in}", "hop"), (" in by delegation  ", "dim"),
+        (f"{replica.delegated_out}", "hop"), (" out", "dim"),
         (f"  {replica.lost}" if replica.lost else "", "bad"),
         (" lost" if replica.lost else "", "dim"),
     ]  # fmt: skip
@@ -113,9 +113,7 @@ def _load(replica: ReplicaView, frame: Frame, width: int, look: Look) -> list[Li
             "ttft p95",
             ttfts,
             most_ttft * _ABOVE,
-            f"p95 {ms(replica.ttft_p95_ms)} (most {ms(most_ttft)})"
-            if ttfts
-            else look.glyphs.unknown,
+            f"{ms(replica.ttft_p95_ms)} (most {ms(most_ttft)})" if ttfts else look.glyphs.unknown,
             hold=False,
         ),
     ]
@@ -140,8 +138,8 @@ def _series(replica: ReplicaView, name: str) -> list[tuple[int, float]]:
 
 def _times(times: EngineTimes, width: int, look: Look) -> list[Line]:
     parts = [
-        (times.queue_ms, "wait", "replica queue"),
-        (times.engine_wait_ms, "wait", "engine wait"),
+        (times.queue_ms, "wait", "queue"),
+        (times.engine_wait_ms, "wait", "engine"),
         (times.prefill_ms, "prefill", "prefill"),
         (times.decode_ms, "decode", "decode"),
     ]
