@@ -137,7 +137,8 @@ class Reducer:
         said = notice(envelope.event)
         if said is not None:
             kind = str(envelope.event.__struct_config__.tag)
-            self.notices.append(NoticeView(at_ns, said[0], envelope.source, said[1], kind))
+            subject = envelope.event.replica if isinstance(envelope.event, ReplicaChanged) else ""
+            self.notices.append(NoticeView(at_ns, said[0], envelope.source, said[1], kind, subject))
         return True
 
     def apply_all(self, envelopes: Iterable[Envelope]) -> None:

@@ -214,6 +214,8 @@ class NoticeView:
     text: str
     kind: str = ""
     """The event's type: `replica.changed`, `request.delegated`, ..."""
+    subject: str = ""
+    """The replica that it is about, where `text` begins with it."""
 
 
 @dataclass(frozen=True, slots=True)

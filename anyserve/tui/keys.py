@@ -79,7 +79,7 @@ KEYS: tuple[Key, ...] = (
     Key("reverse", ("S",), "S", "Reverse", "Turn the order round",
         (Place.OVERVIEW, Place.TRACES), Need.LIVE),
     Key("follow", ("f",), "f", "Follow", "Keep the cursor on the newest row",
-        (Place.OVERVIEW, Place.TRACES, Place.LOG), footer=28),
+        (Place.OVERVIEW, Place.TRACES, Place.LOG), footer=22),
     Key("window", ("v",), "v", "Window", "Routing: the last 30 s, or the whole run",
         (Place.OVERVIEW,), footer=28),
     Key("errors_only", ("e",), "e", "Errors", "Events and logs: warnings and errors only",

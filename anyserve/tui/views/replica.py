@@ -139,12 +139,12 @@ def _series(replica: ReplicaView, name: str) -> list[tuple[int, float]]:
 def _times(times: EngineTimes, width: int, look: Look) -> list[Line]:
     parts = [
         (times.queue_ms, "wait", "queue"),
-        (times.engine_wait_ms, "wait", "engine"),
+        (times.engine_wait_ms, "wait", "engine wait"),
         (times.prefill_ms, "prefill", "prefill"),
         (times.decode_ms, "decode", "decode"),
     ]
     chart = max(_LEAST_CHART, width - _LABEL - 2)
-    legend: list[Span] = [_label("")]
+    legend: list[Span] = [Span(" ")]
     for value, role, name in parts:
         legend += [Span(f"{name} ", "dim"), Span(f"{ms(value)}  ", role)]
     total = sum(value for value, _, _ in parts)
