@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from anyserve.core.events import Envelope, RequestDelegated, RequestOutcome
 from anyserve.core.messages import Load, Times
@@ -41,6 +42,14 @@ class Memory:
     seconds: int = 120
     samples: int = 2048
     capabilities: int = 1024
+
+
+class Start(NamedTuple):
+    """An attempt began; `delegated`: it is counted as come by delegation."""
+
+    at_ns: int
+    replica: str
+    delegated: bool
 
 
 @dataclass(slots=True)
@@ -112,8 +121,7 @@ class RequestState:
     routed_ns: dict[int, int] = field(default_factory=dict)
     back_ns: dict[int, int] = field(default_factory=dict)
     """Attempt -> when it was handed back."""
-    started: dict[int, tuple[str, bool]] = field(default_factory=dict)
-    """Attempt -> (replica, whether it is counted as come by delegation)."""
+    started: dict[int, Start] = field(default_factory=dict)
     ledger: list[Ledger] = field(default_factory=list)
     events: list[Envelope] = field(default_factory=list)
     stage_ns: int | None = None

@@ -142,6 +142,17 @@ class RoutingCell:
 
 
 @dataclass(frozen=True, slots=True)
+class LatelyView:
+    """What was asked for and served in the last `length_s` seconds of the run's clock, by
+    capability asked. `failed` counts those that were rejected as well."""
+
+    length_s: int = 0
+    offered: Mapping[str, int] = field(default_factory=dict)
+    failed: Mapping[str, int] = field(default_factory=dict)
+    routing: tuple[RoutingCell, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class LedgerEntry:
     """One way back to the scheduler. `kind`: delegate, refuse, return, lost."""
 
@@ -272,6 +283,8 @@ class Snapshot:
     e2e_p95_ms: float | None
     series: SeriesView = field(default_factory=SeriesView)
     """Offered and completed over the whole run."""
+    lately: LatelyView = field(default_factory=LatelyView)
+    """`routing` and what belongs to it, of the last seconds alone."""
     one_in: int = 1
     """Above 1 the stream is thinned: totals are exact, but requests, traces, latencies and what is
     counted from them stand for one request in so many."""

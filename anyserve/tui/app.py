@@ -155,6 +155,9 @@ class AnyServeApp(Desk):
     def action_follow(self) -> None:
         self._on_screen("toggle_follow")
 
+    def action_window(self) -> None:
+        self._on_screen("toggle_window")
+
     def action_errors_only(self) -> None:
         self._on_screen("toggle_errors")
 

@@ -79,6 +79,8 @@ KEYS: tuple[Key, ...] = (
         (Place.OVERVIEW, Place.TRACES), Need.LIVE),
     Key("follow", ("f",), "f", "Follow", "Keep the cursor on the newest row",
         (Place.OVERVIEW, Place.TRACES)),
+    Key("window", ("v",), "v", "Window", "Routing: the last 30 s, or the whole run",
+        (Place.OVERVIEW,), footer=28),
     Key("errors_only", ("e",), "e", "Errors", "Events: warnings and errors only",
         (Place.OVERVIEW,), footer=30),
     Key("traces", ("t",), "t", "Requests", "All remembered requests, newest first", footer=70),

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from anyserve.cli.app import MODULES, make_command
+
 HEAVY = (
     "textual", "vllm", "torch", "numpy", "pydantic", "rich", "gmqtt", "aiomqtt", "yaml", "msgspec",
     "psutil", "asyncio", "transformers", "tokenizers",
@@ -31,3 +33,15 @@ def test_help_and_version_load_no_engine_and_no_screen(words: list[str]) -> None
     forbidden = set(HEAVY) - allowed if "--help" in words else {"textual", "vllm", "torch", "rich"}
     assert set(done.stderr.split()) & forbidden == set()
     assert done.stdout
+
+
+def test_the_table_of_commands_names_each_of_them() -> None:
+    assert sorted(make_command().commands) == sorted(MODULES)
+
+
+@pytest.mark.parametrize("word", MODULES)
+def test_a_call_that_names_a_command_gets_only_what_its_module_has(word: str) -> None:
+    alone = list(make_command(word).commands)
+
+    assert word in alone
+    assert {MODULES[name] for name in alone} == {MODULES[word]}

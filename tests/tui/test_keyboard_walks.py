@@ -17,7 +17,9 @@ from screens import (
     text_after,
 )
 from textual.command import CommandPalette
+from textual.pilot import Pilot
 
+from anyserve.tui.app import AnyServeApp
 from anyserve.tui.commands import KeyCommands
 from anyserve.tui.desk import INTERRUPTED
 from anyserve.tui.options import TuiOptions
@@ -304,3 +306,36 @@ async def test_quitting_asks_only_where_it_stops_a_cluster(clock: Clock) -> None
     async with shown(app) as pilot:
         await press(pilot, "q")
     assert app.return_value == 0
+
+
+def _asked(app: AnyServeApp) -> dict[str, int]:
+    grid = app.screen.query_one("#routing", LiveGrid)
+    return {row.asked: row.offered for row in grid.items if row.asked}
+
+
+async def test_the_matrix_counts_the_last_seconds_or_the_whole_run(clock: Clock) -> None:
+    app = replay_app(clock)
+    async with shown(app) as pilot:
+        assert "²routing · last 30 s" in await text_after(pilot)
+        lately = _asked(app)
+        assert "²routing · whole run" in await text_after(pilot, "v")
+        assert _asked(app)["chat"] > lately["chat"]
+        assert "²routing · last 30 s" in await text_after(pilot, "v")
+        await press(pilot, "S")
+        await answer(pilot, "15")
+        assert 0 < (await _after(pilot, app))["chat"] < lately["chat"]
+        await press(pilot, "S")
+        await answer(pilot, "38")
+        assert await _after(pilot, app) == lately
+
+
+async def _after(pilot: Pilot[int], app: AnyServeApp) -> dict[str, int]:
+    await text_after(pilot)
+    return _asked(app)
+
+
+async def test_when_the_run_is_over_the_matrix_counts_all_of_it(clock: Clock) -> None:
+    app = replay_app(clock, at_s=60.0)
+    async with shown(app) as pilot:
+        assert "²routing · whole run" in await text_after(pilot)
+        assert "²routing · last 30 s" in await text_after(pilot, "v")

@@ -196,17 +196,24 @@ class Origin:
         if pending.stream != key:
             return
         self._hear(pending, frame.replica, frame.attempt, now)
-        if frame.sequence >= pending.next_sequence:
+        if frame.sequence == pending.next_sequence:
+            self._take_frames(pending, frame, now)
+        elif frame.sequence > pending.next_sequence:
             pending.buffer.setdefault(frame.sequence, frame)
-        self._drain_buffer(pending, now)
+            self._note_gap(pending, now)
 
-    def _drain_buffer(self, pending: Pending, now: int) -> None:
-        while (frame := pending.buffer.pop(pending.next_sequence, None)) is not None:
+    def _take_frames(self, pending: Pending, frame: msg.Frame | None, now: int) -> None:
+        """Take the frame that is due, and those behind it that came too early."""
+        while frame is not None:
             pending.next_sequence += 1
             pending.gap_since_ns = None
             pending.repairs = 0
             if not self._accept(pending, frame, now):
                 return
+            frame = pending.buffer.pop(pending.next_sequence, None) if pending.buffer else None
+        self._note_gap(pending, now)
+
+    def _note_gap(self, pending: Pending, now: int) -> None:
         if pending.buffer and pending.gap_since_ns is None:
             pending.gap_since_ns = now
             self._plan(now + GAP_MS * MS, pending.id)
@@ -246,12 +253,12 @@ class Origin:
         kind = OutcomeKind.CANCELLED if cancelled else OutcomeKind.FAILED
         if end.status is AttemptStatus.COMPLETED:
             kind = OutcomeKind.COMPLETED
-        finish = ",".join(sorted({reason for reason in end.finish if reason})) or None
+        finish = end.finish[0] if len(end.finish) == 1 else _joined(end.finish)
         outcome = Outcome(
             kind=kind,
             code=end.code,
             message=end.message,
-            finish=finish,
+            finish=finish or None,
             served_by=frame.replica,
             attempt=frame.attempt,
             n_tokens=pending.n_tokens(),
@@ -578,3 +585,7 @@ class Origin:
             self._out.append(SetTimer(self._timer_ns))
         out, self._out = self._out, []
         return out
+
+
+def _joined(reasons: list[str]) -> str:
+    return ",".join(sorted({reason for reason in reasons if reason}))
