@@ -42,7 +42,7 @@ def run_trial(trial: Trial) -> dict[str, Any]:
     )
     tally = Tally()
     Simulation(
-        compiled, tally.count, sample=_UNEXPLAINED, scenario_dir=str(path.absolute().parent)
+        compiled, tally.follow, sample=_UNEXPLAINED, scenario_dir=str(path.absolute().parent)
     ).run()
     slo = {
         name: msgspec.convert(msgspec.to_builtins(one), Slo) for name, one in compiled.slo.items()

@@ -38,6 +38,8 @@ LISTEN_MS = 250
 MAX_REPAIRS = 3
 """Questions without an answer, one per second, after which the attempt counts as lost."""
 MAX_RESEND_MS = 30_000
+IDLE_DUE = 1_000
+"""Times that are planned for requests that are over; with more, they are forgotten."""
 
 EXPIRED = frozenset({Code.DEADLINE_EXCEEDED, Code.STALE})
 FAILED = frozenset({Code.REPLICA_LOST, Code.WORKER_DIED, Code.POISONED, Code.RESUME_REFUSED})
@@ -573,6 +575,10 @@ class Origin:
     def _plan(self, at_ns: int, request_id: str) -> None:
         self._pushes += 1
         heapq.heappush(self._due, (at_ns, self._pushes, request_id))
+        if len(self._due) > IDLE_DUE + 4 * len(self._pending):
+            # Most requests are over long before the end of their life.
+            self._due = [entry for entry in self._due if entry[2] in self._pending]
+            heapq.heapify(self._due)
 
     def _emit(self, event: ev.AnyEvent) -> None:
         self._out.append(event)

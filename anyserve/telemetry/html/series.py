@@ -18,7 +18,7 @@ from anyserve.core.events import (
 )
 from anyserve.telemetry.export.requests import WallClock
 from anyserve.telemetry.html.svg import Marker, Point
-from anyserve.telemetry.tally import RequestTally
+from anyserve.telemetry.request_table import RequestTable
 from anyserve.telemetry.trace import Trace, build_trace
 
 NS_PER_S = 1e9
@@ -74,18 +74,16 @@ def read_series(envelopes: Sequence[Envelope]) -> RunSeries:
     return reader.finish()
 
 
-def tallied(envelopes: Iterable[Envelope]) -> list[RequestTally]:
-    """Every offered request with its outcome: what distributions are made of, and no more."""
-    found: dict[str, RequestTally] = {}
+def counted(envelopes: Iterable[Envelope]) -> RequestTable:
+    """Every request with its outcome: what distributions are made of, and no more."""
+    table = RequestTable()
     for envelope in envelopes:
         event = envelope.event
         if isinstance(event, RequestOffered):
-            request = found.setdefault(event.id, RequestTally())
-            request.capability, request.intended_ns = event.capability, event.intended_ns
+            table.offer(event)
         elif isinstance(event, RequestOutcome):
-            request = found.setdefault(event.id, RequestTally())
-            request.outcome = request.outcome or event
-    return [one for one in found.values() if one.capability is not None]
+            table.end(event)
+    return table
 
 
 def sampled_traces(envelopes: Sequence[Envelope], count: int = SAMPLED_TRACES) -> list[Trace]:
