@@ -36,7 +36,8 @@ class Worst:
             return Choice("nobody", 0.0, "lost")
         drawn = view.sample(2)
         best = max(drawn, key=lambda one: (one.fill, one.waiting, one.kv_usage, one.id))
-        return Choice(best.id, -best.fill, f"{len(view)} there, {len(list(view))} seen")
+        scores = {one.id: one.waiting for one in drawn}
+        return Choice(best.id, -best.waiting, f"{len(view)} there, {len(list(view))} seen", scores)
 
 
 class Steps:

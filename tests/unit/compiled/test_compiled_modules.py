@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.machinery
 import importlib.metadata
 import shutil
@@ -40,6 +41,20 @@ def test_no_class_of_msgspec_is_compiled() -> None:
 
     assert len(texts) > 50
     assert [str(path) for path, text in texts.items() if "msgspec.Struct" in text] == []
+
+
+def test_no_generator_of_a_compiled_module_tidies_up() -> None:
+    """Compiled, one that is dropped half-way never comes to its `finally`."""
+    found = [
+        f"{path}:{node.lineno}"
+        for path in compiled_modules().values()
+        for node in ast.walk(ast.parse((PACKAGE / path).read_text()))
+        if isinstance(node, ast.Try | ast.With)
+        for inner in ast.walk(node)
+        if isinstance(inner, ast.Yield | ast.YieldFrom)
+    ]
+
+    assert found == []
 
 
 def test_what_compiled_modules_are_made_from_is_all_they_import(tmp_path: Path) -> None:
