@@ -69,7 +69,16 @@ def test_long_after_is_another_line() -> None:
     ]
 
 
-def test_warnings_and_errors_always_stand_alone() -> None:
+def test_a_replica_that_changes_to_and_fro_has_a_line_for_each_time() -> None:
+    said = [(1, state("r1", "saturated")), (2, state("r2", "saturated")), (3, state("r1", "ready"))]
+    assert listed(*said, (4, state("r1", "saturated"))) == [
+        "r1 is saturated",
+        "r1 is ready",
+        "2 replicas are saturated: r1 r2",
+    ]
+
+
+def test_errors_always_stand_alone() -> None:
     lost = [(1, state("r1", "lost")), (1, state("r2", "lost"))]
     died = WorkerChanged(replica="r3", state="exited", detail="signal 9")
     assert listed(*lost, (2, died)) == [

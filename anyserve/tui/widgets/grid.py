@@ -16,7 +16,7 @@ from textual.strip import Strip
 
 from anyserve.tui.glyphs import Glyphs
 from anyserve.tui.palette import Palette
-from anyserve.tui.spans import EMPTY, Line, Span, fit
+from anyserve.tui.spans import EMPTY, Line, Span, cells_of, fit
 from anyserve.tui.widgets.columns import GAP, Column, fit_columns
 from anyserve.tui.widgets.drawing import StyledView, to_strip
 
@@ -302,6 +302,8 @@ class LiveGrid(StyledView, Generic[T]):
             if len(spans) > 1:
                 spans.append(Span(" " * GAP))
             title = column.title
+            if column.short and cells_of(title) > size:
+                title = column.short
             role = "dim"
             if self.sort_mark is not None and self.sort_mark[0] == column.key:
                 arrow = self._glyphs.down if self.sort_mark[1] else self._glyphs.up
