@@ -25,7 +25,9 @@ ELSEWHERE = frozenset({"request.delegated", "epoch.changed", "worker.changed"})
 that dies or hangs is told all the same."""
 _REQUEST = re.compile(r"\b([\w.-]+)/\d+/(\d+)\b")
 TOGETHER_NS = 60_000_000_000
-"""Replicas that come to the same state within this time share a line."""
+"""Replicas that come to the same state, and requests to which the same happens, share a line within
+this time."""
+_REPLICA = "replica.changed"
 
 
 def _short(text: str) -> str:
@@ -46,8 +48,8 @@ def row_of(notice: NoticeView) -> Row:
 def chosen(
     notices: Sequence[NoticeView], *, errors_only: bool, everything: bool = False
 ) -> list[NoticeView]:
-    """What the panel lists, newest first: not what is told elsewhere, and replicas that do the same
-    at the same time on one line. `everything`: each by itself."""
+    """What the panel lists, newest first: not what is told elsewhere, and what happens to many at
+    the same time on one line. `everything`: each by itself."""
     listed = [
         notice
         for notice in notices
@@ -58,12 +60,12 @@ def chosen(
 
 
 def _together(notices: Sequence[NoticeView]) -> list[NoticeView]:
-    """A line for each state that replicas come to, until anything else happens. A replica that
-    comes to it again begins another one; one that is lost has its own."""
+    """A line for all to which the same happens, until anything else does. To whom it happens again
+    begins another line; a replica that is lost has its own."""
     lines: list[dict[str, NoticeView]] = []
     open_lines: dict[str, dict[str, NoticeView]] = {}
     for notice in notices:
-        if not notice.subject or notice.level is Level.ERROR:
+        if not notice.subject or (notice.kind == _REPLICA and notice.level is Level.ERROR):
             open_lines.clear()
             lines.append({notice.subject: notice})
             continue
@@ -87,7 +89,8 @@ def _one_line(members: Mapping[str, NoticeView]) -> NoticeView:
         return last
     does = last.text.removeprefix(last.subject).replace(" is ", " are ", 1)
     names = " ".join(sorted(members, key=natural))
-    return replace(last, text=f"{len(members)} replicas{does}: {names}")
+    what = "replicas" if last.kind == _REPLICA else "requests"
+    return replace(last, text=f"{len(members)} {what}{does}: {names}")
 
 
 def cells(
