@@ -9,13 +9,13 @@ from typing import Final
 import msgspec
 
 from anyserve.cli.diagnostics import ExitCode
+from anyserve.cli.figures import print_finished, summary_object
 from anyserve.cli.finish import Finished, finish_counted, finish_run
 from anyserve.cli.session import Session
 from anyserve.cli.sim.checking import check_run
 from anyserve.cli.sim.options import SimOptions
 from anyserve.cli.sim.playing import Played, play
 from anyserve.cli.sim.prepare import PreparedSim, prepare_sim
-from anyserve.cli.up.closing import print_finished, summary_object
 from anyserve.errors import UsageError
 from anyserve.sim.watch import Watch
 from anyserve.telemetry.invariants import Violation
