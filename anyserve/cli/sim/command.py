@@ -139,6 +139,8 @@ def _say_how_fast(session: Session, finished: Finished, played: Played, wall_s: 
     for text in played.notes:
         say(text)
     say(f"run      {finished.run.path}")
+    if finished.run.report.exists():
+        say(f"report   {finished.run.report}")
     if finished.notable:
         say(f"go on    anyserve trace {finished.notable[0].id.rpartition('/')[2]}")
     if finished.resolved.command:

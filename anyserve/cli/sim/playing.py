@@ -15,7 +15,7 @@ import msgspec
 from anyserve.cli.output import OutputClosed
 from anyserve.cli.session import Session
 from anyserve.cli.sim.prepare import PreparedSim
-from anyserve.core.events import AnyEvent, Envelope
+from anyserve.core.events import AnyEvent, Envelope, RequestOffered
 from anyserve.sim.recorder import Record, Sample, enveloped
 from anyserve.sim.simulation import Phase, Progress, Simulation
 from anyserve.sim.watch import Watch
@@ -151,16 +151,19 @@ class _SampledLog:
 
     def __init__(self, record: Record, sample: Sample, tally: Tally) -> None:
         self._record = record
-        self._sample = sample
-        self._tally = tally
+        self._takes = sample.takes
+        self._follow = tally.follow
+        self._taken: set[str] = set()
         self._seqs: dict[tuple[str, int], int] = {}
 
     def record(self, t: int, source: str, incarnation: int, seq: int, event: AnyEvent) -> None:
-        """One more event."""
-        self._tally.count(t, source, incarnation, seq, event)
+        """One more event; the first of a request is that it was offered."""
+        self._follow(t, source, incarnation, seq, event)
         request_id = getattr(event, "id", None)
-        if request_id is not None and request_id not in self._sample:
-            return
+        if request_id is not None and request_id not in self._taken:
+            if type(event) is not RequestOffered or not self._takes(request_id):
+                return
+            self._taken.add(request_id)
         life = (source, incarnation)
         kept = self._seqs.get(life, 0)
         self._seqs[life] = kept + 1
