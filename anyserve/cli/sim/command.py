@@ -17,6 +17,7 @@ from anyserve.cli.sim.options import SimOptions
 from anyserve.cli.sim.playing import Played, play
 from anyserve.cli.sim.prepare import PreparedSim, prepare_sim
 from anyserve.errors import UsageError
+from anyserve.sim.objects import quick_objects
 from anyserve.sim.watch import Watch
 from anyserve.telemetry.invariants import Violation
 from anyserve.telemetry.runs import RunDirectory, create_run
@@ -38,16 +39,17 @@ def run_sim(session: Session, options: SimOptions) -> int:
         hint = f"one of: {', '.join(UI_CHOICES)}"
         raise UsageError(f"there is no ui '{options.ui}'", code="usage", hint=hint)
     began_s = time.perf_counter()
-    prepared = _prepare(options)
-    _announce(session, prepared)
-    run = make_run(prepared)
-    watch = Watch() if options.check else None
-    played = play(session, prepared, run, watch)
-    if played.tally is None:
-        finished = finish_run(run, kind="sim")
-    else:
-        finished = finish_counted(run, played.tally, kind="sim")
-    violations = [] if watch is None else check_run(run, prepared, watch)
+    with quick_objects():
+        prepared = _prepare(options)
+        _announce(session, prepared)
+        run = make_run(prepared)
+        watch = Watch() if options.check else None
+        played = play(session, prepared, run, watch)
+        if played.tally is None:
+            finished = finish_run(run, kind="sim")
+        else:
+            finished = finish_counted(run, played.tally, kind="sim")
+        violations = [] if watch is None else check_run(run, prepared, watch)
     _report(session, prepared, finished, violations)
     if options.ui != "none":
         _say_how_fast(session, finished, played, time.perf_counter() - began_s)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -46,7 +45,7 @@ class Played:
 def play(
     session: Session, prepared: PreparedSim, run: RunDirectory, watch: Watch | None = None
 ) -> Played:
-    """Compute the run; Ctrl-C ends it early, in order.
+    """Compute the run, best within `quick_objects`; Ctrl-C ends it early, in order.
 
     Raises:
         StalledError: it cannot end.
@@ -54,7 +53,7 @@ def play(
     played = Played()
     began_s = time.perf_counter()
     listener = _Listener(session) if prepared.options.ui == "json" else None
-    with EventLogWriter(run.events) as log, quick_objects():
+    with EventLogWriter(run.events) as log:
         record = enveloped(log.write if listener is None else listener.tee(log))
         if prepared.options.sample < 1.0:
             played.tally = Tally()
@@ -88,21 +87,6 @@ def notes_on(simulation: Simulation) -> list[str]:
         late = f"the last request ended {late_s:.0f} s after the traffic"
         notes.append(f"the cluster did not keep up: {late}")
     return notes
-
-
-@contextmanager
-def quick_objects() -> Iterator[None]:
-    """Millions of objects that live for a moment: the cycle collector would look at all of them.
-
-    What core makes has no cycles; what is left when it ends is collected then.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 @contextmanager
