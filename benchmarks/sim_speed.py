@@ -212,7 +212,7 @@ def start(replicas: int) -> dict[str, object]:
     return row(f"start, {replicas} replicas", replicas, None, min(walls), None, None)
 
 
-def row(
+def row(  # noqa: PLR0917 - one a column
     name: str,
     replicas: int,
     requests: int | None,

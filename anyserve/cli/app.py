@@ -32,6 +32,7 @@ MODULES: Final = {
     "compare": "compare",
     "sweep": "sweep",
     "plan": "plan",
+    "compile": "compile",
     "send": "send",
     "status": "cluster",
     "down": "cluster",

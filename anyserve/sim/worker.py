@@ -44,6 +44,7 @@ def _tokens(count: int) -> list[int]:
 class Job:
     """An attempt in the engine."""
 
+    __deletable__ = ["sequence"]  # noqa: RUF012 - for mypyc, which reads it so
     __slots__ = (
         "attempt", "cancelled", "gaps", "id", "marks", "resumed", "scheduled_ns", "sent",
         "sequence", "stalled_ps",

@@ -137,7 +137,8 @@ class Reducer:
         said = notice(envelope.event)
         if said is not None:
             kind = str(envelope.event.__struct_config__.tag)
-            self.notices.append(NoticeView(at_ns, said[0], envelope.source, said[1], kind))
+            subject = envelope.event.replica if isinstance(envelope.event, ReplicaChanged) else ""
+            self.notices.append(NoticeView(at_ns, said[0], envelope.source, said[1], kind, subject))
         return True
 
     def apply_all(self, envelopes: Iterable[Envelope]) -> None:
@@ -442,18 +443,20 @@ class Reducer:
         for entry in request.ledger:
             _complete(entry, request)
         if outcome.outcome == "completed":
-            self._sample(request)
+            self._sample(at_ns, request)
         if self._on_settled is not None:
             self._on_settled(request)
 
-    def _sample(self, request: RequestState) -> None:
+    def _sample(self, at_ns: int, request: RequestState) -> None:
         assert request.outcome is not None
         if request.e2e_ms is not None:
             self.e2es_ms.append(request.e2e_ms)
         if request.ttft_ms is not None:
             self.ttfts_ms.append(request.ttft_ms)
             if request.outcome.served_by is not None:
-                self.replica(request.outcome.served_by).ttfts_ms.append(request.ttft_ms)
+                replica = self.replica(request.outcome.served_by)
+                replica.ttfts_ms.append(request.ttft_ms)
+                replica.trend.ttft(at_ns, request.ttft_ms)
 
     # --- the cluster ---------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from anyserve.core.events import Envelope, RequestDelegated, RequestOutcome
 from anyserve.core.messages import Load, Times
 from anyserve.telemetry.stats import NS_PER_MS, percentile
+from anyserve.telemetry.trend import Trend
 from anyserve.telemetry.views import (
     EngineTimes,
     LedgerEntry,
@@ -224,6 +225,7 @@ class ReplicaCondition:
     worker_detail: str = ""
     load: Load | None = None
     history: deque[LoadPoint] = field(default_factory=deque)
+    trend: Trend = field(default_factory=Trend)
     ttfts_ms: deque[float] = field(default_factory=lambda: deque(maxlen=REPLICA_SAMPLES))
     times: deque[Times] = field(default_factory=lambda: deque(maxlen=REPLICA_SAMPLES))
     counts: Counter[str] = field(default_factory=Counter)
@@ -231,8 +233,9 @@ class ReplicaCondition:
     """The view as it was made last; None once anything was heard since."""
 
     def report(self, at_ns: int, load: Load) -> None:
-        """Take a load report into the last 60 s."""
+        """Take a load report into the last 60 s and the trend."""
         self.load = load
+        self.trend.load(at_ns, load)
         self.history.append(
             LoadPoint(at_ns, load.waiting, load.running, load.kv_usage, load.tokens_per_s)
         )
@@ -275,6 +278,7 @@ class ReplicaCondition:
             delegated_out=counts["delegated_out"],
             lost=counts["lost"],
             history=tuple(self.history),
+            trend=self.trend.view(),
             times=_engine_times(self.times),
         )
 

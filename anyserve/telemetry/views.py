@@ -71,6 +71,18 @@ class LoadPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class TrendPoint:
+    """The highest values of a step of time that begins at `at_ns`; None: nothing was heard."""
+
+    at_ns: int
+    waiting: int | None = None
+    running: int | None = None
+    kv_usage: float | None = None
+    tokens_per_s: float | None = None
+    ttft_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EngineTimes:
     """Mean times of a replica's latest attempts, in milliseconds, by what they spent them on."""
 
@@ -83,7 +95,7 @@ class EngineTimes:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaView:
-    """One replica and its worker. `history` holds the last 60 s."""
+    """One replica and its worker. `history` holds the last 60 s, `trend` five minutes in steps."""
 
     id: str
     state: str
@@ -113,6 +125,7 @@ class ReplicaView:
     delegated_out: int
     lost: int
     history: tuple[LoadPoint, ...]
+    trend: tuple[TrendPoint, ...] = ()
     times: EngineTimes | None = None
 
 
@@ -201,6 +214,8 @@ class NoticeView:
     text: str
     kind: str = ""
     """The event's type: `replica.changed`, `request.delegated`, ..."""
+    subject: str = ""
+    """The replica that it is about, where `text` begins with it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,11 +81,7 @@ class AnyServeApp(Desk):
             self.pop_screen()
 
     def action_next_tab(self) -> None:
-        screen = self.frame_screen()
-        if isinstance(screen, OverviewScreen):
-            screen.next_panel(1)
-        elif screen is not None:
-            screen.focus_next()
+        self._on_screen("next_tab")
 
     # --- screens -------------------------------------------------------------------------------
 
@@ -169,6 +165,9 @@ class AnyServeApp(Desk):
 
     def action_zoom(self) -> None:
         self._on_screen("zoom")
+
+    def action_open_log(self) -> None:
+        self._on_screen("open_log")
 
     def action_open_replica(self) -> None:
         self._on_screen("go_to_replica")

@@ -45,6 +45,9 @@ class OverviewScreen(FrameScreen):
         self._order: dict[str, int] = {}
         self._ledger_for: tuple[int, Look] | None = None
         """What its rows are written with, besides the entries."""
+        self._listed_for: tuple[object, ...] = ()
+        self._listed: Sequence[NoticeView] = ()
+        """The events as they were chosen last, and out of which."""
         self._errors_only = False
         self._whole_run: bool | None = None
         """What the routing matrix counts; None while nobody chose."""
@@ -81,11 +84,9 @@ class OverviewScreen(FrameScreen):
                     id="routing",
                     classes="panel",
                 )
-                yield LiveGrid[tuple[int, NoticeView]](
+                yield LiveGrid[NoticeView](
                     notices.COLUMNS,
-                    key=lambda numbered: (
-                        f"{numbered[1].at_ns}/{numbered[1].source}/{numbered[1].text}"
-                    ),
+                    key=lambda one: f"{one.at_ns}/{one.source}/{one.text}",
                     render=self._notice_cells,
                     palette=palette,
                     glyphs=glyphs,
@@ -123,10 +124,8 @@ class OverviewScreen(FrameScreen):
     def _ledger_cells(self, one: LedgerEntry, widths: Mapping[str, int]) -> Mapping[str, Line]:
         return ledger.cells(one, widths, self.desk.frame, self.look)
 
-    def _notice_cells(
-        self, numbered: tuple[int, NoticeView], widths: Mapping[str, int]
-    ) -> Mapping[str, Line]:
-        return notices.cells(numbered[1], widths, self.desk.frame, self.look)
+    def _notice_cells(self, one: NoticeView, widths: Mapping[str, int]) -> Mapping[str, Line]:
+        return notices.cells(one, widths, self.desk.frame, self.look)
 
     # --- painting ------------------------------------------------------------------------------
 
@@ -216,12 +215,19 @@ class OverviewScreen(FrameScreen):
         self._title("ledger", f"{comebacks}", len(entries), len(rows))
 
     def _paint_events(self, frame: Frame) -> None:
-        listed = notices.chosen(frame.snapshot.notices, errors_only=self._errors_only)
-        rows = listed
-        if wanted := self._filters.get("events", Filter()):
-            rows = [one for one in listed if wanted.matches(notices.row_of(one[1]))]
+        wanted = self._filters.get("events", Filter())
+        heard = frame.snapshot.notices
+        listed_for = (len(heard), heard[-1:], self._errors_only, wanted)
+        if self._listed_for != listed_for:
+            self._listed_for = listed_for
+            self._listed = notices.chosen(
+                heard, errors_only=self._errors_only, everything=bool(wanted)
+            )
+        rows: Sequence[NoticeView] = self._listed
+        if wanted:
+            rows = [one for one in rows if wanted.matches(notices.row_of(one))]
         self._grid("events").show(rows)
-        self._title("events", "", len(listed), len(rows))
+        self._title("events", "", len(self._listed), len(rows))
 
     def _paint_scenario(self, frame: Frame) -> None:
         panel = self.query_one("#scenario", LiveLines)
@@ -310,9 +316,9 @@ class OverviewScreen(FrameScreen):
             if changed and (self._solo or self._sizes.tabs):
                 self.paint(self.desk.frame)
 
-    def next_panel(self, step: int) -> None:
+    def next_tab(self) -> None:
         """The focus goes to the next panel, also where only one is shown."""
-        place = (PANELS.index(self._panel) + step) % len(PANELS)
+        place = (PANELS.index(self._panel) + 1) % len(PANELS)
         self._panel = PANELS[place]
         self.paint(self.desk.frame)
         self.query_one(f"#{self._panel}").focus()
@@ -393,8 +399,6 @@ class OverviewScreen(FrameScreen):
         """See `FrameScreen`."""
         grid = self.grid
         item = None if grid is None else grid.cursor_item
-        if isinstance(item, tuple):
-            item = item[1]
         return None if item is None else asdict(item)
 
     def row_of_cursor(self) -> Row:

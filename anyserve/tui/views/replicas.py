@@ -9,7 +9,7 @@ from anyserve.telemetry.views import ReplicaView
 from anyserve.tui.frame import Frame
 from anyserve.tui.numbers import ms, percent, rate
 from anyserve.tui.spans import EMPTY, Line, Span, fit, line
-from anyserve.tui.views.look import Look, number_cell, state_cell
+from anyserve.tui.views.look import Look, natural, number_cell, state_cell
 from anyserve.tui.widgets.charts import meter, resample, spark
 from anyserve.tui.widgets.columns import Column, widest
 
@@ -129,17 +129,10 @@ def sort_replicas(
     replicas: Sequence[ReplicaView], column: str, *, reverse: bool
 ) -> list[ReplicaView]:
     """Rows in the order of a column; equal ones by name."""
-    by_name = sorted(replicas, key=lambda one: _natural(one.id))
+    by_name = sorted(replicas, key=lambda one: natural(one.id))
     if column == "id":
         return by_name[::-1] if reverse else by_name
     return sorted(by_name, key=SORTS[column], reverse=reverse)
-
-
-def _natural(name: str) -> tuple[str, int]:
-    """`r10` comes after `r9`."""
-    stem = name.rstrip("0123456789")
-    digits = name[len(stem) :]
-    return stem, int(digits) if digits else -1
 
 
 def _known(value: float | None) -> float:

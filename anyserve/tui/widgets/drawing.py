@@ -122,6 +122,11 @@ class StyledView(ScrollView):
         if lines > room and _thumb(room, lines) != _thumb(room, bar.window_virtual_size):
             bar.window_virtual_size = lines
 
+    def watch_show_vertical_scrollbar(self, shown: bool) -> None:  # noqa: FBT001 - as Textual calls it
+        """A bar that comes does not know where the view stands."""
+        if shown:
+            self.vertical_scrollbar.position = self.scroll_y
+
     def notify_style_update(self) -> None:
         """The style sheet, the focus or the theme changed."""
         self._base = None

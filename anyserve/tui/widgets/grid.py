@@ -32,6 +32,7 @@ Render = Callable[[T, Mapping[str, int]], Cells]
 class LiveGrid(StyledView, Generic[T]):
     """Rows of `T`. The cursor is on a key, not on a place: rows may move under it.
 
+    `newest_last`: what follows the newest row follows the last one, not the first.
     `lasting`: an item's row is always the same until `redraw`; it is not made for each picture.
     """
 
@@ -59,6 +60,7 @@ class LiveGrid(StyledView, Generic[T]):
         glyphs: Glyphs,
         empty: str = "",
         lasting: bool = False,
+        newest_last: bool = False,
         id: str | None = None,  # noqa: A002 - Textual's name
         classes: str | None = None,
     ) -> None:
@@ -67,7 +69,7 @@ class LiveGrid(StyledView, Generic[T]):
         self.empty: tuple[Line, ...] = ((Span(empty, "dim"),),)
         """What is shown instead of rows where there are none."""
         self._key, self._render_row = key, render
-        self._lasting = lasting
+        self._lasting, self._newest_last = lasting, newest_last
         self._made: dict[int, tuple[T, tuple[Line | None, ...]]] = {}
         self._palette, self._glyphs = palette, glyphs
         self._items: Sequence[T] = ()
@@ -114,9 +116,9 @@ class LiveGrid(StyledView, Generic[T]):
         if items is not self._items and items != self._items:
             self._index = None
         self._items = items
-        self._keep_cursor()
         if len(items) != count_before:
             self._resize_content()
+        self._keep_cursor()
         self._repaint_changed()
 
     def set_columns(self, columns: Sequence[Column]) -> None:
@@ -175,7 +177,8 @@ class LiveGrid(StyledView, Generic[T]):
         if not self._items:
             self._cursor, self._cursor_place = None, 0
             return
-        place = 0 if self.follow else self._place_of(self._cursor or "")
+        newest = len(self._items) - 1 if self._newest_last else 0
+        place = newest if self.follow else self._place_of(self._cursor or "")
         if place is None:
             place = min(self._cursor_place, len(self._items) - 1)
         moved = place != self._cursor_place
