@@ -17,6 +17,7 @@ from anyserve.core.events import Envelope
 from anyserve.core.spec import ClusterSpec, Expectation
 from anyserve.telemetry.expect import ExpectationResult, evaluate
 from anyserve.telemetry.log import EventLogWriter
+from anyserve.telemetry.request_table import RequestTable
 from anyserve.telemetry.runs import RunDirectory
 from anyserve.telemetry.summary import (
     RunFacts,
@@ -34,6 +35,8 @@ COMPRESS_FROM_BYTES: Final = 32 * 2**20
 """A larger log is kept compressed."""
 REPORT_EVENTS: Final = 2_000_000
 """A larger run writes no `report.html` by itself (it would take minutes): `anyserve report`."""
+REPORT_REQUESTS: Final = 250_000
+"""Likewise, where the log holds a sample of them."""
 
 
 class Resolved(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,12 +96,15 @@ def finish_run(run: RunDirectory, *, kind: str) -> Finished:
     return finished
 
 
-def report_page(finished: Finished, envelopes: Sequence[Envelope]) -> str:
-    """The report of a run as one HTML page."""
+def report_page(
+    finished: Finished, envelopes: Sequence[Envelope], requests: RequestTable | None = None
+) -> str:
+    """The report of a run as one HTML page. `requests`: all, where the events are a sample's."""
     from anyserve.telemetry.html.page import ReportFacts, render_report  # noqa: PLC0415 - jinja2
 
-    facts = ReportFacts(run=finished.run.id, command=finished.resolved.command)
-    return render_report(envelopes, finished.summary, finished.results, facts)
+    resolved = finished.resolved
+    facts = ReportFacts(run=finished.run.id, command=resolved.command, sample=resolved.sample)
+    return render_report(envelopes, finished.summary, finished.results, facts, requests)
 
 
 def finish_counted(run: RunDirectory, tally: Tally, *, kind: str) -> Finished:
@@ -109,7 +115,11 @@ def finish_counted(run: RunDirectory, tally: Tally, *, kind: str) -> Finished:
     results = tuple(evaluate(resolved.expectations, to_dict(summary)))
     write_summary(summary, run.summary)
     envelopes, _ = load_events(run)
-    return Finished(run, summary, results, tuple(notable_requests(envelopes)), resolved)
+    finished = Finished(run, summary, results, tuple(notable_requests(envelopes)), resolved)
+    if len(envelopes) <= REPORT_EVENTS and summary.requests.offered <= REPORT_REQUESTS:
+        page = report_page(finished, envelopes, tally.requests)
+        run.report.write_text(page, encoding="utf-8")
+    return finished
 
 
 def judge(

@@ -54,6 +54,8 @@ class ReportFacts:
 
     run: str
     command: str = ""
+    sample: float = 1.0
+    """The share of requests whose events are in the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +81,15 @@ def render_report(
     summary: Summary,
     results: Sequence[ExpectationResult],
     facts: ReportFacts,
+    requests: RequestTable | None = None,
 ) -> str:
-    """The page of a run. Everything foreign on it is escaped."""
-    series = read_series(envelopes)
+    """The page of a run. Everything foreign on it is escaped.
+
+    `requests`: all of them, where `envelopes` are those of a sample.
+    """
+    series = read_series(envelopes, requests)
+    if requests is None:
+        requests = counted(envelopes)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True,
                               lstrip_blocks=True)  # fmt: skip
     environment.filters.update(ms=write_ms, share=write_share, number=write_number)
@@ -95,7 +103,7 @@ def render_report(
         verdicts=[_verdict(one) for one in results],
         passed=sum(one.passed for one in results),
         timeline=_timeline(series),
-        distributions=list(_distributions(counted(envelopes), summary.slo)),
+        distributions=list(_distributions(requests, summary.slo)),
         segments=_segments(mean_segments(sampled_traces(envelopes))),
         replicas=[
             (name, section, _strip(series, name)) for name, section in summary.replicas.items()
