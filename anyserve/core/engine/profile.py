@@ -78,6 +78,10 @@ class EngineProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     ready."""
     intake_us: float = 0.0
     """Time of the engine's loop per request, outside of steps: taking it in."""
+    cold_us: float = 0.0
+    """How much longer the first step takes after the engine stood idle: its caches are cold."""
+    shape_us: float = 0.0
+    """How much longer a step takes that computes so many tokens as none lately (`shapes.py`)."""
     residuals: tuple[float, ...] = ()
     """Measured / predicted - 1 of single steps: its quantiles at evenly spaced probabilities."""
     contention: tuple[tuple[int, float], ...] = ()
@@ -102,6 +106,16 @@ class EngineProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     def intake_ps(self) -> int:
         """`intake_us` as the engine model takes it."""
         return round(self.intake_us * 1_000_000)
+
+    @property
+    def cold_ps(self) -> int:
+        """`cold_us` as the engine model takes it."""
+        return round(self.cold_us * 1_000_000)
+
+    @property
+    def shape_ps(self) -> int:
+        """`shape_us` as the engine model takes it."""
+        return round(self.shape_us * 1_000_000)
 
     def kv_blocks(self, kv_cache_gib: float, block_size: int | None = None) -> int:
         """KV blocks of an engine with a cache of this size."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from anyserve.runtime.engines import vllm_requests as translate
+from anyserve.runtime.engines.allocator import give_back
 from anyserve.runtime.engines.base import (
     Delta,
     EngineConfig,
@@ -25,6 +26,7 @@ from anyserve.runtime.engines.base import (
     EngineRequestError,
     EngineStats,
     Report,
+    Sampling,
     StepOutput,
     Task,
     check_request,
@@ -82,9 +84,29 @@ class VllmEngine:
             self._engine = LLMEngine.from_vllm_config(
                 engine_config, stat_loggers=[self._stats.factory()]
             )
-        report("ready", 1.0)
         self._info = _info(engine_config, vllm.__version__, cpu=cpu)
+        give_back()
+        if cpu:  # on a GPU vLLM has done so itself
+            report("warming up", 0.9)
+            self._warm_up()
+        report("ready", 1.0)
         return self._info
+
+    def _warm_up(self) -> None:
+        """Make the first steps of all, which take longer than others, before anybody waits: the
+        largest there are, so that the heap has all the memory that a step ever needs."""
+        info = self._info
+        assert info is not None
+        prompt = [1] * max(1, min(info.max_num_batched_tokens, info.max_model_len - 2))
+        sampling = Sampling(max_tokens=2, temperature=0.0, ignore_eos=True)
+        self.submit(
+            EngineRequest(
+                key="warm-up", prompt_ids=prompt, task=self._config.task, sampling=sampling
+            )
+        )
+        while self.has_work:
+            self.step()
+        self._stats.forget()
 
     def submit(self, request: EngineRequest) -> None:
         """Hand a request to vLLM, as token ids."""
@@ -272,6 +294,10 @@ class _StatsReader:
     """Keeps the latest scheduler statistics that vLLM hands to its stat loggers."""
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Count anew."""
         self._running = 0
         self._waiting = 0
         self._kv_usage = 0.0
