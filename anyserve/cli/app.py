@@ -1,35 +1,19 @@
-"""All commands in one application."""
+"""All commands in one application; of a call that names one of them, only that one.
+
+Typer looks at every parameter of every command it is given, and that takes longer than most
+commands do.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from importlib import import_module
 from typing import Annotated, Final
 
 import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from anyserve.cli.commands import (
-    calibrate,
-    cluster,
-    compare,
-    config,
-    control,
-    doctor,
-    explain,
-    export,
-    models,
-    nodes,
-    plan,
-    runs,
-    scenario,
-    send,
-    sim,
-    sweep,
-    trace,
-    tui,
-    up,
-    watch,
-)
 from anyserve.cli.diagnostics import ExitCode
 from anyserve.cli.session import session_of
 
@@ -42,14 +26,53 @@ Run capability-oriented LLM serving systems on this machine, and see every hop o
   anyserve trace REQUEST                   where its time went, and why it went there
 """
 
+MODULES: Final = {
+    "up": "up",
+    "sim": "sim",
+    "compare": "compare",
+    "sweep": "sweep",
+    "plan": "plan",
+    "compile": "compile",
+    "send": "send",
+    "status": "cluster",
+    "down": "cluster",
+    "control": "control",
+    "watch": "watch",
+    "trace": "trace",
+    "tui": "tui",
+    "runs": "runs",
+    "report": "export",
+    "export": "export",
+    "scenario": "scenario",
+    "models": "models",
+    "calibrate": "calibrate",
+    "doctor": "doctor",
+    "explain": "explain",
+    "config": "config",
+    "broker": "nodes",
+    "scheduler": "nodes",
+    "replica": "nodes",
+    "ingress": "nodes",
+    "worker": "nodes",
+}
+"""Every command and the module of `anyserve.cli.commands` that registers it."""
+
 
 def _epilog() -> str:
     codes = "\n".join(f"  {code.value:<4} {code.meaning}" for code in ExitCode)
     return f"\b\nExit codes:\n{codes}"
 
 
-def make_command() -> TyperGroup:
-    """The whole command line."""
+def make_command(word: str = "") -> TyperGroup:
+    """The command line that a call beginning with `word` needs: all of it unless that is a command.
+
+    Help, completion and the advice for a mistyped command know all commands.
+    """
+    named = MODULES.get(word)
+    return _made(MODULES.values() if named is None else [named])
+
+
+def _made(modules: Iterable[str]) -> TyperGroup:
     app = typer.Typer(
         name="anyserve",
         rich_markup_mode=None,
@@ -57,12 +80,8 @@ def make_command() -> TyperGroup:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     app.callback(invoke_without_command=True, help=_HELP, epilog=_epilog())(_root)
-    for group in (
-        up, sim, compare, sweep, plan, send, cluster, control, watch, trace, tui, runs, export,
-        scenario, models, calibrate, doctor, explain, config,
-    ):  # fmt: skip
-        group.register(app)
-    nodes.register(app)
+    for module in dict.fromkeys(modules):
+        import_module(f"anyserve.cli.commands.{module}").register(app)
     command = get_command(app)
     assert isinstance(command, TyperGroup)  # an application with a callback is one
     return command

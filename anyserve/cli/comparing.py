@@ -6,7 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from anyserve.cli.finish import judge, load_events, read_resolved
+from anyserve.cli.finish import judge, read_resolved
+from anyserve.cli.run_events import load_events
 from anyserve.cli.session import Session
 from anyserve.core.events import Envelope
 from anyserve.telemetry.compare import Comparison, compare

@@ -117,6 +117,9 @@ ERRORS: Final[Mapping[str, str]] = MappingProxyType(
         "http://127.0.0.1:8000, as an argument or in ANYSERVE_URL.",
         "cluster_name": "A cluster's name is made of a-z, 0-9 and -, at most 32 characters.",
         "cluster_runs": "A cluster of this name runs already. Stop it with `anyserve down NAME`.",
+        "compile_failed": "mypyc or the C compiler failed on our own code; its last words are "
+        "shown. Nothing else is concerned: simulations run as Python. Please report it with the "
+        "versions of mypy and the compiler.",
         "connection_lost": "The connection to the ingress broke after the request had left. It may "
         "have been carried out, so the client did not ask again by itself.",
         "control_timeout": "The cluster's supervisor did not answer in time.",
@@ -145,11 +148,15 @@ ERRORS: Final[Mapping[str, str]] = MappingProxyType(
         "model_unknown": "No built-in model, local folder or hub id of this name.",
         "no_broker": "No broker is named: give --broker, --credentials or ANYSERVE_BROKER_URL.",
         "no_cluster": "No such cluster runs on this machine. `anyserve status` lists them.",
+        "no_compiler": "`anyserve compile` needs a C compiler and Python's headers, as for any "
+        "extension module. Without it simulations run as Python.",
         "no_cuda_build": "A scenario asks for GPUs, and vLLM here is its CPU build. Install "
         "anyserve[gpu], or set `gpus` to 0.",
         "no_events": "The run recorded nothing, most likely because it never started.",
         "no_gpu": "GPUs are needed, and nvidia-smi finds none that this process may use. Is the "
         "driver installed, and what does CUDA_VISIBLE_DEVICES say? On the CPU set `gpus` to 0.",
+        "no_mypyc": "`anyserve compile` needs mypyc: pip install 'anyserve[compile]'. Without it "
+        "simulations run as Python.",
         "no_opentelemetry": "Spans need OpenTelemetry: pip install 'anyserve[otel]'.",
         "no_scheduler": "No scheduler was heard of at this broker.",
         "no_such_replica": "The scenario or the cluster has no replica of this id.",

@@ -12,7 +12,8 @@ from typing import Any, Final, TextIO
 
 import msgspec
 
-from anyserve.cli.finish import judge, load_events, report_page
+from anyserve.cli.finish import judge, report_page
+from anyserve.cli.run_events import load_events
 from anyserve.cli.session import Session
 from anyserve.core.events import Envelope
 from anyserve.errors import UsageError

@@ -6,18 +6,18 @@ one end here alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from anyserve.cli.run_events import load_events, origin_logs
 from anyserve.core.events import Envelope
 from anyserve.core.spec import ClusterSpec, Expectation
-from anyserve.errors import UsageError
 from anyserve.telemetry.expect import ExpectationResult, evaluate
-from anyserve.telemetry.log import EventLogWriter, ReadReport, merge, read_events
+from anyserve.telemetry.log import EventLogWriter
+from anyserve.telemetry.request_table import RequestTable
 from anyserve.telemetry.runs import RunDirectory
 from anyserve.telemetry.summary import (
     RunFacts,
@@ -35,7 +35,8 @@ COMPRESS_FROM_BYTES: Final = 32 * 2**20
 """A larger log is kept compressed."""
 REPORT_EVENTS: Final = 2_000_000
 """A larger run writes no `report.html` by itself (it would take minutes): `anyserve report`."""
-_ORIGINS: Final = "origin-*.jsonl"
+REPORT_REQUESTS: Final = 250_000
+"""Likewise, where the log holds a sample of them."""
 
 
 class Resolved(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,26 +79,6 @@ def read_resolved(run: RunDirectory) -> Resolved:
         return Resolved()
 
 
-def load_events(run: RunDirectory) -> tuple[list[Envelope], tuple[str, ...]]:
-    """All events of a run, each once and in order of time, and why the log may not be whole.
-
-    Raises:
-        UsageError: the run recorded nothing.
-    """
-    sources = [path for path in (run.events, *_origin_logs(run)) if path.exists()]
-    if not sources:
-        raise UsageError(
-            f"the run {run.id} has recorded no events",
-            code="no_events",
-            hint=f"its processes' logs are in {run.logs}",
-        )
-    reports = [ReadReport() for _ in sources]
-    envelopes = merge(
-        read_events(path, report) for path, report in zip(sources, reports, strict=True)
-    )
-    return envelopes, _problems(reports)
-
-
 def finish_run(run: RunDirectory, *, kind: str) -> Finished:
     """Merge the run's logs into one, judge it, write `summary.json` and `report.html`.
 
@@ -115,12 +96,15 @@ def finish_run(run: RunDirectory, *, kind: str) -> Finished:
     return finished
 
 
-def report_page(finished: Finished, envelopes: Sequence[Envelope]) -> str:
-    """The report of a run as one HTML page."""
+def report_page(
+    finished: Finished, envelopes: Sequence[Envelope], requests: RequestTable | None = None
+) -> str:
+    """The report of a run as one HTML page. `requests`: all, where the events are a sample's."""
     from anyserve.telemetry.html.page import ReportFacts, render_report  # noqa: PLC0415 - jinja2
 
-    facts = ReportFacts(run=finished.run.id, command=finished.resolved.command)
-    return render_report(envelopes, finished.summary, finished.results, facts)
+    resolved = finished.resolved
+    facts = ReportFacts(run=finished.run.id, command=resolved.command, sample=resolved.sample)
+    return render_report(envelopes, finished.summary, finished.results, facts, requests)
 
 
 def finish_counted(run: RunDirectory, tally: Tally, *, kind: str) -> Finished:
@@ -131,7 +115,11 @@ def finish_counted(run: RunDirectory, tally: Tally, *, kind: str) -> Finished:
     results = tuple(evaluate(resolved.expectations, to_dict(summary)))
     write_summary(summary, run.summary)
     envelopes, _ = load_events(run)
-    return Finished(run, summary, results, tuple(notable_requests(envelopes)), resolved)
+    finished = Finished(run, summary, results, tuple(notable_requests(envelopes)), resolved)
+    if len(envelopes) <= REPORT_EVENTS and summary.requests.offered <= REPORT_REQUESTS:
+        page = report_page(finished, envelopes, tally.requests)
+        run.report.write_text(page, encoding="utf-8")
+    return finished
 
 
 def judge(
@@ -153,20 +141,8 @@ def judge(
     return Finished(run, summary, results, tuple(notable_requests(envelopes)), resolved)
 
 
-def _problems(reports: Iterable[ReadReport]) -> tuple[str, ...]:
-    # Gaps are counted over all logs together, by the summary: what one lacks the other may have.
-    torn = any(report.torn for report in reports)
-    malformed = sum(report.malformed for report in reports)
-    found = ["the end of a log is torn"] if torn else []
-    return (*found, *([f"{malformed} malformed lines"] if malformed else []))
-
-
-def _origin_logs(run: RunDirectory) -> list[Path]:
-    return sorted(run.path.glob(_ORIGINS))
-
-
 def _keep_one_log(run: RunDirectory, envelopes: list[Envelope]) -> None:
-    origins = _origin_logs(run)
+    origins = origin_logs(run)
     before = run.events
     size = sum(path.stat().st_size for path in (before, *origins) if path.exists())
     large = size > COMPRESS_FROM_BYTES

@@ -11,6 +11,7 @@ from typing import Final
 from typer.exceptions import TyperException
 
 from anyserve.cli.app import make_command
+from anyserve.cli.collecting import no_collecting
 from anyserve.cli.diagnostics import Diagnostics, ExitCode, error_object, quiet_streams
 from anyserve.cli.output import Output, OutputClosed
 from anyserve.cli.session import Session, open_session
@@ -86,7 +87,9 @@ def take_global_options(argv: Sequence[str]) -> tuple[GlobalOptions, list[str]]:
 
 
 def _run_command(session: Session, argv: list[str]) -> int:
-    result = make_command().main(argv, PROGRAM, standalone_mode=False, obj=session)
+    with no_collecting():
+        command = make_command(argv[0] if argv else "")
+    result = command.main(argv, PROGRAM, standalone_mode=False, obj=session)
     return result if isinstance(result, int) else ExitCode.OK
 
 

@@ -10,9 +10,9 @@ from typing import Final
 
 import msgspec
 
+from anyserve.cli.figures import print_finished, summary_object
 from anyserve.cli.finish import finish_run, read_resolved
 from anyserve.cli.session import Session
-from anyserve.cli.up.closing import print_finished, summary_object
 from anyserve.errors import UsageError
 from anyserve.runtime.clusters import ClusterStore, state_dir
 from anyserve.telemetry.runs import (

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from anyserve.cli.finish import load_events
+from anyserve.cli.run_events import load_events
 from anyserve.cli.session import Session
 from anyserve.telemetry.runs import RunDirectory, open_run
 from anyserve.telemetry.text import clean

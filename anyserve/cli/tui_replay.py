@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from anyserve.cli.finish import load_events
+from anyserve.cli.run_events import load_events
 from anyserve.cli.session import Session
 from anyserve.cli.tui_options import screen_options
 from anyserve.errors import UsageError

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from enum import Enum, StrEnum
-
 import msgspec
 
+from anyserve.core.enums import Inbox as Inbox
+from anyserve.core.enums import OutcomeKind as OutcomeKind
 from anyserve.core.events import AnyEvent
 from anyserve.core.messages import AnyMessage, Code, Frame, Request
 
@@ -17,19 +17,6 @@ class Command(msgspec.Struct, frozen=True, gc=False):
 Effect = Command | AnyEvent
 """An event among the effects is to be recorded: the driver adds source, time and sequence number.
 """
-
-
-class Inbox(StrEnum):
-    """Where a message can be sent; the driver makes a topic of it."""
-
-    __hash__ = object.__hash__  # members are single; the inherited one is a call into Python
-
-    SCHEDULER = "sched/in"
-    SCHEDULER_STATE = "sched/state"
-    REPLICA = "replica/{}/in"
-    REPLICA_ENTRY = "replica/{}/entry"
-    REPLICA_REGISTRATION = "replica/{}/reg"
-    ORIGIN = "origin/{}/in"
 
 
 class Send(Command, frozen=True):
@@ -81,16 +68,6 @@ class Finish(Command, frozen=True):
 
     id: str
     outcome: Outcome
-
-
-class OutcomeKind(Enum):
-    """The five ways a request can end."""
-
-    COMPLETED = "completed"
-    FAILED = "failed"
-    REJECTED = "rejected"
-    CANCELLED = "cancelled"
-    EXPIRED = "expired"
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

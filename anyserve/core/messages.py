@@ -8,10 +8,14 @@ sender's monotonic clock unless the name says otherwise (`_ms`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum
 
 import msgspec
 
+from anyserve.core.enums import AttemptStatus as AttemptStatus
+from anyserve.core.enums import Code as Code
+from anyserve.core.enums import DelegateReason as DelegateReason
+from anyserve.core.enums import RefuseReason as RefuseReason
+from anyserve.core.enums import ReplicaState as ReplicaState
 from anyserve.core.objects import ObjRef
 
 PROTOCOL_VERSION = 1
@@ -40,61 +44,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=F
     """Base of the parts that messages are made of."""
 
 
-class ReplicaState(Enum):
-    """Where a replica is in its life; only `ready` ones are given work."""
-
-    STARTING = "starting"
-    READY = "ready"
-    SATURATED = "saturated"
-    DRAINING = "draining"
-    LOST = "lost"
-    STOPPED = "stopped"
-
-
-class Code(Enum):
-    """Why a request was rejected, failed, cancelled or expired: the stable codes that users see."""
-
-    NO_REPLICA = "no_replica"
-    UNKNOWN_CAPABILITY = "unknown_capability"
-    QUEUE_FULL = "queue_full"
-    DEADLINE_EXCEEDED = "deadline_exceeded"
-    DELEGATION_EXHAUSTED = "delegation_exhausted"
-    REFUSE_EXHAUSTED = "refuse_exhausted"
-    RETURN_EXHAUSTED = "return_exhausted"
-    TOO_LONG = "too_long"
-    OVERLOADED = "overloaded"
-    STALE = "stale"
-    INVALID = "invalid_request"
-    ENGINE_ERROR = "engine_error"
-    HANDLER_ERROR = "handler_error"
-    REPLICA_LOST = "replica_lost"
-    WORKER_DIED = "worker_died"
-    POISONED = "poisoned"
-    RESUME_REFUSED = "resume_refused"
-    CLIENT_CANCELLED = "client_cancelled"
-    ORIGIN_LOST = "origin_lost"
-    SHUTDOWN = "shutdown"
-
-
 CANCEL_CODES = frozenset({Code.CLIENT_CANCELLED, Code.ORIGIN_LOST, Code.SHUTDOWN})
 """With which somebody cancelled a request, rather than one attempt of it."""
-
-
-class DelegateReason(Enum):
-    """Why a replica cannot serve a request that entered at it."""
-
-    NOT_REGISTERED = "not_registered"
-    TOO_LONG = "too_long"
-    ATTRIBUTE_LIMIT = "attribute_limit"
-    OVERLOAD = "overload"
-
-
-class RefuseReason(Enum):
-    """What an assignment rested on that no longer holds."""
-
-    STALE_EPOCH = "stale_epoch"
-    STALE_CREDIT = "stale_credit"
-    STALE_REGISTRATION = "stale_registration"
 
 
 class Deadline(Record, frozen=True):
@@ -328,15 +279,6 @@ class Started(Message, frozen=True, tag="started"):
     attempt: int
     replica: str
     incarnation: int
-
-
-class AttemptStatus(Enum):
-    """How an attempt ended, as its replica saw it."""
-
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    WORKER_DIED = "worker_died"
 
 
 class Ended(Message, frozen=True, tag="ended"):

@@ -11,7 +11,8 @@ import msgspec
 from anyserve.core.engine.jitter import Jitter
 from anyserve.core.engine.limits import EngineLimits
 from anyserve.core.engine.model import EngineModel
-from anyserve.core.engine.profile import EngineProfile, RangeWatch
+from anyserve.core.engine.profile import EngineProfile
+from anyserve.core.engine.range_watch import RangeWatch
 from anyserve.core.engine.sizing import engine_sizes
 from anyserve.core.engine.step_time import StepTime, StepTimeModel
 from anyserve.core.messages import Request

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from anyserve.core.spec import NetworkSpec
@@ -12,14 +13,10 @@ from anyserve.sim.kernel import Kernel
 class Receiver(Protocol):
     """A process that messages reach."""
 
-    @property
-    def name(self) -> str:
-        """Its id."""
-        ...
-
-    def hear(self, message: Any) -> None:
-        """A message arrived."""
-        ...
+    name: str
+    """Its id."""
+    inlet: Callable[[Any], None]
+    """Takes a message that arrived."""
 
 
 class LinkTrouble:
@@ -59,7 +56,7 @@ class Network:
     def send(self, sender: str, to: Receiver, message: Any) -> None:
         """Let a message arrive, later, once, never or twice."""
         if self._plain and not self.troubles:
-            self._kernel.soon(to.hear, message)
+            self._kernel.soon(to.inlet, message)
             return
         ways = [self.troubles[one] for one in (sender, to.name) if one in self.troubles]
         for way in ways:
@@ -102,7 +99,7 @@ class Network:
     def _deliver(self, sent: tuple[Receiver, Any, int]) -> None:
         to, message, life = sent
         if life == self._lives:
-            to.hear(message)
+            to.inlet(message)
 
     def _copies(self, ways: list[LinkTrouble]) -> int:
         random_ = self._rng.random

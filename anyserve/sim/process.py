@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from anyserve.core.effects import Effect, Inbox, Send, SetTimer
@@ -12,6 +13,11 @@ from anyserve.sim.recorder import Voice
 from anyserve.sim.world import World
 
 _WAKE: Final = Wake()
+# A member of an enumeration is reached by a call into Python; this is the hot path.
+_SCHEDULER: Final = Inbox.SCHEDULER
+_ORIGIN: Final = Inbox.ORIGIN
+_REPLICA: Final = Inbox.REPLICA
+_REPLICA_ENTRY: Final = Inbox.REPLICA_ENTRY
 
 
 class Machine(Protocol):
@@ -27,6 +33,8 @@ class Process:
 
     def __init__(self, name: str, world: World) -> None:
         self.name = name
+        self.inlet: Callable[[Any], None] = self.hear
+        """Takes what the network brings."""
         self.incarnation = 0
         self.connection = 0
         self._world = world
@@ -71,23 +79,23 @@ class Process:
         """Carry out an effect that only this role has."""
 
     def _send(self, send: Send) -> None:
-        if not self._world.broker_up:
-            return
         world, inbox = self._world, send.inbox
-        if inbox is Inbox.SCHEDULER:
-            self._network.send(self.name, world.scheduler, send.message)
-        elif inbox is Inbox.ORIGIN:
-            origin = world.origins.get(send.to)
-            if origin is not None:
-                self._network.send(self.name, origin, send.message)
-        elif inbox is Inbox.REPLICA or inbox is Inbox.REPLICA_ENTRY:
+        if not world.broker_up:
+            return
+        to: Process | None
+        if inbox is _SCHEDULER:
+            to = world.scheduler
+        elif inbox is _ORIGIN:
+            to = world.origins.get(send.to)
+        elif inbox is _REPLICA or inbox is _REPLICA_ENTRY:
             if world.watch is not None:
                 world.watch.sent(self.name, send.to, send.message)
-            replica = world.replicas.get(send.to)
-            if replica is not None:
-                self._network.send(self.name, replica, send.message)
+            to = world.replicas.get(send.to)
         else:
             self._retain(send)
+            return
+        if to is not None:
+            self._network.send(self.name, to, send.message)
 
     def _retain(self, send: Send) -> None:
         """A message that the broker keeps for those who come later."""

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from anyserve.core.effects import CancelWork, Effect, StartWork
 from anyserve.core.events import ProcessExited, WorkerChanged
-from anyserve.core.inputs import Stepped, Wake, WorkerDied, WorkerReady
+from anyserve.core.inputs import Stepped, WorkerDied, WorkerReady
 from anyserve.core.messages import Control, Gone
 from anyserve.core.replica import Replica
 from anyserve.core.spec import ReplicaSpec
@@ -68,15 +68,17 @@ class ReplicaProcess(Process):
         self._kernel.at(self._kernel.now + restart_ns, self._restart, None)
 
     def hear(self, message: Any) -> None:
-        """See `Process`. The wish that concerns the worker alone is taken out before the machine;
-        before a heartbeat the worker says how full its memory is."""
-        kind = type(message)
-        if kind is Control and message.action == "slow":
+        """See `Process`. What concerns the worker alone is taken out before the machine."""
+        if type(message) is Control and message.action == "slow":
             self.slow(message.factor)
-            return
-        if kind is Wake and self._worker is not None and self._frozen is None:
-            super().hear(Stepped(deltas=[], kv_usage=self._worker.kv_usage()))
-        super().hear(message)
+        else:
+            super().hear(message)
+
+    def _wake(self, timer: int) -> None:
+        """See `Process`. Before a heartbeat the worker says how full its memory is."""
+        if timer == self._timer and self._worker is not None and self._frozen is None:
+            self.hear(Stepped(deltas=[], kv_usage=self._worker.kv_usage()))
+        super()._wake(timer)
 
     def flush(self) -> None:
         """Send the tokens that are made by now: something is about to happen."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from anyserve.sim.objects import quick_objects
 from anyserve.sim.simulation import Simulation
 from anyserve.telemetry.summary import RunFacts, Slo, summary_of, to_dict
 from anyserve.telemetry.tally import Tally
@@ -35,6 +36,11 @@ def run_trial(trial: Trial) -> dict[str, Any]:
     Raises:
         AnyServeError: the scenario with these changes is not valid, or cannot be simulated.
     """
+    with quick_objects():
+        return _summary_of(trial)
+
+
+def _summary_of(trial: Trial) -> dict[str, Any]:
     path = Path(trial.scenario)
     scenario = load_scenario(path, trial.overrides)
     compiled = compile_scenario(
@@ -42,7 +48,7 @@ def run_trial(trial: Trial) -> dict[str, Any]:
     )
     tally = Tally()
     Simulation(
-        compiled, tally.count, sample=_UNEXPLAINED, scenario_dir=str(path.absolute().parent)
+        compiled, tally.follow, sample=_UNEXPLAINED, scenario_dir=str(path.absolute().parent)
     ).run()
     slo = {
         name: msgspec.convert(msgspec.to_builtins(one), Slo) for name, one in compiled.slo.items()

@@ -44,6 +44,7 @@ def _tokens(count: int) -> list[int]:
 class Job:
     """An attempt in the engine."""
 
+    __deletable__ = ["sequence"]  # noqa: RUF012 - for mypyc, which reads it so
     __slots__ = (
         "attempt", "cancelled", "gaps", "id", "marks", "resumed", "scheduled_ns", "sent",
         "sequence", "stalled_ps",
@@ -354,8 +355,9 @@ class Worker:
         return self._delta(job, _tokens(1))
 
     def _last(self, job: Job) -> Delta:
+        made = job.sequence.generated
         self._drop(job)
-        return self._progress(job, job.sequence.generated, self._steps, finish="length", done=True)
+        return self._progress(job, made, self._steps, finish="length", done=True)
 
     def _progress(self, job: Job, made: int, steps: dict[int, int], **more: Any) -> Delta:
         """What was made since the replica was last told."""
@@ -384,14 +386,15 @@ class Worker:
         deltas = []
         for job in cancels:
             if self._jobs.get((job.id, job.attempt)) is job:
-                self._drop(job)
                 made = self._engine.tokens_at(job.sequence, self._now_ps())
+                self._drop(job)
                 deltas.append(self._progress(job, made, self._steps, finish="cancelled", done=True))
         if deltas:
             self._feed(Stepped(deltas=deltas))
 
     def _drop(self, job: Job) -> None:
         self._jobs.pop((job.id, job.attempt), None)
+        del job.sequence  # which knows its job: nobody would free the two while gc is off
 
     def _later(self, delta: Delta) -> None:
         """Tell it in a moment: the replica is in the midst of starting this very attempt."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from anyserve.core.messages import Registration, SchedulerState
@@ -21,28 +20,49 @@ if TYPE_CHECKING:
     from anyserve.sim.scheduler import SchedulerProcess
 
 
-@dataclass(slots=True)
 class World:
-    """What the processes of one simulation share: time, network, broker and each other."""
+    """What the processes of one simulation share: time, network, broker and each other.
 
-    cluster: ClusterSpec
-    sim: SimSpec
-    kernel: Kernel
-    network: Network
-    record: Record
-    explains: Callable[[str], bool] = explain_all
-    """Whose decisions are explained in full: those whose events are recorded."""
-    watch: Watch | None = None
-    exact: bool = False
-    """Every engine step is an entry of its own."""
-    scheduler: SchedulerProcess = field(init=False)
-    replicas: dict[str, ReplicaProcess] = field(default_factory=dict)
-    origins: dict[str, OriginProcess] = field(default_factory=dict)
-    state: SchedulerState | None = None
-    """Retained at the broker."""
-    registrations: dict[str, Registration] = field(default_factory=dict)
-    """Likewise, by replica."""
-    broker_up: bool = True
-    host: Host | None = None
-    """The machine that all engines share; None: each has cores enough."""
-    supervisor: Voice = field(init=False)
+    Args:
+        cluster: of the scenario.
+        sim: network and start times.
+        kernel: time.
+        network: carries messages.
+        record: takes every event.
+        explains: whose decisions are explained in full: those whose events are recorded.
+        watch: looks at what the log does not show.
+        exact: every engine step is an entry of its own.
+    """
+
+    scheduler: SchedulerProcess
+    supervisor: Voice
+
+    def __init__(
+        self,
+        cluster: ClusterSpec,
+        sim: SimSpec,
+        kernel: Kernel,
+        network: Network,
+        record: Record,
+        *,
+        explains: Callable[[str], bool] = explain_all,
+        watch: Watch | None = None,
+        exact: bool = False,
+    ) -> None:
+        self.cluster = cluster
+        self.sim = sim
+        self.kernel = kernel
+        self.network = network
+        self.record = record
+        self.explains = explains
+        self.watch = watch
+        self.exact = exact
+        self.replicas: dict[str, ReplicaProcess] = {}
+        self.origins: dict[str, OriginProcess] = {}
+        self.state: SchedulerState | None = None
+        """Retained at the broker."""
+        self.registrations: dict[str, Registration] = {}
+        """Likewise, by replica."""
+        self.broker_up = True
+        self.host: Host | None = None
+        """The machine that all engines share; None: each has cores enough."""

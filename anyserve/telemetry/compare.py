@@ -8,11 +8,11 @@ from typing import Any, Final
 import msgspec
 
 from anyserve.core.events import Envelope
-from anyserve.telemetry.stats import percentile
-from anyserve.telemetry.tally import RequestTally, Tally
+from anyserve.telemetry.request_table import TIMES
+from anyserve.telemetry.stats import NS_PER_MS, percentile
+from anyserve.telemetry.tally import Tally
 
 COMPARE_SCHEMA: Final = "anyserve.compare/1"
-TIMES: Final = ("ttft", "tpot", "e2e", "queue")
 _STATISTICS: Final = ("mean_ms", "p50_ms", "p90_ms", "p99_ms")
 _COUNTS: Final = (
     "requests.offered", "requests.completed", "requests.failed", "requests.rejected",
@@ -102,15 +102,8 @@ def _times(events: Iterable[Envelope]) -> dict[str, list[float]]:
     tally = Tally()
     for envelope in events:
         tally.add(envelope)
-    completed = [one for one in tally.offered if one.completed]
-    return {name: sorted(_known(name, completed)) for name in TIMES}
-
-
-def _known(name: str, completed: Sequence[RequestTally]) -> Iterable[float]:
-    for one in completed:
-        value = getattr(one, f"{name}_ns")
-        if value is not None:
-            yield value / 1e6
+    whole = tally.requests.whole(tally.requests.groups())
+    return {kind: [value / NS_PER_MS for value in whole.times(kind)] for kind in TIMES}
 
 
 def _spread(metric: str, first: list[float], second: list[float]) -> Spread:

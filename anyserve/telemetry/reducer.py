@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anyserve.core.events import (
     AttemptAdmitted,
@@ -45,7 +45,8 @@ from anyserve.core.events import (
 )
 from anyserve.errors import AnyServeError
 from anyserve.telemetry.gaps import GapCounter
-from anyserve.telemetry.notices import notice
+from anyserve.telemetry.lately import Lately
+from anyserve.telemetry.notices import notice, subject
 from anyserve.telemetry.reducer_snapshot import take_snapshot
 from anyserve.telemetry.reducer_state import (
     OTHER_CAPABILITIES,
@@ -53,13 +54,13 @@ from anyserve.telemetry.reducer_state import (
     Memory,
     ReplicaCondition,
     RequestState,
+    Start,
 )
 from anyserve.telemetry.reducer_sums import fold_thinned
 from anyserve.telemetry.replica_names import ReplicaNames
 from anyserve.telemetry.series import Series
 from anyserve.telemetry.stats import NS_PER_MS
 from anyserve.telemetry.sums import REENTRY_COUNTS
-from anyserve.telemetry.trace import Trace, build_trace
 from anyserve.telemetry.views import (
     FaultView,
     NoticeView,
@@ -68,6 +69,9 @@ from anyserve.telemetry.views import (
     Snapshot,
     Stage,
 )
+
+if TYPE_CHECKING:
+    from anyserve.telemetry.trace import Trace
 
 _NS_PER_S = 1_000_000_000
 
@@ -116,6 +120,7 @@ class Reducer:
         self.e2es_ms: deque[float] = deque(maxlen=self.memory.samples)
         self._on_settled = on_settled
         self.series = Series()
+        self.lately = Lately()
         self._boot: str | None = None
         self._names = ReplicaNames()
         self._handlers = self._table()
@@ -132,7 +137,8 @@ class Reducer:
         said = notice(envelope.event)
         if said is not None:
             kind = str(envelope.event.__struct_config__.tag)
-            self.notices.append(NoticeView(at_ns, said[0], envelope.source, said[1], kind))
+            about = subject(envelope.event)
+            self.notices.append(NoticeView(at_ns, said[0], envelope.source, said[1], kind, about))
         return True
 
     def apply_all(self, envelopes: Iterable[Envelope]) -> None:
@@ -150,6 +156,8 @@ class Reducer:
         Raises:
             AnyServeError: the request is not, or no longer, remembered here.
         """
+        from anyserve.telemetry.trace import build_trace  # noqa: PLC0415 - the first picture needs none
+
         request = self.requests.get(request_id) or self.settled.get(request_id)
         if request is None:
             raise AnyServeError(
@@ -259,12 +267,13 @@ class Reducer:
         self.counts["calls"] += bool(event.parent)
         self.counts["prompt_tokens"] += event.prompt_tokens
         self.capability(event.capability)["offered"] += 1
+        self.lately.offer(at_ns, event.capability or "?")
         self.second(at_ns)[0] += 1
         self.series.offer(at_ns)
         if request.stage is Stage.OFFERED:
             request.stage_ns = at_ns
-        for attempt, (replica, delegated) in request.started.items():
-            self._count_start(request, attempt, replica, delegated=delegated)
+        for start in request.started.values():
+            self._count_start(request, start)
         self.unoffered.pop(event.id, None)
         if request.outcome is not None:
             self._settle(at_ns, request, request.outcome)
@@ -302,10 +311,10 @@ class Reducer:
         self.capability(event.from_capability)["delegated"] += 1
         self.replica(event.replica).counts["delegated_out"] += 1
         request.give_back(at_ns, event.attempt, event.replica)
-        for attempt, (replica, delegated) in list(request.started.items()):
-            if attempt > event.attempt and not delegated:
-                request.started[attempt] = (replica, True)
-                self._count_delegated_in(request, replica)
+        for attempt, start in list(request.started.items()):
+            if attempt > event.attempt and not start.delegated:
+                request.started[attempt] = start._replace(delegated=True)
+                self._count_delegated_in(request, start)
         self._enter_ledger(
             request,
             Ledger(
@@ -364,23 +373,22 @@ class Reducer:
         if event.attempt in request.started:
             return
         delegated = any(attempt < event.attempt for attempt in request.delegated)
-        request.started[event.attempt] = (replica, delegated)
+        start = request.started[event.attempt] = Start(at_ns, replica, delegated)
         self.replica(replica).counts["started"] += 1
         if request.asked is not None:
-            self._count_start(request, event.attempt, replica, delegated=delegated)
+            self._count_start(request, start)
 
-    def _count_start(
-        self, request: RequestState, attempt: int, replica: str, *, delegated: bool
-    ) -> None:
-        self._cell(request, replica)[0] += 1
-        if delegated:
-            self._count_delegated_in(request, replica)
-        request.started[attempt] = (replica, delegated)
+    def _count_start(self, request: RequestState, start: Start) -> None:
+        self._cell(request, start.replica)[0] += 1
+        self.lately.start(start.at_ns, request.asked or "?", start.replica)
+        if start.delegated:
+            self._count_delegated_in(request, start)
 
-    def _count_delegated_in(self, request: RequestState, replica: str) -> None:
+    def _count_delegated_in(self, request: RequestState, start: Start) -> None:
         if request.asked is not None:
-            self._cell(request, replica)[1] += 1
-            self.replica(replica).counts["delegated_in"] += 1
+            self._cell(request, start.replica)[1] += 1
+            self.lately.delegate(start.at_ns, request.asked, start.replica)
+            self.replica(start.replica).counts["delegated_in"] += 1
 
     def _cell(self, request: RequestState, replica: str) -> list[int]:
         return self.routing.setdefault((request.asked or "?", replica), [0, 0])
@@ -423,6 +431,8 @@ class Reducer:
         self.counts[outcome.outcome] += 1
         self.counts["output_tokens"] += outcome.n_tokens
         self.capability(request.asked)[outcome.outcome] += 1
+        if outcome.outcome in {"failed", "rejected"}:
+            self.lately.fail(at_ns, request.asked or "?")
         if outcome.code is not None:
             self.by_code[outcome.code] += 1
         second = self.second(at_ns)
@@ -433,18 +443,20 @@ class Reducer:
         for entry in request.ledger:
             _complete(entry, request)
         if outcome.outcome == "completed":
-            self._sample(request)
+            self._sample(at_ns, request)
         if self._on_settled is not None:
             self._on_settled(request)
 
-    def _sample(self, request: RequestState) -> None:
+    def _sample(self, at_ns: int, request: RequestState) -> None:
         assert request.outcome is not None
         if request.e2e_ms is not None:
             self.e2es_ms.append(request.e2e_ms)
         if request.ttft_ms is not None:
             self.ttfts_ms.append(request.ttft_ms)
             if request.outcome.served_by is not None:
-                self.replica(request.outcome.served_by).ttfts_ms.append(request.ttft_ms)
+                replica = self.replica(request.outcome.served_by)
+                replica.ttfts_ms.append(request.ttft_ms)
+                replica.trend.ttft(at_ns, request.ttft_ms)
 
     # --- the cluster ---------------------------------------------------------------------------
 

@@ -52,6 +52,7 @@ def take_snapshot(state: Reducer) -> Snapshot:
         e2e_p50_ms=quantile(state.e2es_ms, 0.5),
         e2e_p95_ms=quantile(state.e2es_ms, 0.95),
         series=state.series.view(),
+        lately=state.lately.view(state.now_ns),
         one_in=state.one_in,
     )
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from anyserve.core.events import Envelope, RequestDelegated, RequestOutcome
 from anyserve.core.messages import Load, Times
 from anyserve.telemetry.stats import NS_PER_MS, percentile
+from anyserve.telemetry.trend import Trend
 from anyserve.telemetry.views import (
     EngineTimes,
     LedgerEntry,
@@ -41,6 +43,14 @@ class Memory:
     seconds: int = 120
     samples: int = 2048
     capabilities: int = 1024
+
+
+class Start(NamedTuple):
+    """An attempt began; `delegated`: it is counted as come by delegation."""
+
+    at_ns: int
+    replica: str
+    delegated: bool
 
 
 @dataclass(slots=True)
@@ -112,8 +122,7 @@ class RequestState:
     routed_ns: dict[int, int] = field(default_factory=dict)
     back_ns: dict[int, int] = field(default_factory=dict)
     """Attempt -> when it was handed back."""
-    started: dict[int, tuple[str, bool]] = field(default_factory=dict)
-    """Attempt -> (replica, whether it is counted as come by delegation)."""
+    started: dict[int, Start] = field(default_factory=dict)
     ledger: list[Ledger] = field(default_factory=list)
     events: list[Envelope] = field(default_factory=list)
     stage_ns: int | None = None
@@ -216,6 +225,7 @@ class ReplicaCondition:
     worker_detail: str = ""
     load: Load | None = None
     history: deque[LoadPoint] = field(default_factory=deque)
+    trend: Trend = field(default_factory=Trend)
     ttfts_ms: deque[float] = field(default_factory=lambda: deque(maxlen=REPLICA_SAMPLES))
     times: deque[Times] = field(default_factory=lambda: deque(maxlen=REPLICA_SAMPLES))
     counts: Counter[str] = field(default_factory=Counter)
@@ -223,8 +233,9 @@ class ReplicaCondition:
     """The view as it was made last; None once anything was heard since."""
 
     def report(self, at_ns: int, load: Load) -> None:
-        """Take a load report into the last 60 s."""
+        """Take a load report into the last 60 s and the trend."""
         self.load = load
+        self.trend.load(at_ns, load)
         self.history.append(
             LoadPoint(at_ns, load.waiting, load.running, load.kv_usage, load.tokens_per_s)
         )
@@ -267,6 +278,7 @@ class ReplicaCondition:
             delegated_out=counts["delegated_out"],
             lost=counts["lost"],
             history=tuple(self.history),
+            trend=self.trend.view(),
             times=_engine_times(self.times),
         )
 

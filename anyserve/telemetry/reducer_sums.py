@@ -21,12 +21,16 @@ def fold_thinned(state: Reducer, at_ns: int, event: StreamThinned) -> None:
     state.by_code.update(sums.codes)
     for name, counts in sums.capabilities.items():
         state.capability(name).update(counts)
+        state.lately.offer(at_ns, name, counts.get("offered", 0))
+        state.lately.fail(at_ns, name, counts.get("failed", 0) + counts.get("rejected", 0))
     for name, counts in sums.replicas.items():
         state.replica(name).counts.update(counts)
     for asked, replica, started, delegated in sums.cells:
         cell = state.routing.setdefault((asked, replica), [0, 0])
         cell[0] += started
         cell[1] += delegated
+        state.lately.start(at_ns, asked, replica, started)
+        state.lately.delegate(at_ns, asked, replica, delegated)
     for from_capability, to_capability, reason, count in sums.edges:
         state.delegations[from_capability, to_capability, reason] += count
     _fold_time(state, at_ns, event)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -10,11 +10,14 @@ from rich.text import Text
 
 from anyserve.telemetry.expect import ExpectationResult, Verdict
 from anyserve.telemetry.stats import Distribution
-from anyserve.telemetry.summary import Latencies, Summary
+from anyserve.telemetry.summary import Latencies, ReplicaSection, Summary
 from anyserve.telemetry.text import clean
 from anyserve.telemetry.trace import Trace
 
 _UNKNOWN = "–"  # noqa: RUF001 - the dash that means unknown everywhere in AnyServe
+MOST_REPLICAS = 40
+"""Of more, the terminal shows the busiest."""
+BUSIEST = 20
 _MARKS = {
     Verdict.OK: ("✔", "green"),
     Verdict.FAILED: ("✘", "bold red"),
@@ -156,8 +159,12 @@ def _replica_table(summary: Summary) -> Table:
         "state", "started", "completed", "failed", "delegated", "lost", "busy", "ttft p50",
         "ttft p99", "tokens",
     )  # fmt: skip
-    table = _table("replica", "", columns)
-    for name, section in summary.replicas.items():
+    replicas = summary.replicas
+    title = "replica"
+    if len(replicas) > MOST_REPLICAS:
+        title = f"the {BUSIEST} busiest of {len(replicas)} replicas (all: summary.json)"
+    table = _table(title, "", columns)
+    for name, section in _shown(replicas):
         table.add_row(
             clean(name),
             section.state or _UNKNOWN,
@@ -171,6 +178,16 @@ def _replica_table(summary: Summary) -> Table:
             str(section.output_tokens),
         )
     return table
+
+
+def _shown(replicas: Mapping[str, ReplicaSection]) -> Iterable[tuple[str, ReplicaSection]]:
+    """All of them, or the busiest where they are too many to be read."""
+    if len(replicas) <= MOST_REPLICAS:
+        return replicas.items()
+    by_work = sorted(
+        replicas.items(), key=lambda one: (-(one[1].busy_share or 0.0), -one[1].output_tokens)
+    )
+    return by_work[:BUSIEST]
 
 
 def _delegation_table(summary: Summary) -> Table:

@@ -6,15 +6,18 @@ the plan wanted the request sent; what became of the others is counted under `re
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypedDict
 
 import msgspec
 
 from anyserve.core.events import Envelope
+from anyserve.telemetry.request_table import COMPLETED, TIMES, Group, RequestTable
 from anyserve.telemetry.stats import Distribution, distribution, histogram_distribution
-from anyserve.telemetry.tally import ReplicaTally, RequestTally, Tally
+from anyserve.telemetry.tally import ReplicaTally, Tally
 
 SUMMARY_SCHEMA = "anyserve.summary/1"
 NS_PER_MS = 1e6
@@ -226,11 +229,13 @@ def _inherited_last(kind: type[Summary]) -> list[str]:
 
 def summary_of(tally: Tally, slos: Mapping[str, Slo], facts: RunFacts) -> Summary:
     """The summary of what was counted so far."""
-    offered = tally.offered
     duration_s = tally.duration_s
     started = tally.started
     problems = _problems(tally, facts)
-    delegated = [one for one in offered if one.delegations]
+    groups = tally.requests.groups()
+    whole = tally.requests.whole(groups)
+    overall, latencies = _latencies(tally.requests, groups)
+    served = whole.by_server()
     return Summary(
         run=facts.run or (started.run if started else None),
         scenario=facts.scenario or (started.scenario if started else None),
@@ -242,24 +247,27 @@ def summary_of(tally: Tally, slos: Mapping[str, Slo], facts: RunFacts) -> Summar
         ended=tally.ended,
         duration_s=duration_s,
         planned_requests=started.planned_requests if started else None,
-        requests=_requests(offered),
-        delegations=Delegations(
-            total=sum(one.delegations for one in delegated),
-            requests=len(delegated),
-            max_per_request=max((one.delegations for one in delegated), default=0),
-            by_edge=tally.edges(),
-            by_reason=dict(sorted(tally.delegation_reasons.items())),
-        ),
+        requests=_requests(whole),
+        delegations=_delegations(whole),
         recoveries=Total(tally.comebacks["lost"]),
         returns=Total(tally.comebacks["return"]),
         refusals=Total(tally.comebacks["refuse"]),
-        tokens=_tokens(offered),
-        throughput=_throughput(offered, duration_s),
-        goodput=_goodput(offered, slos, duration_s),
-        hops=_hops(offered),
-        capabilities=_capabilities(offered, slos, duration_s),
+        tokens=_tokens(whole),
+        throughput=_throughput(whole, duration_s),
+        goodput=_goodput(groups, slos, duration_s),
+        hops=_hops(whole),
+        capabilities={
+            name: CapabilitySection(
+                requests=_requests(group),
+                delegated=_delegated(group),
+                tokens=_tokens(group),
+                goodput=_goodput({name: group}, slos, duration_s),
+                **latencies[name],
+            )
+            for name, group in groups.items()
+        },
         replicas={
-            name: _replica(replica, tally.served_by(name))
+            name: _replica(replica, served.get(name))
             for name, replica in sorted(tally.replicas.items())
         },
         faults=tally.faults,
@@ -267,7 +275,7 @@ def summary_of(tally: Tally, slos: Mapping[str, Slo], facts: RunFacts) -> Summar
         bus_troubles=dict(sorted(tally.bus_troubles.items())),
         slo=dict(slos),
         machine=facts.machine,
-        **_latencies(offered),
+        **overall,
     )
 
 
@@ -280,110 +288,122 @@ def _problems(tally: Tally, facts: RunFacts) -> list[str]:
     return list(dict.fromkeys(problems))
 
 
-def _requests(offered: list[RequestTally]) -> Requests:
+def _requests(group: Group) -> Requests:
     counts = dict.fromkeys(OUTCOMES, 0)
-    reasons: dict[str, int] = {}
+    reasons: Counter[str] = Counter()
     unresolved = 0
-    for request in offered:
-        outcome = request.outcome
-        if outcome is None:
-            unresolved += 1
+    for way, count in group.ways.items():
+        if way.outcome is None:
+            unresolved += count
             continue
-        counts[outcome.outcome] = counts.get(outcome.outcome, 0) + 1
-        if outcome.outcome != "completed":
-            code = outcome.code or "unknown"
-            reasons[code] = reasons.get(code, 0) + 1
+        counts[way.outcome] = counts.get(way.outcome, 0) + count
+        if way.outcome != COMPLETED:
+            reasons[way.code or "unknown"] += count
     return Requests(
-        offered=len(offered),
+        offered=len(group),
         unresolved=unresolved,
         by_reason=dict(sorted(reasons.items())),
         **{name: counts[name] for name in OUTCOMES},
     )
 
 
-def _latencies(offered: list[RequestTally]) -> _LatencyFields:
-    completed = [one for one in offered if one.completed]
-    gaps: dict[int, int] = {}
-    for request in completed:
-        assert request.outcome is not None
-        for bound, count in request.outcome.itl_ns.items():
-            gaps[bound] = gaps.get(bound, 0) + count
-    return {
-        "ttft": distribution(_known(one.ttft_ns for one in completed)),
-        "tpot": distribution(_known(one.tpot_ns for one in completed)),
-        "itl": histogram_distribution(gaps),
-        "e2e": distribution(_known(one.e2e_ns for one in completed)),
-        "queue": distribution(one.queue_ns for one in completed),
-    }
-
-
-def _known(values: Iterable[float | None]) -> Iterable[float]:
-    return (value for value in values if value is not None)
-
-
-def _tokens(offered: list[RequestTally]) -> Tokens:
-    return Tokens(
-        prompt=sum(one.prompt_tokens for one in offered),
-        output=sum(one.outcome.n_tokens for one in offered if one.outcome is not None),
+def _delegations(whole: Group) -> Delegations:
+    reasons: Counter[str] = Counter()
+    for way, count in whole.ways.items():
+        for said in way.delegated:
+            reasons[said.reason] += count
+    edges = {f"{before}->{after}": count for (before, after), count in whole.edges().items()}
+    return Delegations(
+        total=reasons.total(),
+        requests=_delegated(whole),
+        max_per_request=max((len(way.delegated) for way in whole.ways), default=0),
+        by_edge=dict(sorted(edges.items())),
+        by_reason=dict(sorted(reasons.items())),
     )
 
 
-def _throughput(offered: list[RequestTally], duration_s: float | None) -> Throughput:
+def _delegated(group: Group) -> int:
+    return sum(count for way, count in group.ways.items() if way.delegated)
+
+
+def _latencies(
+    table: RequestTable, groups: Mapping[str, Group]
+) -> tuple[_LatencyFields, dict[str, _LatencyFields]]:
+    """The times of all requests, and of those of each capability."""
+    found: dict[str, dict[str, Distribution]] = {name: {} for name in groups}
+    overall: dict[str, Distribution] = {}
+    for kind in TIMES:
+        sorted_times = {name: group.times(kind) for name, group in groups.items()}
+        for name, values in sorted_times.items():
+            found[name][kind] = distribution(values)
+        overall[kind] = distribution(chain.from_iterable(sorted_times.values()))
+    gaps: Counter[int] = Counter()
+    for histogram in table.itl.values():
+        gaps.update(histogram)
+    return _with_gaps(overall, gaps), {
+        name: _with_gaps(times, table.itl.get(name, {})) for name, times in found.items()
+    }
+
+
+def _with_gaps(times: Mapping[str, Distribution], gaps: Mapping[int, int]) -> _LatencyFields:
+    return {
+        "ttft": times["ttft"],
+        "tpot": times["tpot"],
+        "itl": histogram_distribution(gaps),
+        "e2e": times["e2e"],
+        "queue": times["queue"],
+    }
+
+
+def _tokens(group: Group) -> Tokens:
+    table = group.table
+    return Tokens(prompt=sum(group.of(table.prompt_tokens)), output=sum(group.of(table.n_tokens)))
+
+
+def _throughput(whole: Group, duration_s: float | None) -> Throughput:
     if not duration_s:
         return Throughput(None, None, None)
     return Throughput(
-        len(offered) / duration_s,
-        sum(one.completed for one in offered) / duration_s,
-        _tokens(offered).output / duration_s,
+        len(whole) / duration_s,
+        len(whole.completed) / duration_s,
+        _tokens(whole).output / duration_s,
     )
 
 
 def _goodput(
-    offered: list[RequestTally], slos: Mapping[str, Slo], duration_s: float | None
+    groups: Mapping[str, Group], slos: Mapping[str, Slo], duration_s: float | None
 ) -> Goodput:
-    judged = [(one, slos.get(one.capability or "", slos.get(ANY_CAPABILITY))) for one in offered]
-    with_slo = [(one, slo) for one, slo in judged if slo is not None]
-    if not with_slo:
+    judged = good = 0
+    for name, group in groups.items():
+        slo = slos.get(name, slos.get(ANY_CAPABILITY))
+        if slo is not None:
+            judged += len(group)
+            good += _within(group, slo)
+    if not judged:
         return Goodput(None, None)
-    good = sum(one.completed and _within(one, slo) for one, slo in with_slo)
-    return Goodput(good / len(with_slo), good / duration_s if duration_s else None)
+    return Goodput(good / judged, good / duration_s if duration_s else None)
 
 
-def _within(request: RequestTally, slo: Slo) -> bool:
-    pairs = (
-        (request.ttft_ns, slo.ttft_ms),
-        (request.tpot_ns, slo.tpot_ms),
-        (request.e2e_ns, slo.e2e_ms),
-    )
-    return all(
-        limit is None or value is None or value <= limit * NS_PER_MS for value, limit in pairs
-    )
+def _within(group: Group, slo: Slo) -> int:
+    """How many of the completed requests kept all limits."""
+    wanted = (("ttft", slo.ttft_ms), ("tpot", slo.tpot_ms), ("e2e", slo.e2e_ms))
+    kept = [
+        [value is None or value <= limit * NS_PER_MS for value in group.values(kind)]
+        for kind, limit in wanted
+        if limit is not None
+    ]
+    return sum(map(all, zip(*kept, strict=True))) if kept else len(group.completed)
 
 
-def _hops(offered: list[RequestTally]) -> Hops:
-    hops = [1 + one.delegations for one in offered if one.assigned]
-    return Hops(sum(hops) / len(hops), max(hops)) if hops else Hops(None, None)
+def _hops(whole: Group) -> Hops:
+    hops = {way: 1 + len(way.delegated) for way in whole.ways if way.assigned}
+    if not hops:
+        return Hops(None, None)
+    total = sum(each * whole.ways[way] for way, each in hops.items())
+    return Hops(total / sum(whole.ways[way] for way in hops), max(hops.values()))
 
 
-def _capabilities(
-    offered: list[RequestTally], slos: Mapping[str, Slo], duration_s: float | None
-) -> dict[str, CapabilitySection]:
-    asked: dict[str, list[RequestTally]] = {}
-    for request in offered:
-        asked.setdefault(request.capability or "", []).append(request)
-    return {
-        name: CapabilitySection(
-            requests=_requests(group),
-            delegated=sum(one.delegations > 0 for one in group),
-            tokens=_tokens(group),
-            goodput=_goodput(group, slos, duration_s),
-            **_latencies(group),
-        )
-        for name, group in sorted(asked.items())
-    }
-
-
-def _replica(replica: ReplicaTally, served: list[RequestTally]) -> ReplicaSection:
+def _replica(replica: ReplicaTally, served: Group | None) -> ReplicaSection:
     loads = replica.loads
     mean = replica.running_sum / loads if loads else None
     return ReplicaSection(
@@ -403,6 +423,6 @@ def _replica(replica: ReplicaTally, served: list[RequestTally]) -> ReplicaSectio
         running_max=replica.running_max if loads else None,
         waiting_max=replica.waiting_max if loads else None,
         busy_share=mean / replica.concurrency if mean is not None and replica.concurrency else None,
-        ttft=distribution(_known(one.ttft_ns for one in served)),
-        e2e=distribution(_known(one.e2e_ns for one in served)),
+        ttft=Distribution() if served is None else distribution(served.times("ttft")),
+        e2e=Distribution() if served is None else distribution(served.times("e2e")),
     )

@@ -1,4 +1,4 @@
-"""Counting a run: what `summarise` keeps of each request and replica while it reads the log."""
+"""Counting a run: what `summarise` keeps of its requests and replicas while it reads the log."""
 
 from __future__ import annotations
 
@@ -29,69 +29,11 @@ from anyserve.core.events import (
     WorkerChanged,
 )
 from anyserve.telemetry.gaps import GapCounter
-from anyserve.telemetry.replica_names import ReplicaNames
+from anyserve.telemetry.replica_names import SCHEDULER
+from anyserve.telemetry.request_table import RequestTable
 
 _NS_PER_S = 1e9
 _WORKER_GONE = frozenset({"exited", "hung", "killed"})
-
-
-class RequestTally:
-    """One request: what it asked, what it came to, how long it waited on the way."""
-
-    __slots__ = (
-        "assigned", "capability", "delegated", "intended_ns", "outcome", "prompt_tokens",
-        "queue_ns", "routed",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.assigned = False
-        self.capability: str | None = None
-        """None until its `offered` was seen."""
-        self.prompt_tokens = 0
-        self.intended_ns = 0
-        self.outcome: RequestOutcome | None = None
-        self.queue_ns = 0
-        self.delegated: tuple[RequestDelegated, ...] = ()
-        self.routed: tuple[tuple[int, str, str], ...] = ()
-        """(attempt, capability, replica) of each routing."""
-
-    @property
-    def delegations(self) -> int:
-        """Delegations that the scheduler took into account."""
-        return len(self.delegated)
-
-    @property
-    def completed(self) -> bool:
-        """Whether the client got its whole answer."""
-        return self.outcome is not None and self.outcome.outcome == "completed"
-
-    @property
-    def ttft_ns(self) -> int | None:
-        """From the intended time to the client's first token."""
-        first = None if self.outcome is None else self.outcome.first_ns
-        return None if first is None else first - self.intended_ns
-
-    @property
-    def tpot_ns(self) -> float | None:
-        """(last - first) / (tokens - 1); None below two tokens."""
-        outcome = self.outcome
-        if outcome is None or outcome.first_ns is None or outcome.n_tokens <= 1:
-            return None
-        return (outcome.end_ns - outcome.first_ns) / (outcome.n_tokens - 1)
-
-    @property
-    def e2e_ns(self) -> int | None:
-        """From the intended time to the outcome."""
-        return None if self.outcome is None else self.outcome.end_ns - self.intended_ns
-
-    def replica_of(self, attempt: int) -> str | None:
-        """The replica this attempt was bound to, where the scheduler bound it."""
-        return next((replica for number, _, replica in self.routed if number == attempt), None)
-
-    def target_of(self, delegated: RequestDelegated) -> str:
-        """The capability it was routed to after this delegation."""
-        later = [routed for routed in self.routed if routed[0] > delegated.attempt]
-        return min(later)[1] if later else delegated.to_capability
 
 
 class ReplicaTally:
@@ -122,7 +64,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.gaps = GapCounter()
-        self.requests: dict[str, RequestTally] = {}
+        self.requests = RequestTable()
         self.replicas: dict[str, ReplicaTally] = {}
         self.comebacks: Counter[str] = Counter()
         self.bus_troubles: Counter[str] = Counter()
@@ -130,11 +72,11 @@ class Tally:
         self.policy_failures = 0
         self.started: RunStarted | None = None
         self.ended: str | None = None
-        self._names = ReplicaNames()
+        self._speakers: dict[str, ReplicaTally] = {}
+        """By the source that said which replica it is."""
         self._spans: dict[str, list[int]] = {}
         """First and last time of each boot."""
         self._run_span: list[tuple[int, str] | None] = [None, None]
-        self._served: dict[str, list[RequestTally]] | None = None
         self._handlers: dict[type, Callable[[int, str, Any], None]] = {
             RequestOffered: self._offered,
             RequestRouted: self._routed,
@@ -192,10 +134,19 @@ class Tally:
         elif isinstance(event, RunEnded):
             self._run_ended(t, boot, event)
 
-    @property
-    def offered(self) -> list[RequestTally]:
-        """Every request whose `request.offered` was seen, in the order they were first heard of."""
-        return [one for one in self.requests.values() if one.capability is not None]
+    def follow(self, t: int, source: str, _incarnation: int, _seq: int, event: AnyEvent) -> None:
+        """Count one event of a simulation: there none is lost or repeated, or out of order."""
+        span = self._spans.get("")
+        if span is None:
+            span = self._spans[""] = [t, t]
+        span[1] = t
+        handler = self._handlers.get(type(event))
+        if handler is not None:
+            handler(t, source, event)
+        elif isinstance(event, RunStarted):
+            self._run_started(t, "", event)
+        elif isinstance(event, RunEnded):
+            self._run_ended(t, "", event)
 
     @property
     def duration_s(self) -> float | None:
@@ -206,113 +157,88 @@ class Tally:
         spans = [high - low for low, high in self._spans.values()]
         return max(spans) / _NS_PER_S if spans else None
 
-    @property
-    def delegation_reasons(self) -> Counter[str]:
-        """Delegations by reason."""
-        return Counter(said.reason for one in self.offered for said in one.delegated)
-
-    def edges(self) -> dict[str, int]:
-        """Delegations by "capability at the hand-back->capability it was routed to next"."""
-        counts = Counter(
-            f"{said.from_capability}->{one.target_of(said)}"
-            for one in self.offered
-            for said in one.delegated
-        )
-        return dict(sorted(counts.items()))
-
-    def served_by(self, replica: str) -> list[RequestTally]:
-        """The completed requests whose answer came from this replica."""
-        if self._served is None:
-            self._served = {}
-            for one in self.offered:
-                if one.completed and one.outcome is not None and one.outcome.served_by:
-                    self._served.setdefault(one.outcome.served_by, []).append(one)
-        return self._served.get(replica, [])
-
-    def _request(self, request_id: str) -> RequestTally:
-        request = self.requests.get(request_id)
-        if request is None:
-            request = self.requests[request_id] = RequestTally()
-        return request
-
     def _replica(self, name: str) -> ReplicaTally:
         replica = self.replicas.get(name)
         if replica is None:
             replica = self.replicas[name] = ReplicaTally()
         return replica
 
+    def _said_by(self, source: str) -> ReplicaTally:
+        return self._speakers.get(source) or self._replica(source)
+
+    def _introduced(self, source: str, name: str) -> ReplicaTally:
+        """A replica says who it is; the scheduler tells of those that were lost or are back."""
+        replica = self._replica(name)
+        if source != SCHEDULER:
+            self._speakers[source] = replica
+        return replica
+
     def _offered(self, _t: int, _source: str, event: RequestOffered) -> None:
-        request = self._request(event.id)
-        request.capability = event.capability
-        request.prompt_tokens = event.prompt_tokens
-        request.intended_ns = event.intended_ns
+        self.requests.offer(event)
 
     def _routed(self, t: int, _source: str, event: RequestRouted) -> None:
-        request = self._request(event.id)
+        request = self.requests.heard(event.id)
         request.assigned = True
-        request.queue_ns += max(0, t - event.received_ns)
-        request.routed += ((event.attempt, event.capability, event.replica),)
+        request.route(event)
+        if t > event.received_ns:
+            request.queue_ns += t - event.received_ns
 
     def _delegated(self, _t: int, _source: str, event: RequestDelegated) -> None:
-        request = self._request(event.id)
+        request = self.requests.heard(event.id)
         request.assigned = True
-        if all(event.attempt != said.attempt for said in request.delegated):
-            request.delegated += (event,)
+        request.delegate(event)
 
     def _reentered(self, _t: int, _source: str, event: RequestReentered) -> None:
         self.comebacks[event.kind] += 1
         if event.kind == "lost":
-            replica = event.replica or self._request(event.id).replica_of(event.attempt)
+            replica = event.replica or self.requests.heard(event.id).replica_of(event.attempt)
             if replica:
                 self._replica(replica).comebacks["lost"] += 1
 
     def _rejected(self, t: int, _source: str, event: RequestRejected) -> None:
         if event.received_ns is not None:
-            self._request(event.id).queue_ns += max(0, t - event.received_ns)
+            self.requests.heard(event.id).queue_ns += max(0, t - event.received_ns)
 
     def _admitted(self, _t: int, _source: str, event: AttemptAdmitted) -> None:
-        self._request(event.id).assigned = True
+        self.requests.heard(event.id).assigned = True
 
     def _attempt_started(self, t: int, source: str, event: AttemptStarted) -> None:
-        request = self._request(event.id)
+        request = self.requests.heard(event.id)
         request.assigned = True
-        request.queue_ns += max(0, t - event.received_ns)
-        self._replica(self._names.of(source)).started += 1
+        if t > event.received_ns:
+            request.queue_ns += t - event.received_ns
+        self._said_by(source).started += 1
 
     def _handed_back(self, t: int, source: str, event: AttemptHandedBack) -> None:
-        self._request(event.id).queue_ns += max(0, t - event.received_ns)
-        self._replica(self._names.of(source)).comebacks[event.kind] += 1
+        self.requests.heard(event.id).queue_ns += max(0, t - event.received_ns)
+        self._said_by(source).comebacks[event.kind] += 1
 
     def _attempt_ended(self, _t: int, source: str, event: AttemptEnded) -> None:
-        replica = self._replica(self._names.of(source))
+        replica = self._said_by(source)
         replica.ended[event.status] += 1
         replica.output_tokens += event.n_tokens
 
     def _outcome(self, _t: int, _source: str, event: RequestOutcome) -> None:
-        request = self._request(event.id)
-        if request.outcome is None:
-            request.outcome = event
-            self._served = None
+        self.requests.end(event)
 
     def _replica_changed(self, _t: int, source: str, event: ReplicaChanged) -> None:
-        self._names.learn(source, event)
-        replica = self._replica(event.replica)
+        replica = self._introduced(source, event.replica)
         replica.state = event.state
         replica.offers = event.offers or replica.offers
         replica.concurrency = event.concurrency or replica.concurrency
 
     def _replica_load(self, _t: int, source: str, event: ReplicaLoad) -> None:
-        self._names.learn(source, event)
-        replica = self._replica(event.replica)
+        replica = self._introduced(source, event.replica)
+        load = event.load
         replica.loads += 1
-        replica.running_sum += event.load.running
-        replica.running_max = max(replica.running_max, event.load.running)
-        replica.waiting_max = max(replica.waiting_max, event.load.waiting)
+        replica.running_sum += load.running
+        replica.running_max = max(replica.running_max, load.running)
+        replica.waiting_max = max(replica.waiting_max, load.waiting)
 
     def _worker_changed(self, _t: int, source: str, event: WorkerChanged) -> None:
-        self._names.learn(source, event)
+        replica = self._introduced(source, event.replica)
         if event.state in _WORKER_GONE:
-            self._replica(event.replica).worker_exits += 1
+            replica.worker_exits += 1
 
     def _bus_trouble(self, _t: int, _source: str, event: BusTrouble) -> None:
         self.bus_troubles[event.kind] += event.count

@@ -71,6 +71,18 @@ class LoadPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class TrendPoint:
+    """The highest values of a step of time that begins at `at_ns`; None: nothing was heard."""
+
+    at_ns: int
+    waiting: int | None = None
+    running: int | None = None
+    kv_usage: float | None = None
+    tokens_per_s: float | None = None
+    ttft_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EngineTimes:
     """Mean times of a replica's latest attempts, in milliseconds, by what they spent them on."""
 
@@ -83,7 +95,7 @@ class EngineTimes:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaView:
-    """One replica and its worker. `history` holds the last 60 s."""
+    """One replica and its worker. `history` holds the last 60 s, `trend` five minutes in steps."""
 
     id: str
     state: str
@@ -113,6 +125,7 @@ class ReplicaView:
     delegated_out: int
     lost: int
     history: tuple[LoadPoint, ...]
+    trend: tuple[TrendPoint, ...] = ()
     times: EngineTimes | None = None
 
 
@@ -139,6 +152,17 @@ class RoutingCell:
     replica: str
     started: int
     delegated: int
+
+
+@dataclass(frozen=True, slots=True)
+class LatelyView:
+    """What was asked for and served in the last `length_s` seconds of the run's clock, by
+    capability asked. `failed` counts those that were rejected as well."""
+
+    length_s: int = 0
+    offered: Mapping[str, int] = field(default_factory=dict)
+    failed: Mapping[str, int] = field(default_factory=dict)
+    routing: tuple[RoutingCell, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +214,8 @@ class NoticeView:
     text: str
     kind: str = ""
     """The event's type: `replica.changed`, `request.delegated`, ..."""
+    subject: str = ""
+    """The replica or request that it is about, where `text` begins with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +298,8 @@ class Snapshot:
     e2e_p95_ms: float | None
     series: SeriesView = field(default_factory=SeriesView)
     """Offered and completed over the whole run."""
+    lately: LatelyView = field(default_factory=LatelyView)
+    """`routing` and what belongs to it, of the last seconds alone."""
     one_in: int = 1
     """Above 1 the stream is thinned: totals are exact, but requests, traces, latencies and what is
     counted from them stand for one request in so many."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from anyserve.errors import AnyServeError, UsageError
@@ -81,11 +82,7 @@ class AnyServeApp(Desk):
             self.pop_screen()
 
     def action_next_tab(self) -> None:
-        screen = self.frame_screen()
-        if isinstance(screen, OverviewScreen):
-            screen.next_panel(1)
-        elif screen is not None:
-            screen.focus_next()
+        self._on_screen("next_tab")
 
     # --- screens -------------------------------------------------------------------------------
 
@@ -155,6 +152,9 @@ class AnyServeApp(Desk):
     def action_follow(self) -> None:
         self._on_screen("toggle_follow")
 
+    def action_window(self) -> None:
+        self._on_screen("toggle_window")
+
     def action_errors_only(self) -> None:
         self._on_screen("toggle_errors")
 
@@ -166,6 +166,9 @@ class AnyServeApp(Desk):
 
     def action_zoom(self) -> None:
         self._on_screen("zoom")
+
+    def action_open_log(self) -> None:
+        self._on_screen("open_log")
 
     def action_open_replica(self) -> None:
         self._on_screen("go_to_replica")
@@ -307,7 +310,7 @@ class AnyServeApp(Desk):
         except OSError as error:
             self.notify(f"cannot write: {error.strerror}", severity="error")
             return
-        self.notify(f"wrote {written}")
+        self.notify(f"wrote {Path(written).name}", markup=False)
 
     def action_theme(self) -> None:
         """The next theme of the short list."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from textual.app import App
 from textual.binding import BindingType
-from textual.filter import LineFilter, Monochrome
+from textual.filter import ANSIToTruecolor, LineFilter, Monochrome
 from textual.screen import Screen
 from textual.theme import Theme
 
@@ -161,8 +161,13 @@ class Desk(App[int]):
         )
 
     def get_line_filters(self) -> Sequence[LineFilter]:
-        """Without colour, also what the style sheet paints is grey."""
-        filters = super().get_line_filters()
+        """Without colour, also what the style sheet paints is grey.
+
+        All colours are those of a theme: none has to be translated, and asking each line of each
+        widget for it at every picture cost a tenth of what painting costs.
+        """
+        found = super().get_line_filters()
+        filters = [one for one in found if not isinstance(one, ANSIToTruecolor)]
         return filters if self.options.color else [*filters, Monochrome()]
 
     # --- looks ---------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from anyserve.core.events import Envelope
 from anyserve.errors import AnyServeError
@@ -14,9 +14,11 @@ from anyserve.telemetry.reducer import Reducer
 from anyserve.telemetry.reducer_state import Memory
 from anyserve.telemetry.run_plan import RunPlan
 from anyserve.telemetry.source import EventSource, SourceKind
-from anyserve.telemetry.trace import Trace
 from anyserve.telemetry.views import Snapshot
 from anyserve.tui.frame import Frame, rates_of
+
+if TYPE_CHECKING:
+    from anyserve.telemetry.trace_model import Trace
 
 MEMORY = Memory(recent=2000, ledger=1000, shown_in_flight=2000)
 """What a screen keeps. It bounds the memory of an hour as of a day."""

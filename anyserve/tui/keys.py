@@ -16,6 +16,7 @@ class Place(Enum):
     TRACES = "requests"
     TRACE = "trace"
     CAPABILITIES = "capabilities"
+    LOG = "log"
     TEXT = "help"
 
 
@@ -72,15 +73,17 @@ KEYS: tuple[Key, ...] = (
         (Place.OVERVIEW,)),
     Key("filter", ("slash",), "/", "Filter",
         "Show only what matches, e.g. cap:decode state:saturated wait>8",
-        (Place.OVERVIEW, Place.TRACES), footer=80),
+        (Place.OVERVIEW, Place.TRACES, Place.LOG), footer=80),
     Key("sort", ("s",), "s", "Sort", "Sort by the next column", (Place.OVERVIEW, Place.TRACES),
         footer=60),
     Key("reverse", ("S",), "S", "Reverse", "Turn the order round",
         (Place.OVERVIEW, Place.TRACES), Need.LIVE),
     Key("follow", ("f",), "f", "Follow", "Keep the cursor on the newest row",
-        (Place.OVERVIEW, Place.TRACES)),
-    Key("errors_only", ("e",), "e", "Errors", "Events: warnings and errors only",
-        (Place.OVERVIEW,), footer=30),
+        (Place.OVERVIEW, Place.TRACES, Place.LOG), footer=22),
+    Key("window", ("v",), "v", "Window", "Routing: the last 30 s, or the whole run",
+        (Place.OVERVIEW,), footer=28),
+    Key("errors_only", ("e",), "e", "Errors", "Events and logs: warnings and errors only",
+        (Place.OVERVIEW, Place.LOG), footer=30),
     Key("traces", ("t",), "t", "Requests", "All remembered requests, newest first", footer=70),
     Key("capabilities", ("c",), "c", "Capabilities", "Who offers what, and what if one is lost",
         footer=65),
@@ -90,9 +93,11 @@ KEYS: tuple[Key, ...] = (
         footer=74),
     Key("open_replica", ("o",), "o", "Replica", "Open the replica that served it", (Place.TRACE,),
         footer=60),
+    Key("open_log", ("o",), "o", "Log", "The log of its worker on the whole screen",
+        (Place.REPLICA,), footer=62),
     Key("zoom", ("z",), "z", "Zoom", "The time up to the first token, or all of it",
         (Place.TRACE,), footer=55),
-    Key("next_tab", ("tab",), "tab", "Next panel", "Focus the next panel or tab"),
+    Key("next_tab", ("tab",), "tab", "Next panel", "Focus the next panel; the other log"),
     Key("pause_painting", ("space",), "space", "Pause",
         "Stop painting; the data goes on, and a badge says how old the picture is",
         need=Need.LIVE, footer=55),
@@ -129,7 +134,7 @@ KEYS: tuple[Key, ...] = (
     Key("rate", ("r",), "r", "Rate…", "Offer the traffic faster, slower or not at all",
         need=Need.CONTROL, footer=40),
     Key("copy", ("y",), "y", "Copy", "Copy the row, or the trace, as JSON",
-        (*_LISTS, Place.TRACE), footer=20),
+        (*_LISTS, Place.TRACE, Place.LOG), footer=20),
     Key("screenshot", ("w",), "w", "Screenshot", "Write the screen as an SVG file"),
     Key("paint_faster", ("plus", "equals_sign"), "+", "Paint more", "Paint more often"),
     Key("paint_slower", ("minus",), "-", "Paint less", "Paint less often"),

@@ -6,6 +6,7 @@ import asyncio
 import copy
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from anyserve.core.events import Envelope
 from anyserve.telemetry.judge import Judge, Judged
@@ -14,9 +15,11 @@ from anyserve.telemetry.reducer import Reducer
 from anyserve.telemetry.reducer_state import Memory
 from anyserve.telemetry.run_plan import RunPlan
 from anyserve.telemetry.source import SourceKind
-from anyserve.telemetry.trace import Trace
 from anyserve.tui.feed import Commentary
 from anyserve.tui.frame import Frame, Player, rates_of
+
+if TYPE_CHECKING:
+    from anyserve.telemetry.trace_model import Trace
 
 SPEEDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 CHECKPOINT_EVENTS = 20_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import time
 from collections.abc import Mapping
@@ -18,6 +19,9 @@ from anyserve.tui.options import TuiOptions
 if TYPE_CHECKING:
     from anyserve.telemetry.recording import Recording
     from anyserve.tui.app import AnyServeApp
+
+_LOADED_S = 1.0
+"""By then there is a first picture, and whoever started us may have kept `gc` away until then."""
 
 
 def check_terminal(
@@ -119,10 +123,17 @@ def _plan(options: TuiOptions, facts: Mapping[str, str]) -> RunPlan:
     return read_run_plan(Path(run_dir)) if run_dir else RunPlan()
 
 
+def _collect_again() -> None:
+    """Look for garbage from now on, but not among what was loaded: that stays."""
+    gc.freeze()
+    gc.enable()
+
+
 async def _show(app: AnyServeApp) -> int:
     import os  # noqa: PLC0415 - only here
 
     check_terminal(os.environ)
+    asyncio.get_running_loop().call_later(_LOADED_S, _collect_again)
     code = await app.run_async()
     if app.crash is not None:
         raise app.crash

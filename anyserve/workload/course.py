@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from anyserve.workload.traffic import PlannedRequest, TrafficPlan
@@ -17,18 +19,15 @@ class Course:
 
     def __init__(self, plan: TrafficPlan) -> None:
         self._end_ns = plan.duration_ns
-        self._next: dict[int, PlannedRequest] = {}
-        self._timed: list[PlannedRequest] = []
-        for planned in plan.requests:
-            if planned.after is None:
-                self._timed.append(planned)
-            else:
-                self._next[planned.after] = planned
+        self._next = {one.after: one for one in plan.requests if one.after is not None}
+        self._timed: Sequence[PlannedRequest] = plan.requests
+        if self._next:
+            self._timed = [one for one in plan.requests if one.after is None]
         self._phases = plan.phases
         self.left = len(plan.requests)
         """Requests that may still be sent."""
 
-    def timed(self) -> list[PlannedRequest]:
+    def timed(self) -> Sequence[PlannedRequest]:
         """The requests that have a time of their own, in order of time."""
         return self._timed
 

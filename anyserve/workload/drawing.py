@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator, Sequence
-from itertools import count, islice
-from typing import Any, Final
+from itertools import count, starmap
+from typing import Final
 
 import msgspec
 
@@ -47,14 +47,6 @@ class StreamPlan(msgspec.Struct, frozen=True, kw_only=True):
     entries: tuple[str, ...]
 
 
-class Drawn(msgspec.Struct, frozen=True):
-    """A request that has no number yet. `key` is its own within the stream, `after` another's."""
-
-    request: PlannedRequest
-    key: int
-    after: int | None = None
-
-
 def source(seed: int, *purpose: str) -> random.Random:
     """The random source for one purpose; independent of every other, and of the hash seed."""
     return random.Random(stable_hash(seed, *purpose))  # noqa: S311 - not for secrets
@@ -67,7 +59,11 @@ def stable_hash(seed: int, *words: str) -> int:
 
 
 class StreamDraws:
-    """The random sources of one stream, and what all its requests have in common."""
+    """The random sources of one stream, and what all its requests have in common.
+
+    Requests come in order of time. Their numbers, and those of the requests that they follow, count
+    within the stream.
+    """
 
     def __init__(self, one: StreamPlan, planned: Sequence[PlannedPhase], seed: int) -> None:
         name, stream = one.name, one.stream
@@ -75,40 +71,50 @@ class StreamDraws:
         self.name = name
         self._planned = planned
         self._seed = seed
-        self._task: Task = one.task
         self._prompts = draw_lengths(stream.prompt_tokens, source(seed, name, "prompt"))
         self._outputs = draw_lengths(stream.output_tokens, source(seed, name, "output"))
         self._texts = _Prompts(name, stream.prefix, seed)
         self._entries = _choices(one.entries, source(seed, name, "entry"))
-        self._deadline_ms = (
-            None if stream.deadline is None else max(1, stream.deadline // NS_PER_MS)
-        )
+        self._numbers = count()
+        self._phases = [phase.name for phase in planned]
+        deadline = stream.deadline
         generates = one.task == "generate"
-        self._sampling = stream.sampling.model_dump(exclude_none=True) if generates else {}
+        self._common = (
+            one.task,
+            stream.attributes,
+            stream.priority,
+            None if deadline is None else max(1, deadline // NS_PER_MS),
+            stream.sampling.model_dump(exclude_none=True) if generates else {},
+            stream.payload,
+        )
 
-    def request(self, at_ns: int, phase: int, **more: Any) -> PlannedRequest:
-        """The next one; its lengths and text are drawn unless given."""
-        segments = more.pop("segments", None)
+    def request(
+        self,
+        at_ns: int,
+        phase: int,
+        *,
+        segments: tuple[Segment, ...] | None = None,
+        max_tokens: int | None = None,
+        follows: tuple[int | None, int, int] = (None, 0, 0),
+    ) -> PlannedRequest:
+        """The next one; its lengths and text are drawn unless given.
+
+        `follows`: `after`, `think_ns` and `answer` of the request.
+        """
         if segments is None:
             length = next(self._prompts)
             segments = self._texts.segments(length) if length else ()
-        output = more.pop("max_tokens", None)
         return PlannedRequest(
-            n=0,
-            at_ns=at_ns,
-            stream=self.name,
-            phase=self._planned[phase].name,
-            capability=self.stream.capability,
-            segments=segments,
-            max_tokens=next(self._outputs) if output is None else output,
-            entry=next(self._entries),
-            task=self._task,
-            attributes=self.stream.attributes,
-            priority=self.stream.priority,
-            deadline_ms=self._deadline_ms,
-            sampling=self._sampling,
-            payload=self.stream.payload,
-            **more,
+            next(self._numbers),
+            at_ns,
+            self.name,
+            self._phases[phase],
+            self.stream.capability,
+            segments,
+            next(self._outputs) if max_tokens is None else max_tokens,
+            next(self._entries),
+            *self._common,
+            *follows,
         )
 
     def fresh(self) -> int:
@@ -119,14 +125,14 @@ class StreamDraws:
         """The name of a text of this stream that is the same whenever it is asked for."""
         return stable_hash(self._seed, self.name, "text", word)
 
-    def draw(self, phases: Sequence[Phase]) -> Iterator[Drawn]:
+    def draw(self, phases: Sequence[Phase]) -> Iterator[PlannedRequest]:
         """All requests of a stream that is no trace."""
         if self.stream.concurrency is not None:
             return self._closed_loop(self.stream.concurrency)
         times = self._times(phases)
         if self.stream.sessions is not None:
             return self._sessions(times)
-        return (Drawn(self.request(at_ns, phase), key) for key, (at_ns, phase) in enumerate(times))
+        return starmap(self.request, times)
 
     def _times(self, phases: Sequence[Phase]) -> Iterator[tuple[int, int]]:
         stream = self.stream
@@ -140,11 +146,10 @@ class StreamDraws:
             return bursty_arrivals(steps, rng, stream.burst.on, stream.burst.off)
         return constant_arrivals(steps)
 
-    def _sessions(self, times: Iterator[tuple[int, int]]) -> Iterator[Drawn]:
+    def _sessions(self, times: Iterator[tuple[int, int]]) -> Iterator[PlannedRequest]:
         """Each turn's prompt is all that was said before, and something new."""
         sessions = self.stream.sessions
         assert sessions is not None
-        keys = count()
         for at_ns, phase in times:
             said: tuple[Segment, ...] = ()
             before: int | None = None
@@ -153,26 +158,23 @@ class StreamDraws:
                 said += new if not turn else (new[-1],)
                 last = turn == sessions.turns - 1
                 answer = 0 if last else self.fresh()
+                think_ns = sessions.think if turn else 0
                 request = self.request(
-                    at_ns,
-                    phase,
-                    segments=said,
-                    answer=answer,
-                    think_ns=sessions.think if turn else 0,
+                    at_ns, phase, segments=said, follows=(before, think_ns, answer)
                 )
-                key = next(keys)
-                yield Drawn(request, key, before)
-                before = key
+                yield request
+                before = request.n
                 said += ((answer, request.max_tokens),)
 
-    def _closed_loop(self, users: int) -> Iterator[Drawn]:
+    def _closed_loop(self, users: int) -> Iterator[PlannedRequest]:
         """Requests of all users in turn, each after the one that this user sent before."""
         duration_s = -(-self._planned[-1].end_ns // NS_PER_S)
         most = self.stream.requests or users * max(1, duration_s * USER_PER_S)
-        for key in islice(count(), most):
+        for key in range(most):
             first = key < users
             think_ns = 0 if first else self.stream.think
-            yield Drawn(self.request(0, 0, think_ns=think_ns), key, None if first else key - users)
+            before = None if first else key - users
+            yield self.request(0, 0, follows=(before, think_ns, 0))
 
 
 def rate_steps(

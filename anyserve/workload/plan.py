@@ -6,12 +6,15 @@ answer that the next request waits for, stands in it as `after`: see `course`.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import force_setattr
 
-from anyserve.workload.drawing import Drawn, StreamDraws, StreamPlan
+from anyserve.workload.drawing import StreamDraws, StreamPlan
 from anyserve.workload.schema import Phase
 from anyserve.workload.traces import TraceRow, read_trace
 from anyserve.workload.traffic import PlannedPhase, PlannedRequest, TrafficPlan
@@ -50,21 +53,27 @@ def make_plan(
         UsageError: a trace cannot be read.
     """
     planned = plan_phases(phases, duration_ns)
-    drawn = [
-        (one.name, request)
-        for one in streams
-        for request in _draw_stream(one, planned, phases, seed, directory)
-    ]
-    drawn.sort(key=lambda named: named[1].request.at_ns)
-    return TrafficPlan(seed, tuple(planned), tuple(_numbered(drawn)))
+    requests: list[PlannedRequest] = []
+    for one in streams:
+        requests.extend(_draw_stream(one, planned, phases, seed, directory))
+    if len(streams) > 1:
+        requests.sort(key=attrgetter("at_ns"))
+        _number(requests)
+    return TrafficPlan(seed, tuple(planned), tuple(requests))
 
 
-def _numbered(drawn: list[tuple[str, Drawn]]) -> Iterator[PlannedRequest]:
-    numbers: dict[tuple[str, int], int] = {}
-    for n, (stream, one) in enumerate(drawn):
-        numbers[stream, one.key] = n
-        after = None if one.after is None else numbers[stream, one.after]
-        yield msgspec.structs.replace(one.request, n=n, after=after)
+def _number(requests: Sequence[PlannedRequest]) -> None:
+    """Number the requests of several streams as they stand, in place: they are many, and nobody
+    else has them yet."""
+    numbers: dict[str, array[int]] = {}
+    for n, request in enumerate(requests):
+        own = numbers.get(request.stream)
+        if own is None:
+            own = numbers[request.stream] = array("q")
+        own.append(n)
+        if request.after is not None:
+            force_setattr(request, "after", own[request.after])
+        force_setattr(request, "n", n)
 
 
 def _draw_stream(
@@ -73,7 +82,7 @@ def _draw_stream(
     phases: Sequence[Phase],
     seed: int,
     directory: Path | None,
-) -> Iterator[Drawn]:
+) -> Iterator[PlannedRequest]:
     draws = StreamDraws(one, planned, seed)
     trace = one.stream.trace
     if trace is None:
@@ -83,10 +92,10 @@ def _draw_stream(
 
 def _from_rows(
     draws: StreamDraws, planned: Sequence[PlannedPhase], rows: Iterator[TraceRow]
-) -> Iterator[Drawn]:
+) -> Iterator[PlannedRequest]:
     """Requests as a trace has them, up to the end of traffic."""
     phase = 0
-    for key, row in enumerate(rows):
+    for row in rows:
         while phase < len(planned) and row.at_ns >= planned[phase].end_ns:
             phase += 1
         if phase == len(planned):
@@ -95,6 +104,4 @@ def _from_rows(
             (draws.fresh() if name is None else draws.named(name), length)
             for name, length in row.segments
         )
-        yield Drawn(
-            draws.request(row.at_ns, phase, segments=segments, max_tokens=row.output_tokens), key
-        )
+        yield draws.request(row.at_ns, phase, segments=segments, max_tokens=row.output_tokens)

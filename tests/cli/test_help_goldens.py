@@ -17,9 +17,9 @@ from anyserve.cli.app import make_command
 
 GOLDENS = Path(__file__).parent / "goldens"
 COMMANDS = [
-    "", "up", "sim", "compare", "sweep", "plan", "calibrate", "send", "status", "down", "watch",
-    "trace", "tui", "report", "export", "doctor", "explain", "broker", "scheduler", "replica",
-    "ingress", "worker", "runs", "runs list",
+    "", "up", "sim", "compare", "sweep", "plan", "compile", "calibrate", "send", "status", "down",
+    "watch", "trace", "tui", "report", "export", "doctor", "explain", "broker", "scheduler",
+    "replica", "ingress", "worker", "runs", "runs list",
     "runs show", "runs rm", "scenario", "scenario validate", "scenario show", "scenario list",
     "scenario schema", "models", "models list", "models prepare", "config", "config show",
     "config path", "control", "control drain", "control resume", "control kill", "control hang",

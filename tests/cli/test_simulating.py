@@ -91,6 +91,21 @@ def test_a_sample_of_the_events_leaves_the_figures_of_all(cli: Cli, small: Path)
     assert 0 < len(ids) < whole["requests"]["offered"]
 
 
+def test_the_report_of_a_sample_draws_all_requests_and_says_which_it_traces(
+    cli: Cli, small: Path
+) -> None:
+    pages = []
+    for flags in ([], ["--sample", "0.2"]):
+        assert cli("sim", "small.yaml", *flags).code == 0
+        pages.append((latest(small.parent) / "report.html").read_text())
+
+    for title in ("Over time", "Latency of completed requests", "Capabilities", "Replicas"):
+        whole, sampled = (page.partition(f"<h2>{title}</h2>")[2] for page in pages)
+        assert whole.partition("<h2>")[0] == sampled.partition("<h2>")[0] != ""
+    assert "of a sample: the 20.0% of them" in pages[1]
+    assert "of a sample" not in pages[0]
+
+
 def test_a_recorded_run_is_played_again_under_other_settings(cli: Cli, small: Path) -> None:
     assert cli("sim", "small.yaml", "--ui", "none").code == 0
     first = latest(small.parent)

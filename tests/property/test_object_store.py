@@ -144,4 +144,4 @@ class ObjectsOfOneHost(RuleBasedStateMachine):
 
 
 TestObjectsOfOneHost = ObjectsOfOneHost.TestCase
-TestObjectsOfOneHost.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+TestObjectsOfOneHost.settings = settings(max_examples=25, stateful_step_count=30)

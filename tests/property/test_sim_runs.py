@@ -96,7 +96,7 @@ def scenarios(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(scenario=scenarios(), seed=st.integers(0, 9))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_stretches_and_single_steps_give_the_same_bytes(
     scenario: dict[str, Any], seed: int
 ) -> None:
@@ -108,7 +108,7 @@ def test_stretches_and_single_steps_give_the_same_bytes(
 
 
 @given(scenario=scenarios(), seed=st.integers(0, 9))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_request_has_one_outcome_and_the_invariants_hold(
     scenario: dict[str, Any], seed: int
 ) -> None:

@@ -18,7 +18,8 @@ from anyserve.telemetry.metrics.exposition import render
 from anyserve.telemetry.reducer import Reducer
 from anyserve.telemetry.stats import distribution, histogram_distribution, percentile
 from anyserve.telemetry.storyteller import Leg, Storyteller
-from anyserve.telemetry.summary import summarise
+from anyserve.telemetry.summary import RunFacts, summarise, summary_of, to_dict
+from anyserve.telemetry.tally import Tally
 
 LEGS = st.lists(st.sampled_from(["delegate", "refuse", "return", "lost"]), max_size=3)
 
@@ -96,6 +97,28 @@ def test_a_summary_of_merged_copies_is_the_summary(
     merged = merge([interleaved(envelopes, seed + copy) for copy in range(copies)])
     assert [one.t for one in merged] == sorted(one.t for one in envelopes)
     assert summarise(merged) == summarise(envelopes)
+
+
+@given(st.lists(LEGS, min_size=1, max_size=4), st.integers())
+def test_a_summary_does_not_depend_on_the_order_between_sources(
+    fates: list[list[str]], seed: int
+) -> None:
+    envelopes = story(fates)
+    assert summarise(interleaved(envelopes, seed)) == summarise(envelopes)
+
+
+@given(st.lists(LEGS, min_size=1, max_size=4), st.data())
+def test_a_summary_made_half_way_changes_nothing(
+    fates: list[list[str]], data: st.DataObject
+) -> None:
+    envelopes = story(fates)
+    stop = data.draw(st.integers(0, len(envelopes)))
+    tally = Tally()
+    for number, envelope in enumerate(envelopes):
+        if number == stop:
+            assert to_dict(summary_of(tally, {}, RunFacts()))["requests"]["completed"] <= len(fates)
+        tally.add(envelope)
+    assert summary_of(tally, {}, RunFacts()) == summarise(envelopes)
 
 
 @given(st.lists(LEGS, min_size=1, max_size=4), st.integers(0, 2**20))

@@ -19,6 +19,13 @@ from anyserve import App, CallError, Context, InvalidRequestError, ObjRef
 app = App()
 
 
+def leave(note: str, text: str) -> None:
+    """Write a note that is whole as soon as it exists: tests wait for that, and read it."""
+    draft = Path(f"{note}.draft")
+    draft.write_text(text)
+    draft.replace(note)
+
+
 class Point(msgspec.Struct):
     x: int
     y: int = 0
@@ -93,7 +100,7 @@ async def wait(ctx: Context, note: str) -> None:
     try:
         await asyncio.Event().wait()
     except asyncio.CancelledError:
-        Path(note).write_text(f"cancelled={ctx.cancelled}")  # noqa: ASYNC240
+        leave(note, f"cancelled={ctx.cancelled}")
         raise
 
 
@@ -102,7 +109,7 @@ def wait_plain(ctx: Context, note: str) -> None:
     Path(f"{note}.began").touch()
     while not ctx.cancelled:
         time.sleep(0.005)
-    Path(note).write_text("cancelled=True")
+    leave(note, "cancelled=True")
 
 
 @app.capability("facts")
@@ -199,4 +206,4 @@ class Warm:
 
     def on_stop(self) -> None:
         if self.note:
-            Path(self.note).write_text("stopped")
+            leave(self.note, "stopped")

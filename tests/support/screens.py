@@ -215,6 +215,17 @@ def _loads(teller: Storyteller) -> None:
         teller.say("scheduler", second * S, queued)
 
 
+def steady_load(seconds: int) -> list[Envelope]:
+    """One replica that runs two requests all the time, and nothing else."""
+    teller = Storyteller()
+    ready = ReplicaChanged(replica="r1", state="ready", incarnation=1, offers={"chat": None},
+                           concurrency=4)  # fmt: skip
+    teller.say("r1", 0, ready)
+    for second in range(seconds):
+        teller.say("r1", second * S, ReplicaLoad(replica="r1", load=Load(running=2)))
+    return teller.envelopes
+
+
 @cache
 def recording() -> Recording:
     """The story as it was recorded."""
@@ -272,10 +283,15 @@ class Wishes:
 
 
 def replay_app(
-    clock: Clock, *, at_s: float = NOW_S, playing: bool = False, options: TuiOptions | None = None
+    clock: Clock,
+    *,
+    at_s: float = NOW_S,
+    playing: bool = False,
+    facts: Mapping[str, str] = FACTS,
+    options: TuiOptions | None = None,
 ) -> AnyServeApp:
     """The application on the recorded story."""
-    feed = ReplayFeed(recording(), PLAN, FACTS, clock, at_s=at_s, playing=playing)
+    feed = ReplayFeed(recording(), PLAN, facts, clock, at_s=at_s, playing=playing)
     return AnyServeApp(feed, None, clock, options=options)
 
 
@@ -284,12 +300,13 @@ def live_app(
     control: Control | None = None,
     *,
     until_s: float = NOW_S,
+    facts: Mapping[str, str] = FACTS,
     owns_cluster: bool = False,
     options: TuiOptions | None = None,
 ) -> AnyServeApp:
     """The application on a cluster that has said the story up to `until_s`, and goes on."""
     heard = [one for one in story() if one.t <= until_s * S]
-    source = OpenSource(heard, kind=SourceKind.LIVE, facts=FACTS)
+    source = OpenSource(heard, kind=SourceKind.LIVE, facts=facts)
     feed = LiveFeed(source, PLAN, clock)
     return AnyServeApp(feed, control, clock, owns_cluster=owns_cluster, options=options)
 

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 from screens import (
+    FACTS,
     Clock,
+    OpenSource,
     Wishes,
     answer,
     live_app,
@@ -14,12 +16,18 @@ from screens import (
     press,
     replay_app,
     shown,
+    steady_load,
     text_after,
 )
 from textual.command import CommandPalette
+from textual.pilot import Pilot
 
+from anyserve.telemetry.run_plan import RunPlan
+from anyserve.telemetry.source import SourceKind
+from anyserve.tui.app import AnyServeApp
 from anyserve.tui.commands import KeyCommands
 from anyserve.tui.desk import INTERRUPTED
+from anyserve.tui.feed import LiveFeed
 from anyserve.tui.options import TuiOptions
 from anyserve.tui.screens.capabilities import CapabilitiesScreen
 from anyserve.tui.screens.help import HelpScreen
@@ -244,7 +252,7 @@ async def test_a_screenshot_is_written_as_svg(clock: Clock, tmp_path: Path) -> N
     app = replay_app(clock, options=TuiOptions(screenshots=tmp_path))
     async with shown(app) as pilot:
         await press(pilot, "w")
-        assert f"wrote {tmp_path}" in notes(app)
+        assert "wrote anyserve_" in notes(app)
     assert [text[:4] for text in _texts(tmp_path)] == ["<svg"]
 
 
@@ -304,3 +312,51 @@ async def test_quitting_asks_only_where_it_stops_a_cluster(clock: Clock) -> None
     async with shown(app) as pilot:
         await press(pilot, "q")
     assert app.return_value == 0
+
+
+def _asked(app: AnyServeApp) -> dict[str, int]:
+    grid = app.screen.query_one("#routing", LiveGrid)
+    return {row.asked: row.offered for row in grid.items if row.asked}
+
+
+async def test_the_matrix_counts_the_last_seconds_or_the_whole_run(clock: Clock) -> None:
+    app = replay_app(clock)
+    async with shown(app) as pilot:
+        assert "²routing · last 30 s" in await text_after(pilot)
+        lately = _asked(app)
+        assert "²routing · whole run" in await text_after(pilot, "v")
+        assert _asked(app)["chat"] > lately["chat"]
+        assert "²routing · last 30 s" in await text_after(pilot, "v")
+        await press(pilot, "S")
+        await answer(pilot, "15")
+        assert 0 < (await _after(pilot, app))["chat"] < lately["chat"]
+        await press(pilot, "S")
+        await answer(pilot, "38")
+        assert await _after(pilot, app) == lately
+
+
+async def _after(pilot: Pilot[int], app: AnyServeApp) -> dict[str, int]:
+    await text_after(pilot)
+    return _asked(app)
+
+
+async def test_when_the_run_is_over_the_matrix_counts_all_of_it(clock: Clock) -> None:
+    app = replay_app(clock, at_s=60.0)
+    async with shown(app) as pilot:
+        assert "²routing · whole run" in await text_after(pilot)
+        assert "²routing · last 30 s" in await text_after(pilot, "v")
+
+
+async def test_the_plots_of_a_replica_cover_as_much_as_is_known_up_to_five_minutes(
+    clock: Clock,
+) -> None:
+    for seconds, said in ((50, "the last 60 s"), (100, "the last 2 min"), (900, "the last 5 min")):
+        source = OpenSource(steady_load(seconds), kind=SourceKind.LIVE, facts=FACTS)
+        app = AnyServeApp(LiveFeed(source, RunPlan(), clock), None, clock)
+        async with shown(app) as pilot:
+            text = await text_after(pilot, "enter")
+        assert said in text
+        running = next(line for line in text.splitlines() if " running  " in line)
+        known = running.split("running")[1].split("2 of 4")[0].strip()
+        assert set(known) == {"▄"}
+        assert len(known) >= 20

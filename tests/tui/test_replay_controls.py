@@ -106,7 +106,7 @@ def test_expectations_stand_as_they_stood_then(clock: Clock) -> None:
     assert {one.standing for one in feed.frame().judged} == {Standing.HOLDING}
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(places=st.lists(st.integers(0, len(recording().envelopes)), min_size=1, max_size=4))
 def test_any_way_to_a_place_shows_what_a_fold_up_to_it_shows(places: list[int]) -> None:
     rewind = Rewind(recording(), every=97, most=10_000)

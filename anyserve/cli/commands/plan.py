@@ -57,6 +57,10 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Find the cheapest replicas for a promise."""
+    from anyserve.compiled.use import switch_on  # noqa: PLC0415 - loaded when asked for
+
+    session = session_of(context)
+    switch_on(session.environ)  # before the first import of what is compiled
     from anyserve.cli.trials.plan import MixOptions, run_mix  # noqa: PLC0415
 
     options = MixOptions(
@@ -72,4 +76,4 @@ def plan(
         out=out,
         as_json=as_json,
     )
-    raise typer.Exit(run_mix(session_of(context), options))
+    raise typer.Exit(run_mix(session, options))

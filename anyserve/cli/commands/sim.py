@@ -103,10 +103,13 @@ def sim(
     as_json: AsJson = False,
 ) -> None:
     """Play a scenario in virtual time."""
-    from anyserve.cli.sim.command import run_sim  # noqa: PLC0415 - loaded when asked for
-    from anyserve.cli.sim.options import SimOptions  # noqa: PLC0415
+    from anyserve.compiled.use import switch_on  # noqa: PLC0415 - loaded when asked for
 
     session = session_of(context)
+    switch_on(session.environ)  # before the first import of what is compiled
+    from anyserve.cli.sim.command import run_sim  # noqa: PLC0415
+    from anyserve.cli.sim.options import SimOptions  # noqa: PLC0415
+
     if (scenario is None) == (from_run is None):
         hint = "anyserve sim SCENARIO, or anyserve sim --from-run RUN"
         raise UsageError("name a scenario, or a run with --from-run", code="usage", hint=hint)

@@ -55,6 +55,10 @@ def sweep(
     as_json: AsJson = False,
 ) -> None:
     """Simulate many variants of a scenario."""
+    from anyserve.compiled.use import switch_on  # noqa: PLC0415 - loaded when asked for
+
+    session = session_of(context)
+    switch_on(session.environ)  # before the first import of what is compiled
     from anyserve.cli.trials.sweep import SweepOptions, run_sweep  # noqa: PLC0415
 
     options = SweepOptions(
@@ -71,4 +75,4 @@ def sweep(
         csv=csv,
         as_json=as_json,
     )
-    raise typer.Exit(run_sweep(session_of(context), options))
+    raise typer.Exit(run_sweep(session, options))

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from anyserve.cli.collecting import no_collecting
 from anyserve.cli.commands.options import ClusterName, RunsDir
 from anyserve.cli.completion import complete_run
 from anyserve.cli.session import Session, session_of
@@ -72,17 +73,18 @@ def tui(
         raise UsageError("a cluster or a recorded run, not both", code="usage", hint=hint)
     if web:
         raise typer.Exit(_serve(session, context.params, port))
-    if replay is None:
-        from anyserve.cli.attaching import AttachOptions, show_live  # noqa: PLC0415
+    with no_collecting():
+        if replay is None:
+            from anyserve.cli.attaching import AttachOptions, show_live  # noqa: PLC0415
 
-        wanted = AttachOptions(
-            cluster=cluster, control=control, owned=owned, theme=theme, paint_hz=hz
-        )
-        raise typer.Exit(show_live(session, wanted))
-    from anyserve.cli.tui_replay import ReplayOptions, show_replay  # noqa: PLC0415
+            wanted = AttachOptions(
+                cluster=cluster, control=control, owned=owned, theme=theme, paint_hz=hz
+            )
+            raise typer.Exit(show_live(session, wanted))
+        from anyserve.cli.tui_replay import ReplayOptions, show_replay  # noqa: PLC0415
 
-    options = ReplayOptions(replay, at=at, speed=speed, paused=paused, theme=theme, paint_hz=hz)
-    raise typer.Exit(show_replay(session, session.runs(runs), options))
+        options = ReplayOptions(replay, at=at, speed=speed, paused=paused, theme=theme, paint_hz=hz)
+        raise typer.Exit(show_replay(session, session.runs(runs), options))
 
 
 def _serve(session: Session, params: Mapping[str, Any], port: int) -> int:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from anyserve.compiled.use import Standing
 from anyserve.runtime.engines.base import EngineKind
-from anyserve.runtime.engines.detect import Detection, VllmBuild
+from anyserve.runtime.engines.detect import TESTED, Detection, VllmBuild
 from anyserve.runtime.gpus import Gpu
 
 LEAST_PYTHON: Final = (3, 11)
@@ -63,6 +64,8 @@ class Machine:
     is_terminal: bool
     clusters: Sequence[str]
     stale_clusters: int
+    compiled: Standing
+    """Whether simulations run compiled."""
 
 
 def check_all(machine: Machine) -> list[Finding]:
@@ -79,6 +82,7 @@ def check_all(machine: Machine) -> list[Finding]:
         _disk(machine),
         _terminal(machine),
         _clusters(machine),
+        _compiled(machine),
     ]
 
 
@@ -92,7 +96,11 @@ def _python(machine: Machine) -> Finding:
 def _vllm(machine: Machine) -> Finding:
     found = machine.detection
     if found.engine is EngineKind.VLLM:
-        return Finding("vllm", Grade.OK, found.reason)
+        oldest, newest = TESTED
+        text = f"{found.reason} AnyServe is tested with {oldest} to {newest}."
+        if found.is_tested:
+            return Finding("vllm", Grade.OK, text)
+        return Finding("vllm", Grade.WARN, text, "make try-vllm VERSION=... tests another version")
     fix = "make up, or: pip install 'anyserve[cpu]' with this repository's overrides file"
     if found.build is VllmBuild.CUDA:
         fix = "install the CPU build (anyserve[cpu]), or run where there is a GPU"
@@ -172,3 +180,13 @@ def _clusters(machine: Machine) -> Finding:
         left = f"{running}; cleaned up after {machine.stale_clusters} that had died"
         return Finding("clusters", Grade.OK, left)
     return Finding("clusters", Grade.OK, running)
+
+
+def _compiled(machine: Machine) -> Finding:
+    name, standing = "simulations", machine.compiled
+    if standing is Standing.IN_USE:
+        return Finding(name, Grade.OK, "run compiled")
+    text = f"run as Python (compiled code: {standing.value})"
+    if standing is Standing.STALE:
+        return Finding(name, Grade.WARN, text, "anyserve compile")
+    return Finding(name, Grade.OK, text)

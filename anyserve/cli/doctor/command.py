@@ -12,6 +12,7 @@ from typing import Final
 from anyserve.cli.diagnostics import ExitCode
 from anyserve.cli.doctor.checks import Finding, Grade, Machine, check_all
 from anyserve.cli.session import Session
+from anyserve.compiled.use import look as look_compiled
 from anyserve.errors import AnyServeError
 from anyserve.runtime.broker.config import find_broker
 from anyserve.runtime.clusters import ClusterStore, state_dir
@@ -82,6 +83,7 @@ def look(session: Session) -> Machine:
         is_terminal=session.output.is_terminal,
         clusters=live,
         stale_clusters=max(0, files - len(live)),
+        compiled=look_compiled(session.environ)[0],
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from anyserve.cli.finish import load_events
+from anyserve.cli.run_events import load_events
 from anyserve.cli.sim.prepare import PreparedSim
 from anyserve.core.events import Envelope
 from anyserve.core.spec import ClusterSpec

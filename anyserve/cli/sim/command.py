@@ -9,20 +9,24 @@ from typing import Final
 import msgspec
 
 from anyserve.cli.diagnostics import ExitCode
+from anyserve.cli.figures import print_finished, summary_object
 from anyserve.cli.finish import Finished, finish_counted, finish_run
 from anyserve.cli.session import Session
 from anyserve.cli.sim.checking import check_run
 from anyserve.cli.sim.options import SimOptions
 from anyserve.cli.sim.playing import Played, play
 from anyserve.cli.sim.prepare import PreparedSim, prepare_sim
-from anyserve.cli.up.closing import print_finished, summary_object
+from anyserve.compiled.use import Standing, in_use, look
 from anyserve.errors import UsageError
+from anyserve.sim.objects import quick_objects
 from anyserve.sim.watch import Watch
 from anyserve.telemetry.invariants import Violation
 from anyserve.telemetry.runs import RunDirectory, create_run
 
 UI_CHOICES: Final = ("plain", "tui", "json", "none")
 _SHOWN_VIOLATIONS: Final = 20
+_LONG_S: Final = 10.0
+"""Simulations that take longer are worth a hint."""
 
 
 def run_sim(session: Session, options: SimOptions) -> int:
@@ -38,16 +42,17 @@ def run_sim(session: Session, options: SimOptions) -> int:
         hint = f"one of: {', '.join(UI_CHOICES)}"
         raise UsageError(f"there is no ui '{options.ui}'", code="usage", hint=hint)
     began_s = time.perf_counter()
-    prepared = _prepare(options)
-    _announce(session, prepared)
-    run = make_run(prepared)
-    watch = Watch() if options.check else None
-    played = play(session, prepared, run, watch)
-    if played.tally is None:
-        finished = finish_run(run, kind="sim")
-    else:
-        finished = finish_counted(run, played.tally, kind="sim")
-    violations = [] if watch is None else check_run(run, prepared, watch)
+    with quick_objects():
+        prepared = _prepare(options)
+        _announce(session, prepared)
+        run = make_run(prepared)
+        watch = Watch() if options.check else None
+        played = play(session, prepared, run, watch)
+        if played.tally is None:
+            finished = finish_run(run, kind="sim")
+        else:
+            finished = finish_counted(run, played.tally, kind="sim")
+        violations = [] if watch is None else check_run(run, prepared, watch)
     _report(session, prepared, finished, violations)
     if options.ui != "none":
         _say_how_fast(session, finished, played, time.perf_counter() - began_s)
@@ -131,14 +136,17 @@ def _say_how_fast(session: Session, finished: Finished, played: Played, wall_s: 
     say = session.diagnostics.say
     offered = finished.summary.requests.offered
     virtual_s = finished.summary.duration_s or 0.0
+    rate = f"{offered / max(played.wall_s, 1e-9):,.0f} requests/s"
+    how = f"{rate}, compiled" if in_use() else rate
     say()
-    say(
-        f"{virtual_s:.1f} s of serving in {played.wall_s:.2f} s "
-        f"({offered / max(played.wall_s, 1e-9):,.0f} requests/s), {wall_s:.2f} s in all"
-    )
+    say(f"{virtual_s:.1f} s of serving in {played.wall_s:.2f} s ({how}), {wall_s:.2f} s in all")
+    if wall_s > _LONG_S and look(session.environ)[0] in {Standing.NEVER_BUILT, Standing.STALE}:
+        session.diagnostics.hint("anyserve compile makes simulations about three times as fast")
     for text in played.notes:
         say(text)
     say(f"run      {finished.run.path}")
+    if finished.run.report.exists():
+        say(f"report   {finished.run.report}")
     if finished.notable:
         say(f"go on    anyserve trace {finished.notable[0].id.rpartition('/')[2]}")
     if finished.resolved.command:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 import yaml
 
-from anyserve.cli.finish import load_events
+from anyserve.cli.run_events import load_events
 from anyserve.cli.sim.options import SimOptions
 from anyserve.cli.sim.prepare import PreparedSim, compile_sim
 from anyserve.core.events import AnyEvent, Envelope, RequestOffered, RequestOutcome, RunStarted

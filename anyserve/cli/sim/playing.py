@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ import msgspec
 from anyserve.cli.output import OutputClosed
 from anyserve.cli.session import Session
 from anyserve.cli.sim.prepare import PreparedSim
-from anyserve.core.events import AnyEvent, Envelope
+from anyserve.core.events import AnyEvent, Envelope, RequestOffered
 from anyserve.sim.recorder import Record, Sample, enveloped
 from anyserve.sim.simulation import Phase, Progress, Simulation
 from anyserve.sim.watch import Watch
@@ -46,7 +45,7 @@ class Played:
 def play(
     session: Session, prepared: PreparedSim, run: RunDirectory, watch: Watch | None = None
 ) -> Played:
-    """Compute the run; Ctrl-C ends it early, in order.
+    """Compute the run, best within `quick_objects`; Ctrl-C ends it early, in order.
 
     Raises:
         StalledError: it cannot end.
@@ -54,7 +53,7 @@ def play(
     played = Played()
     began_s = time.perf_counter()
     listener = _Listener(session) if prepared.options.ui == "json" else None
-    with EventLogWriter(run.events) as log, quick_objects():
+    with EventLogWriter(run.events) as log:
         record = enveloped(log.write if listener is None else listener.tee(log))
         if prepared.options.sample < 1.0:
             played.tally = Tally()
@@ -88,21 +87,6 @@ def notes_on(simulation: Simulation) -> list[str]:
         late = f"the last request ended {late_s:.0f} s after the traffic"
         notes.append(f"the cluster did not keep up: {late}")
     return notes
-
-
-@contextmanager
-def quick_objects() -> Iterator[None]:
-    """Millions of objects that live for a moment: the cycle collector would look at all of them.
-
-    What core makes has no cycles; what is left when it ends is collected then.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 @contextmanager
@@ -151,16 +135,19 @@ class _SampledLog:
 
     def __init__(self, record: Record, sample: Sample, tally: Tally) -> None:
         self._record = record
-        self._sample = sample
-        self._tally = tally
+        self._takes = sample.takes
+        self._follow = tally.follow
+        self._taken: set[str] = set()
         self._seqs: dict[tuple[str, int], int] = {}
 
     def record(self, t: int, source: str, incarnation: int, seq: int, event: AnyEvent) -> None:
-        """One more event."""
-        self._tally.count(t, source, incarnation, seq, event)
+        """One more event; the first of a request is that it was offered."""
+        self._follow(t, source, incarnation, seq, event)
         request_id = getattr(event, "id", None)
-        if request_id is not None and request_id not in self._sample:
-            return
+        if request_id is not None and request_id not in self._taken:
+            if type(event) is not RequestOffered or not self._takes(request_id):
+                return
+            self._taken.add(request_id)
         life = (source, incarnation)
         kept = self._seqs.get(life, 0)
         self._seqs[life] = kept + 1

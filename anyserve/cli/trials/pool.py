@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from anyserve.compiled.use import switch_on
 from anyserve.errors import UsageError
 from anyserve.sim.trial import Trial, run_trial
 
@@ -92,7 +93,8 @@ def run_all(trials: Sequence[Trial], notebook: Notebook, jobs: int) -> Iterator[
 
 def _in_parallel(todo: Sequence[Trial], notebook: Notebook, jobs: int) -> Iterator[Outcome]:
     # Fresh interpreters: a forked one would have our threads' locks and our half-drawn progress.
-    with ProcessPoolExecutor(min(jobs, len(todo)), mp_context=get_context("spawn")) as pool:
+    processes, context = min(jobs, len(todo)), get_context("spawn")
+    with ProcessPoolExecutor(processes, context, initializer=switch_on) as pool:
         running: dict[Future[dict[str, Any]], Trial] = {
             pool.submit(run_trial, trial): trial for trial in todo
         }

@@ -5,15 +5,14 @@ from __future__ import annotations
 import msgspec
 
 from anyserve.cli.diagnostics import ExitCode
+from anyserve.cli.figures import print_finished, summary_object
 from anyserve.cli.finish import Finished, finish_run
 from anyserve.cli.session import Session
 from anyserve.cli.up.foreground import Ended
 from anyserve.cli.up.prepare import Prepared
 from anyserve.errors import AnyServeError, UsageError
 from anyserve.runtime.logs import ErrorReport
-from anyserve.telemetry.expect import ExpectationResult
 from anyserve.telemetry.runs import RunDirectory
-from anyserve.telemetry.summary import to_dict
 
 
 class RunFailedError(AnyServeError):
@@ -82,35 +81,3 @@ def _say_kept(session: Session, prepared: Prepared) -> None:
     name = prepared.compiled.cluster.name
     text = f"{name} stays up: anyserve send, anyserve status, anyserve down {name}"
     session.diagnostics.say(text)
-
-
-def summary_object(finished: Finished) -> dict[str, object]:
-    """`summary.json` with the verdicts on the expectations."""
-    return {
-        **to_dict(finished.summary),
-        "as_expected": finished.as_expected,
-        "expectations": [_verdict(result) for result in finished.results],
-    }
-
-
-def print_finished(session: Session, finished: Finished) -> None:
-    """The closing report, on standard output."""
-    from anyserve.telemetry.report import print_report  # noqa: PLC0415 - loads rich
-
-    session.output.draw(
-        lambda console: print_report(
-            finished.summary, finished.results, console, slowest=finished.notable
-        )
-    )
-
-
-def _verdict(result: ExpectationResult) -> dict[str, object]:
-    return {
-        "text": result.text,
-        "verdict": result.verdict.value,
-        "passed": result.passed,
-        "actual": result.actual,
-        "limit": result.limit,
-        "note": result.note or None,
-        "line": result.expectation.line,
-    }

@@ -137,7 +137,7 @@ def _common(work: StepWork) -> list[float]:
 
 def _linear(name: str, graph_sizes: tuple[int, ...] = ()) -> Form:
     """A + b*P + c*D + d*K + e*A, and a cost per chunk."""
-    shape = StepTimeModel(base_ps=0, decode_ps=1, graph_sizes=graph_sizes)
+    shape = StepTimeModel(base_ps=0, decode_ps=1, graph_sizes=graph_sizes).formula()
 
     def features(work: StepWork) -> list[float]:
         padded = shape.fixed_ps(work.prefill_tokens, 0, work.decodes)

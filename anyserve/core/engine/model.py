@@ -30,7 +30,7 @@ from anyserve.core.engine.jitter import Jitter
 from anyserve.core.engine.keys import SegmentKeys
 from anyserve.core.engine.limits import EngineLimits
 from anyserve.core.engine.plan import StepPlan
-from anyserve.core.engine.profile import RangeWatch
+from anyserve.core.engine.range_watch import RangeWatch
 from anyserve.core.engine.rules import UNBOUNDED
 from anyserve.core.engine.sequence import Sequence
 from anyserve.core.engine.step_time import StepTime, StepTimeModel, StepWork
@@ -95,7 +95,7 @@ class EngineModel:
         """What was planned ahead of the stretch under way."""
         self._keys = SegmentKeys(limits.block_size) if limits.prefix_caching else None
         self._step_time = step_time
-        self._formula = step_time if isinstance(step_time, StepTimeModel) else None
+        self._formula = step_time.formula() if isinstance(step_time, StepTimeModel) else None
         self._intake_ps = intake_ps
         self._cold_ps = cold_ps
         self._shape_ps = shape_ps

@@ -38,6 +38,8 @@ LISTEN_MS = 250
 MAX_REPAIRS = 3
 """Questions without an answer, one per second, after which the attempt counts as lost."""
 MAX_RESEND_MS = 30_000
+IDLE_DUE = 1_000
+"""Times that are planned for requests that are over; with more, they are forgotten."""
 
 EXPIRED = frozenset({Code.DEADLINE_EXCEEDED, Code.STALE})
 FAILED = frozenset({Code.REPLICA_LOST, Code.WORKER_DIED, Code.POISONED, Code.RESUME_REFUSED})
@@ -196,17 +198,24 @@ class Origin:
         if pending.stream != key:
             return
         self._hear(pending, frame.replica, frame.attempt, now)
-        if frame.sequence >= pending.next_sequence:
+        if frame.sequence == pending.next_sequence:
+            self._take_frames(pending, frame, now)
+        elif frame.sequence > pending.next_sequence:
             pending.buffer.setdefault(frame.sequence, frame)
-        self._drain_buffer(pending, now)
+            self._note_gap(pending, now)
 
-    def _drain_buffer(self, pending: Pending, now: int) -> None:
-        while (frame := pending.buffer.pop(pending.next_sequence, None)) is not None:
+    def _take_frames(self, pending: Pending, frame: msg.Frame | None, now: int) -> None:
+        """Take the frame that is due, and those behind it that came too early."""
+        while frame is not None:
             pending.next_sequence += 1
             pending.gap_since_ns = None
             pending.repairs = 0
             if not self._accept(pending, frame, now):
                 return
+            frame = pending.buffer.pop(pending.next_sequence, None) if pending.buffer else None
+        self._note_gap(pending, now)
+
+    def _note_gap(self, pending: Pending, now: int) -> None:
         if pending.buffer and pending.gap_since_ns is None:
             pending.gap_since_ns = now
             self._plan(now + GAP_MS * MS, pending.id)
@@ -246,12 +255,12 @@ class Origin:
         kind = OutcomeKind.CANCELLED if cancelled else OutcomeKind.FAILED
         if end.status is AttemptStatus.COMPLETED:
             kind = OutcomeKind.COMPLETED
-        finish = ",".join(sorted({reason for reason in end.finish if reason})) or None
+        finish = end.finish[0] if len(end.finish) == 1 else _joined(end.finish)
         outcome = Outcome(
             kind=kind,
             code=end.code,
             message=end.message,
-            finish=finish,
+            finish=finish or None,
             served_by=frame.replica,
             attempt=frame.attempt,
             n_tokens=pending.n_tokens(),
@@ -566,6 +575,10 @@ class Origin:
     def _plan(self, at_ns: int, request_id: str) -> None:
         self._pushes += 1
         heapq.heappush(self._due, (at_ns, self._pushes, request_id))
+        if len(self._due) > IDLE_DUE + 4 * len(self._pending):
+            # Most requests are over long before the end of their life.
+            self._due = [entry for entry in self._due if entry[2] in self._pending]
+            heapq.heapify(self._due)
 
     def _emit(self, event: ev.AnyEvent) -> None:
         self._out.append(event)
@@ -578,3 +591,7 @@ class Origin:
             self._out.append(SetTimer(self._timer_ns))
         out, self._out = self._out, []
         return out
+
+
+def _joined(reasons: list[str]) -> str:
+    return ",".join(sorted({reason for reason in reasons if reason}))

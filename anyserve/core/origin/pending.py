@@ -80,7 +80,10 @@ class Pending:
 
     def n_tokens(self) -> int:
         """Tokens the client has, over all choices."""
-        return sum(len(tokens) for tokens in self.tokens.values())
+        count = 0
+        for tokens in self.tokens.values():
+            count += len(tokens)
+        return count
 
     def note_tokens(self, count: int, now: int, gaps: Mapping[int, int] = NO_GAPS) -> None:
         """Tokens reached the client: fold the gap since the last ones into the histogram.

@@ -208,7 +208,7 @@ class ReplicaBase:
         elif slot.answer is not None:
             self._to_scheduler(msgspec.structs.replace(slot.answer, epoch=self._epoch))  # type: ignore[arg-type]
         elif slot.rejection is not None:
-            self._out.append(Send(Inbox.ORIGIN, slot.request.origin, slot.rejection))
+            self._out.append(Send(Inbox.ORIGIN, slot.origin, slot.rejection))
         elif slot.end is not None:
             self._say_ended(slot, slot.end.status)
         elif slot.entered:
@@ -224,7 +224,7 @@ class ReplicaBase:
             code=Code.WORKER_DIED,
             started=True,
         )
-        self._out.append(Send(Inbox.ORIGIN, slot.request.origin, lost))
+        self._out.append(Send(Inbox.ORIGIN, slot.origin, lost))
 
     def _keep_alive(self, origin: str, held: list[AttemptKey]) -> None:
         alive = msg.KeepAlive(replica=self._spec.id, incarnation=self._incarnation, held=held)
@@ -364,5 +364,5 @@ class ReplicaBase:
             retry_after_ms=retry_after_ms,
         )
         slot.rejection = rejected
-        self._out.append(Send(Inbox.ORIGIN, slot.request.origin, rejected))
+        self._out.append(Send(Inbox.ORIGIN, slot.origin, rejected))
         self._say_ended(slot, AttemptStatus.FAILED)

@@ -83,9 +83,9 @@ class Endings(Intake):
             self._say_again(slot)
         missing = slot.frames[repair.sequence :]
         for frame in missing:
-            self._out.append(Send(Inbox.ORIGIN, slot.request.origin, frame))
+            self._out.append(Send(Inbox.ORIGIN, slot.origin, frame))
         if not missing:
-            self._keep_alive(slot.request.origin, [slot.key])
+            self._keep_alive(slot.origin, [slot.key])
 
     def _on_drain(self, drain: Drain, now: int) -> None:  # noqa: ARG002
         if self._draining:

@@ -25,16 +25,19 @@ class Slot:
     __slots__ = (
         "answer", "attempt", "cached_tokens", "counts", "delegations", "end", "ended_ns", "entered",
         "finishes",
-        "first_ns", "forget", "frames", "heard_ns", "id", "lost", "order", "ordinal",
-        "received_ns", "rejection", "repeats", "request", "resumed", "scheduled_ns", "started_ns",
-        "state", "stop_code", "submission",
+        "first_ns", "forget", "frames", "heard_ns", "id", "key", "lost", "order", "ordinal",
+        "origin", "received_ns", "rejection", "repeats", "request", "resumed", "scheduled_ns",
+        "started_ns", "state", "stop_code", "submission",
     )  # fmt: skip
 
     def __init__(
         self, request: Request, attempt: int, submission: int, now: int, *, order: Order
     ) -> None:
         self.id = request.id
+        self.origin = request.origin
         self.attempt = attempt
+        self.key: AttemptKey = (request.id, attempt)
+        """Names the attempt."""
         self.request = request
         self.submission = submission
         self.order = order
@@ -66,11 +69,6 @@ class Slot:
         self.forget = False
         self.lost = False
         """Its worker died under it."""
-
-    @property
-    def key(self) -> AttemptKey:
-        """Names the attempt."""
-        return self.id, self.attempt
 
     @property
     def live(self) -> bool:

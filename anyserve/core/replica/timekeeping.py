@@ -69,7 +69,7 @@ class Timekeeping(Endings):
         for slot in list(self._slots.values()):
             if slot.live and now - slot.heard_ns >= KEEP_ALIVE_MS * MS // 2:
                 slot.heard_ns = now
-                silent.setdefault(slot.request.origin, []).append(slot.key)
+                silent.setdefault(slot.origin, []).append(slot.key)
             elif not slot.live and self._is_forgotten(slot, now):
                 self._drop(slot)
         for origin, held in silent.items():
@@ -90,5 +90,5 @@ class Timekeeping(Endings):
         if slot.repeats >= MAX_REPEATS or not slot.frames:
             return
         slot.repeats += 1
-        self._out.append(Send(Inbox.ORIGIN, slot.request.origin, slot.frames[-1]))
+        self._out.append(Send(Inbox.ORIGIN, slot.origin, slot.frames[-1]))
         self._plan(now + (FIRST_REPEAT_MS << slot.repeats) * MS, slot.key)

@@ -105,7 +105,7 @@ class Work(ReplicaBase):
         )
         slot.frames.append(frame)
         slot.heard_ns = now
-        self._out.append(Send(Inbox.ORIGIN, slot.request.origin, frame))
+        self._out.append(Send(Inbox.ORIGIN, slot.origin, frame))
 
     def _finish(self, slot: Slot, end: msg.End, now: int) -> None:
         self._leave_engine(slot, now)

@@ -12,7 +12,7 @@ from anyserve.core.lifecycle import TicketState
 from anyserve.core.messages import Code
 from anyserve.core.order import MS
 from anyserve.core.scheduler.registry import view_serves
-from anyserve.core.scheduler.state import Ticket
+from anyserve.core.scheduler.state import NOBODY, Ticket
 from anyserve.core.scheduler.submissions import Submissions
 
 H = TypeVar("H", bound=msg.HandBack)
@@ -29,7 +29,7 @@ class HandBacks(Submissions):
         counted = ticket.delegated_at >= back.attempt
         ticket.overload = back.reason is msg.DelegateReason.OVERLOAD
         if ticket.overload or self._contradicts_registry(back):
-            ticket.excluded.add(back.replica)
+            ticket.excluded |= {back.replica}
         if not counted and ticket.delegations >= self._spec.delegation.limit:
             detail = f"{back.replica} cannot serve it ({back.reason.value})"
             self._reject(ticket, Code.DELEGATION_EXHAUSTED, detail, now)
@@ -54,14 +54,14 @@ class HandBacks(Submissions):
             return
         self._take_back(ticket, back, now)
         ticket.refusals += 1
-        ticket.refused_by.add(back.replica)
+        ticket.refused_by |= {back.replica}
         self._persist_counters(ticket)
         self._emit_reentry(ticket, "refuse", ticket.refusals, back.reason.value, back)
         if ticket.refusals > self._rules.refuse_limit:
             self._reject(ticket, Code.REFUSE_EXHAUSTED, f"last by {back.replica}", now)
             return
         if not self._registry.has_server(ticket, ticket.request.capability):
-            ticket.refused_by.clear()
+            ticket.refused_by = NOBODY
         self._place(ticket, now)
 
     def _on_return(self, back: msg.Return, now: int) -> None:

@@ -11,7 +11,7 @@ from anyserve.core.lifecycle import TicketState
 from anyserve.core.messages import Code
 from anyserve.core.order import MS
 from anyserve.core.scheduler.base import SchedulerBase
-from anyserve.core.scheduler.state import ReplicaView, Ticket
+from anyserve.core.scheduler.state import NOBODY, ReplicaView, Ticket
 
 
 class Placing(SchedulerBase):
@@ -161,9 +161,11 @@ class Placing(SchedulerBase):
 
     def _aged(self, ticket: Ticket, now: int) -> msg.Request:
         """The request with what is left of its deadline, for a host with another clock."""
-        request, at_ns = ticket.request, self._deadline_ns(ticket)
-        if request.deadline is None or at_ns is None:
+        request = ticket.request
+        if request.deadline is None:
             return request
+        at_ns = self._deadline_ns(ticket)
+        assert at_ns is not None
         left_ms = max(0, (at_ns - now) // MS)
         deadline = msgspec.structs.replace(request.deadline, left_ms=left_ms)
         return msgspec.structs.replace(request, deadline=deadline)
@@ -207,7 +209,7 @@ class Placing(SchedulerBase):
     def _review_queue(self, capability: str, now: int) -> None:
         for ticket in list(self._queues.waiting(capability)):
             if ticket.refused_by and not self._registry.has_server(ticket, capability):
-                ticket.refused_by.clear()
+                ticket.refused_by = NOBODY
                 if self._bind(ticket, now):
                     continue
             self._note_servable(ticket, now)

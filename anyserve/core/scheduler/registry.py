@@ -153,12 +153,16 @@ class Registry:
 def view_serves(view: ReplicaView, request: Request, capability: str) -> bool:
     """Whether one of the replica's offers matches and admits the request as `capability`."""
     tokens = request.prompt_tokens + request.max_tokens
+    if tokens > view.most_tokens.get(capability, -1):
+        return False
+    if not request.attributes:
+        return True
     for offer in view.offers:
         limit = offer.limits.max_tokens
         if (
             offer.capability == capability
             and (limit is None or tokens <= limit)
-            and (not request.attributes or attributes_match(request.attributes, offer.attributes))
+            and attributes_match(request.attributes, offer.attributes)
         ):
             return True
     return False

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from anyserve.core.events import AnyEvent, Candidate, PolicyFailed, RequestRouted
-from anyserve.core.policies import Choice, LeastLoaded, RoutingPolicy
+from anyserve.core.policies import SHIPPED, Choice, LeastLoaded, RoutingPolicy
 from anyserve.core.randomness import Rng
 from anyserve.core.scheduler.pool import Pool, RequestView
 from anyserve.core.scheduler.registry import Registry, view_serves
@@ -49,6 +49,8 @@ class Router:
         self._reserves = reserves
         self._rng = rng
         self._explains = explains
+        self._trusted = type(policy) in SHIPPED.values()
+        """A policy of ours names candidates only, and needs no checking."""
         self._fallback = LeastLoaded(rng, {})
 
     def eligible(self, ticket: Ticket, view: ReplicaView) -> bool:
@@ -84,6 +86,8 @@ class Router:
     def _choose(
         self, ticket: Ticket, view: RequestView, pool: Pool, events: list[AnyEvent]
     ) -> tuple[Choice, str]:
+        if self._trusted:
+            return self._policy.choose(ticket.request, view), self._name
         try:
             choice = self._policy.choose(ticket.request, view)
         except Exception as raised:  # noqa: BLE001 - users' code; the event says what it did
@@ -175,7 +179,7 @@ def _candidate(replica: ReplicaView, choice: Choice) -> Candidate:
     score = choice.score if replica.id == choice.replica else choice.scores.get(replica.id)
     return Candidate(
         replica=replica.id,
-        score=None if score is None else round(score, 4),
+        score=None if score is None else round(float(score), 4),  # a user's may be an int
         credit=replica.credit,
         running=replica.in_use,
         waiting=replica.waiting,

@@ -19,6 +19,10 @@ from anyserve.core.messages import Request as WireRequest
 Lane = tuple[str, tuple[tuple[str, str], ...]]
 """Where a request waits: capability and sorted attributes."""
 
+NOBODY: frozenset[str] = frozenset()
+UNLIMITED = 1 << 60
+"""More tokens than any request has."""
+
 
 class Ticket:
     """One request, from its first message here to `Settled`."""
@@ -60,9 +64,9 @@ class Ticket:
         self.received_ns = now
         self.order: tuple[int, int, str] = (0, 0, request.id)
         self.lane: Lane | None = None
-        self.excluded: set[str] = set()
+        self.excluded = NOBODY
         """Replicas that cannot serve it: they said so, or delegated it."""
-        self.refused_by: set[str] = set()
+        self.refused_by = NOBODY
         """Replicas that refused: avoided while another could serve."""
         self.overload = False
         self.delegations = self.refusals = self.returns = self.recoveries = self.deaths = 0
@@ -143,6 +147,7 @@ class ReplicaView:
         "incarnation",
         "load",
         "lost_ns",
+        "most_tokens",
         "offers",
         "ordinal",
         "orphans",
@@ -177,6 +182,8 @@ class ReplicaView:
         self.offers: tuple[Offer, ...] = ()
         self.capabilities: tuple[str, ...] = ()
         """Those of its offers, each once."""
+        self.most_tokens: dict[str, int] = {}
+        """By capability, the longest request without attributes that an offer admits."""
         self.concurrency = 0
         self.credit = 0
         """Slots free to assign."""
@@ -212,6 +219,13 @@ class ReplicaView:
         self.revision = registration.revision
         self.offers = tuple(registration.offers)
         self.capabilities = tuple(dict.fromkeys(offer.capability for offer in self.offers))
+        self.most_tokens = {}
+        for offer in self.offers:
+            limit = offer.limits.max_tokens
+            most = UNLIMITED if limit is None else limit
+            self.most_tokens[offer.capability] = max(
+                most, self.most_tokens.get(offer.capability, 0)
+            )
         self.concurrency = registration.concurrency
         self.heard_ns = now
         self.lost_ns = self.hushed = None

@@ -215,7 +215,7 @@ def _engine_args(config: EngineConfig, *, cpu: bool) -> dict[str, Any]:
     if config.task is Task.EMBED:
         args["runner"] = "pooling"
     if cpu:
-        args |= _cpu_args(config, known)
+        args |= _cpu_args(config)
     else:
         args |= gpu_args(config)
     args |= config.args
@@ -238,17 +238,14 @@ def gpu_args(config: EngineConfig) -> dict[str, Any]:
     return args
 
 
-def _cpu_args(config: EngineConfig, known: set[str]) -> dict[str, Any]:
+def _cpu_args(config: EngineConfig) -> dict[str, Any]:
     args: dict[str, Any] = {"enforce_eager": True}  # compiling takes longer than it saves
     if config.dtype == "auto" and not has_bfloat16(_cpu_flags()):
         args["dtype"] = "float32"
     if config.max_num_batched_tokens is None:
         args["max_num_batched_tokens"] = _cpu_batched_tokens(config)
-    if "kv_cache_memory_bytes" in known:
-        os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
-        args["kv_cache_memory_bytes"] = int(config.kv_cache_gib * _GIB)
-    else:
-        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, round(config.kv_cache_gib)))
+    os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
+    args["kv_cache_memory_bytes"] = int(config.kv_cache_gib * _GIB)
     return args
 
 
@@ -287,7 +284,7 @@ def _info(config: Any, version: str, *, cpu: bool) -> EngineInfo:
         kv_tokens=blocks * block_size if blocks > 1 else 0,  # encoders keep one dummy block
         block_size=block_size,
         vocab_size=config.model_config.get_vocab_size(),
-        async_scheduling=bool(getattr(config.scheduler_config, "async_scheduling", False)),
+        async_scheduling=bool(config.scheduler_config.async_scheduling),
         device="cpu" if cpu else "cuda",
         version=version,
     )

@@ -15,10 +15,10 @@ from anyserve.telemetry.expect import ExpectationResult, Verdict
 from anyserve.telemetry.html.series import (
     NS_PER_MS,
     RunSeries,
+    counted,
     mean_segments,
     read_series,
     sampled_traces,
-    tallied,
 )
 from anyserve.telemetry.html.svg import (
     Line,
@@ -29,9 +29,9 @@ from anyserve.telemetry.html.svg import (
     time_chart,
     waterfall,
 )
+from anyserve.telemetry.request_table import RequestTable
 from anyserve.telemetry.stats import Distribution
 from anyserve.telemetry.summary import OUTCOMES, Slo, Summary
-from anyserve.telemetry.tally import RequestTally
 from anyserve.telemetry.text import format_ns
 from anyserve.telemetry.trace import Trace, notable_requests
 from anyserve.telemetry.trace_model import SegmentKind
@@ -54,6 +54,8 @@ class ReportFacts:
 
     run: str
     command: str = ""
+    sample: float = 1.0
+    """The share of requests whose events are in the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +81,15 @@ def render_report(
     summary: Summary,
     results: Sequence[ExpectationResult],
     facts: ReportFacts,
+    requests: RequestTable | None = None,
 ) -> str:
-    """The page of a run. Everything foreign on it is escaped."""
-    series = read_series(envelopes)
+    """The page of a run. Everything foreign on it is escaped.
+
+    `requests`: all of them, where `envelopes` are those of a sample.
+    """
+    series = read_series(envelopes, requests)
+    if requests is None:
+        requests = counted(envelopes)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True,
                               lstrip_blocks=True)  # fmt: skip
     environment.filters.update(ms=write_ms, share=write_share, number=write_number)
@@ -95,7 +103,7 @@ def render_report(
         verdicts=[_verdict(one) for one in results],
         passed=sum(one.passed for one in results),
         timeline=_timeline(series),
-        distributions=list(_distributions(tallied(envelopes), summary.slo)),
+        distributions=list(_distributions(requests, summary.slo)),
         segments=_segments(mean_segments(sampled_traces(envelopes))),
         replicas=[
             (name, section, _strip(series, name)) for name, section in summary.replicas.items()
@@ -212,22 +220,17 @@ def _figure(title: str, series: RunSeries, unit: str, lines: Sequence[Line], not
     return Figure(title, drawing, [Legend(line.name, f"c{line.colour}") for line in shown], note)
 
 
-def _distributions(requests: Sequence[RequestTally], slo: Mapping[str, Slo]) -> Iterator[Figure]:
-    completed = [one for one in requests if one.completed]
-    names = sorted({one.capability or "" for one in completed})
+def _distributions(requests: RequestTable, slo: Mapping[str, Slo]) -> Iterator[Figure]:
+    shown = {name: group for name, group in requests.groups().items() if group.completed}
     limits = slo.get("*", Slo())
-    for title, attribute, limit in (
-        ("Time to first token", "ttft_ns", limits.ttft_ms),
-        ("Time per output token", "tpot_ns", limits.tpot_ms),
-        ("End to end", "e2e_ns", limits.e2e_ms),
+    for title, kind, limit in (
+        ("Time to first token", "ttft", limits.ttft_ms),
+        ("Time per output token", "tpot", limits.tpot_ms),
+        ("End to end", "e2e", limits.e2e_ms),
     ):
         lines = []
-        for colour, name in enumerate(names):
-            values = [
-                value / NS_PER_MS
-                for one in completed
-                if one.capability == name and (value := getattr(one, attribute)) is not None
-            ]
+        for colour, (name, group) in enumerate(shown.items()):
+            values = [value / NS_PER_MS for value in group.times(kind)]
             if values:
                 lines.append(distribution_line(f"{name} ({len(values)})", values, colour))
         if lines:

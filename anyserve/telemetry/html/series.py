@@ -18,7 +18,7 @@ from anyserve.core.events import (
 )
 from anyserve.telemetry.export.requests import WallClock
 from anyserve.telemetry.html.svg import Marker, Point
-from anyserve.telemetry.tally import RequestTally
+from anyserve.telemetry.request_table import COMPLETED, RequestTable
 from anyserve.telemetry.trace import Trace, build_trace
 
 NS_PER_S = 1e9
@@ -65,27 +65,30 @@ class RunSeries:
         return _total([one.waiting for one in self.replicas.values()])
 
 
-def read_series(envelopes: Sequence[Envelope]) -> RunSeries:
-    """The series of a run. Clocks of several boots are laid side by side by their wall clocks."""
+def read_series(envelopes: Sequence[Envelope], requests: RequestTable | None = None) -> RunSeries:
+    """The series of a run. Clocks of several boots are laid side by side by their wall clocks.
+
+    `requests`: all of them, where the events are those of a sample, on one clock.
+    """
     clock = WallClock(envelopes)
     reader = _Reader(clock, _zero_ns(envelopes, clock))
     for envelope in envelopes:
         reader.add(envelope)
+    if requests is not None:
+        reader.take(requests)
     return reader.finish()
 
 
-def tallied(envelopes: Iterable[Envelope]) -> list[RequestTally]:
-    """Every offered request with its outcome: what distributions are made of, and no more."""
-    found: dict[str, RequestTally] = {}
+def counted(envelopes: Iterable[Envelope]) -> RequestTable:
+    """Every request with its outcome: what distributions are made of, and no more."""
+    table = RequestTable()
     for envelope in envelopes:
         event = envelope.event
         if isinstance(event, RequestOffered):
-            request = found.setdefault(event.id, RequestTally())
-            request.capability, request.intended_ns = event.capability, event.intended_ns
+            table.offer(event)
         elif isinstance(event, RequestOutcome):
-            request = found.setdefault(event.id, RequestTally())
-            request.outcome = request.outcome or event
-    return [one for one in found.values() if one.capability is not None]
+            table.end(event)
+    return table
 
 
 def sampled_traces(envelopes: Sequence[Envelope], count: int = SAMPLED_TRACES) -> list[Trace]:
@@ -128,7 +131,7 @@ class _Reader:
         self._clock = clock
         self._zero_ns = zero_ns
         self._series = RunSeries()
-        self._intended: dict[str, float] = {}
+        self._intended: dict[str | int, float] = {}
         self._ended: list[tuple[float, int, bool]] = []
         self._queues: list[Point] = []
         self._end_s = 0.0
@@ -163,6 +166,18 @@ class _Reader:
                 series.markers.append(Marker(at, f"{event.action} {event.target}", "fault"))
             case _:
                 pass
+
+    def take(self, requests: RequestTable) -> None:
+        """These, and not those whose events were read."""
+        self._intended = {
+            row: self._at("", at_ns) for row, at_ns in enumerate(requests.intended_ns)
+        }
+        self._ended = [
+            (self._at("", at_ns), requests.n_tokens[row], way.outcome == COMPLETED)
+            for row, (at_ns, way) in enumerate(zip(requests.end_ns, requests.way, strict=True))
+            if way.outcome is not None
+        ]
+        self._end_s = max((end for end, _, _ in self._ended), default=self._end_s)
 
     def finish(self) -> RunSeries:
         """The series, cut to the run."""
@@ -224,12 +239,14 @@ def _total(series: Sequence[Sequence[Point]]) -> list[Point]:
     """The sum of step functions, at every moment that one of them changes."""
     changes = sorted((at, index, value) for index, one in enumerate(series) for at, value in one)
     now = [0.0] * len(series)
+    height = 0.0
     total: list[Point] = []
     for at, index, value in changes:
+        height += value - now[index]  # exact: they are whole numbers
         now[index] = value
         if total and total[-1][0] == at:
             total.pop()
-        total.append((at, sum(now)))
+        total.append((at, height))
     return total
 
 

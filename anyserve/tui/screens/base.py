@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widget import Widget
 
@@ -30,6 +31,8 @@ class FocusLines(LiveLines):
 class FrameScreen(Screen[None]):
     """A screen that paints frames. Subclasses say what stands between header and footer."""
 
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("tab", "app.next_tab", show=False)]
+    """Textual's screens take this key for themselves."""
     place: ClassVar[Place] = Place.ANYWHERE
     crumbs: tuple[str, ...] = ()
     _ready = False
@@ -116,6 +119,10 @@ class FrameScreen(Screen[None]):
     def grid(self) -> LiveGrid[Any] | None:
         """The list that has the focus."""
         return self.focused if isinstance(self.focused, LiveGrid) else None
+
+    def next_tab(self) -> None:
+        """What tab does: the focus goes on."""
+        self.focus_next()
 
     def replica_at_cursor(self) -> str | None:
         """The replica that verbs are about."""

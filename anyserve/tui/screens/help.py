@@ -24,6 +24,7 @@ WORDS: tuple[tuple[str, str], ...] = (
     ("kv cache", "share of the engine's KV cache in use"),
     ("ttft p95", "time to first token of the latest requests, from the time they were meant to go"),
     ("in, out", "requests that came by delegation, and that were delegated away"),
+    ("routing", "attempts started, by what was asked and where; its title says of which time"),
     ("hop", "from the hand-back at one replica to the next assignment"),
     ("·  –", "nothing  unknown; 0 is a measured zero"),  # noqa: RUF001 - means unknown everywhere
 )

@@ -11,12 +11,13 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from anyserve.telemetry.filters import Filter, Row, parse_filter
-from anyserve.telemetry.views import LedgerEntry, NoticeView, ReplicaView
+from anyserve.telemetry.views import LatelyView, LedgerEntry, NoticeView, ReplicaView
 from anyserve.tui.frame import Frame
 from anyserve.tui.keys import Place
 from anyserve.tui.screens.base import FocusLines, FrameScreen
 from anyserve.tui.spans import Line, Span
 from anyserve.tui.views import ledger, notices, replicas, routing, scenario
+from anyserve.tui.views.look import Look
 from anyserve.tui.views.sizes import LEAST_HEIGHT, LEAST_WIDTH, Sizes, Wanted, divide
 from anyserve.tui.widgets.drawing import StyledView
 from anyserve.tui.widgets.grid import LiveGrid
@@ -42,7 +43,14 @@ class OverviewScreen(FrameScreen):
         self._reverse = False
         self._sorted_at = float("-inf")
         self._order: dict[str, int] = {}
+        self._ledger_for: tuple[int, Look] | None = None
+        """What its rows are written with, besides the entries."""
+        self._listed_for: tuple[object, ...] = ()
+        self._listed: Sequence[NoticeView] = ()
+        """The events as they were chosen last, and out of which."""
         self._errors_only = False
+        self._whole_run: bool | None = None
+        """What the routing matrix counts; None while nobody chose."""
         self._solo = False
         self._panel = "replicas"
         self._sizes = Sizes()
@@ -76,11 +84,9 @@ class OverviewScreen(FrameScreen):
                     id="routing",
                     classes="panel",
                 )
-                yield LiveGrid[tuple[int, NoticeView]](
+                yield LiveGrid[NoticeView](
                     notices.COLUMNS,
-                    key=lambda numbered: (
-                        f"{numbered[1].at_ns}/{numbered[1].source}/{numbered[1].text}"
-                    ),
+                    key=lambda one: f"{one.at_ns}/{one.source}/{one.text}",
                     render=self._notice_cells,
                     palette=palette,
                     glyphs=glyphs,
@@ -96,6 +102,7 @@ class OverviewScreen(FrameScreen):
                     palette=palette,
                     glyphs=glyphs,
                     empty="no request has come back to the scheduler",
+                    lasting=True,
                     id="ledger",
                     classes="panel",
                 )
@@ -117,10 +124,8 @@ class OverviewScreen(FrameScreen):
     def _ledger_cells(self, one: LedgerEntry, widths: Mapping[str, int]) -> Mapping[str, Line]:
         return ledger.cells(one, widths, self.desk.frame, self.look)
 
-    def _notice_cells(
-        self, numbered: tuple[int, NoticeView], widths: Mapping[str, int]
-    ) -> Mapping[str, Line]:
-        return notices.cells(numbered[1], widths, self.desk.frame, self.look)
+    def _notice_cells(self, one: NoticeView, widths: Mapping[str, int]) -> Mapping[str, Line]:
+        return notices.cells(one, widths, self.desk.frame, self.look)
 
     # --- painting ------------------------------------------------------------------------------
 
@@ -180,30 +185,49 @@ class OverviewScreen(FrameScreen):
         grid = self._grid("routing")
         width = grid.scrollable_content_region.width
         room = routing.room_for(width, frame.snapshot)
-        chosen, more = routing.served_by(frame.snapshot, room)
-        rows = routing.matrix(frame.snapshot, chosen)
+        counted = self._counted(frame)
+        chosen, more = routing.served_by(frame.snapshot, counted, room)
+        rows = routing.matrix(frame.snapshot, counted, chosen)
         grid.set_columns(routing.columns(frame.snapshot, chosen, more, self.look))
         grid.show([*rows, routing.total_row(rows)] if rows and chosen else rows)
-        self._title("routing", "", 0, 0)
+        self._title("routing", routing.window_name(counted), 0, 0)
+
+    def _counted(self, frame: Frame) -> LatelyView:
+        """The last seconds while the traffic runs; unless a person chose, all of it at the end."""
+        snapshot = frame.snapshot
+        over = frame.ended or (snapshot.run is not None and snapshot.run.ended is not None)
+        whole = over if self._whole_run is None else self._whole_run
+        return routing.whole_run(snapshot) if whole else snapshot.lately
 
     def _paint_ledger(self, frame: Frame) -> None:
+        grid = self._grid("ledger")
+        if self._ledger_for != (frame.zero_ns, self.look):
+            self._ledger_for = (frame.zero_ns, self.look)
+            grid.redraw()
         entries = frame.snapshot.ledger
         rows = list(reversed(entries))
         if wanted := self._filters.get("ledger", Filter()):
             rows = [one for one in rows if wanted.matches(ledger.row_of(one))]
-        self._grid("ledger").set_columns(ledger.columns(rows))
-        self._grid("ledger").show(rows)
+        grid.set_columns(ledger.columns(rows))
+        grid.show(rows)
         total = frame.snapshot.counters
         comebacks = total.delegations + total.refusals + total.returns + total.recoveries
         self._title("ledger", f"{comebacks}", len(entries), len(rows))
 
     def _paint_events(self, frame: Frame) -> None:
-        listed = notices.chosen(frame.snapshot.notices, errors_only=self._errors_only)
-        rows = listed
-        if wanted := self._filters.get("events", Filter()):
-            rows = [one for one in listed if wanted.matches(notices.row_of(one[1]))]
+        wanted = self._filters.get("events", Filter())
+        heard = frame.snapshot.notices
+        listed_for = (len(heard), heard[-1:], self._errors_only, wanted)
+        if self._listed_for != listed_for:
+            self._listed_for = listed_for
+            self._listed = notices.chosen(
+                heard, errors_only=self._errors_only, everything=bool(wanted)
+            )
+        rows: Sequence[NoticeView] = self._listed
+        if wanted:
+            rows = [one for one in rows if wanted.matches(notices.row_of(one))]
         self._grid("events").show(rows)
-        self._title("events", "", len(listed), len(rows))
+        self._title("events", "", len(self._listed), len(rows))
 
     def _paint_scenario(self, frame: Frame) -> None:
         panel = self.query_one("#scenario", LiveLines)
@@ -292,9 +316,9 @@ class OverviewScreen(FrameScreen):
             if changed and (self._solo or self._sizes.tabs):
                 self.paint(self.desk.frame)
 
-    def next_panel(self, step: int) -> None:
+    def next_tab(self) -> None:
         """The focus goes to the next panel, also where only one is shown."""
-        place = (PANELS.index(self._panel) + step) % len(PANELS)
+        place = (PANELS.index(self._panel) + 1) % len(PANELS)
         self._panel = PANELS[place]
         self.paint(self.desk.frame)
         self.query_one(f"#{self._panel}").focus()
@@ -324,6 +348,11 @@ class OverviewScreen(FrameScreen):
         self._reverse = not self._reverse
         self._sorted_at = float("-inf")
         self._grid("replicas").redraw()
+        self.paint(self.desk.frame)
+
+    def toggle_window(self) -> None:
+        """Routing: the last seconds, or the whole run."""
+        self._whole_run = self._counted(self.desk.frame).length_s > 0
         self.paint(self.desk.frame)
 
     def toggle_errors(self) -> None:
@@ -370,8 +399,6 @@ class OverviewScreen(FrameScreen):
         """See `FrameScreen`."""
         grid = self.grid
         item = None if grid is None else grid.cursor_item
-        if isinstance(item, tuple):
-            item = item[1]
         return None if item is None else asdict(item)
 
     def row_of_cursor(self) -> Row:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from textual.containers import Horizontal
@@ -13,16 +12,17 @@ from textual.widget import Widget
 from anyserve.telemetry.views import LedgerEntry, ReplicaView, RequestView
 from anyserve.tui.frame import Frame
 from anyserve.tui.keys import Place
-from anyserve.tui.logfile import LogTail
+from anyserve.tui.logfile import LogKind, LogTail, log_path, why_no_lines
 from anyserve.tui.screens.base import FocusLines, FrameScreen
-from anyserve.tui.spans import Line, clip, line
+from anyserve.tui.spans import Line, line, wrap
 from anyserve.tui.views import ledger, requests
+from anyserve.tui.views import log as log_view
 from anyserve.tui.views import replica as view
 from anyserve.tui.widgets.grid import LiveGrid
 
-_FACTS = 17
+_FACTS = 18
 _BORDER = 2
-_LOG_LINES = 200
+_LOG_ROLES = {"error": "bad", "warn": "warn", "info": "dim"}
 
 
 class ReplicaScreen(FrameScreen):
@@ -67,9 +67,8 @@ class ReplicaScreen(FrameScreen):
     def on_mount(self) -> None:
         """See `FrameScreen`."""
         super().on_mount()
-        run_dir = self.desk.frame.facts.get("run_dir", "")
-        if run_dir:
-            self._log = LogTail(Path(run_dir) / "logs" / f"worker-{self._replica}.log", _LOG_LINES)
+        path = log_path(self.desk.frame.facts, self._replica, LogKind.WORKER)
+        self._log = None if path is None else LogTail(path)
         self.query_one("#hops").focus()
 
     def _grid(self, name: str) -> LiveGrid[Any]:
@@ -111,24 +110,19 @@ class ReplicaScreen(FrameScreen):
     def _paint_log(self) -> None:
         panel = self.query_one("#log", FocusLines)
         panel.label(title="worker log")
-        if self._log is None:
-            panel.show([line((" the run's directory is not on this machine", "dim"))])
-            return
-        panel.label(subtitle=self.say(self._log.path.name))
-        lines = self._log.lines()
-        if lines is None:
-            panel.show([line((" there is no log of its worker", "dim"))])
-            return
+        path = None if self._log is None else self._log.path
+        lines = None if self._log is None else self._log.lines()
         width = max(10, panel.scrollable_content_region.width - 1)
+        why = why_no_lines(path, lines, LogKind.WORKER)
+        panel.label(subtitle="" if why else "o whole screen")
+        if why or lines is None:
+            panel.show(wrap([line((f" {word}", "dim")) for word in why.split()], width, ""))
+            return
         at_end = panel.scroll_offset.y >= panel.max_scroll_y
-        panel.show(
-            [
-                clip(line((f" {self.look.glyphs.text(text)}", role_of(text))), width)
-                for text in lines
-            ]
-        )
+        rows = log_view.rows(lines, width - 1, self.look)
+        panel.show([line((f" {row.text}", _LOG_ROLES[row.level])) for row in rows])
         if at_end:
-            panel.scroll_end(animate=False, immediate=True)
+            panel.call_after_refresh(panel.scroll_end, animate=False, immediate=True)
 
     def _arrange(self) -> None:
         body = self.body_height
@@ -140,6 +134,12 @@ class ReplicaScreen(FrameScreen):
         self.query_one("#log").set_class(stacked, "hidden")
 
     # --- what keys do --------------------------------------------------------------------------
+
+    def open_log(self) -> None:
+        """The log on the whole screen."""
+        from anyserve.tui.screens.log import LogScreen  # noqa: PLC0415 - when asked for
+
+        self.app.push_screen(LogScreen(self._replica))
 
     def replica_at_cursor(self) -> str | None:
         """See `FrameScreen`."""
@@ -158,11 +158,3 @@ class ReplicaScreen(FrameScreen):
         message.stop()
         ids = [getattr(one, "request", getattr(one, "id", "")) for one in message.grid.items]
         self.desk.open_trace(message.key.split("@")[0], ids)
-
-
-def role_of(text: str) -> str:
-    """How a line of a log looks."""
-    upper = text[:80].upper()
-    if "ERROR" in upper or "CRITICAL" in upper:
-        return "bad"
-    return "warn" if "WARN" in upper else "dim"

@@ -79,3 +79,10 @@ def number_cell(value: int, look: Look, role: str = "") -> Line:
     if not value:
         return line((look.glyphs.zero, "faint"))
     return line((str(value), role))
+
+
+def natural(name: str) -> tuple[str, int]:
+    """`r10` comes after `r9`."""
+    stem = name.rstrip("0123456789")
+    digits = name[len(stem) :]
+    return stem, int(digits) if digits else -1

@@ -1,10 +1,10 @@
-"""One replica in full: facts, a minute of load, and where its time goes."""
+"""One replica in full: facts, up to five minutes of load, and where its time goes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from anyserve.telemetry.views import EngineTimes, LoadPoint, ReplicaView
+from anyserve.telemetry.views import EngineTimes, LoadPoint, ReplicaView, TrendPoint
 from anyserve.tui.frame import Frame
 from anyserve.tui.numbers import ms, percent, rate
 from anyserve.tui.spans import EMPTY, Line, Span, clip, line
@@ -13,7 +13,9 @@ from anyserve.tui.widgets.charts import resample, spark, split_bar
 
 _LABEL = 9
 _VALUE = 21
-_HISTORY_NS = 60_000_000_000
+_LENGTHS_S = {60: "the last 60 s", 120: "the last 2 min", 300: "the last 5 min"}
+"""A plot covers the shortest of these that has room for all that is known."""
+_NS_PER_S = 1_000_000_000
 _LEAST_CHART = 10
 _ABOVE = 1.001
 """The highest value is no limit that was reached."""
@@ -49,8 +51,8 @@ def _identity(replica: ReplicaView, frame: Frame, look: Look) -> list[Line]:
         (f"{replica.started}", "bold"), (" started  ", "dim"),
         (f"{replica.completed}", "ok"), (" completed  ", "dim"),
         (f"{replica.failed}", "bad" if replica.failed else "dim"), (" failed  ", "dim"),
-        (f"{replica.delegated_in}", "hop"), (" came by delegation  ", "dim"),
-        (f"{replica.delegated_out}", "hop"), (" delegated away", "dim"),
+        (f"{replica.delegated_in}", "hop"), (" in by delegation  ", "dim"),
+        (f"{replica.delegated_out}", "hop"), (" out", "dim"),
         (f"  {replica.lost}" if replica.lost else "", "bad"),
         (" lost" if replica.lost else "", "dim"),
     ]  # fmt: skip
@@ -75,46 +77,74 @@ def _identity(replica: ReplicaView, frame: Frame, look: Look) -> list[Line]:
 
 def _load(replica: ReplicaView, frame: Frame, width: int, look: Look) -> list[Line]:
     chart = max(_LEAST_CHART, width - _LABEL - _VALUE - 2)
-    history = replica.history
     slots = max(1, replica.concurrency)
-    most_tokens = max([1.0, *(point.tokens_per_s for point in history)])
+    tokens, ttfts = _series(replica, "tokens_per_s"), _series(replica, "ttft_ms")
+    most_tokens = max([1.0, *(value for _, value in tokens)])
+    most_ttft = max([1.0, *(value for _, value in ttfts)])
+    now = frame.snapshot.now_ns
+    length_s = _length_s(replica, now)
 
-    def row(name: str, values: Sequence[tuple[int, float]], full: float, value: str) -> Line:
-        now = frame.snapshot.now_ns
-        cells = resample(values, now - _HISTORY_NS, now, chart)
+    def row(
+        name: str,
+        values: Sequence[tuple[int, float]],
+        full: float,
+        value: str,
+        *,
+        hold: bool = True,
+    ) -> Line:
+        cells = resample(values, now - length_s * _NS_PER_S, now, chart, hold=hold)
         return (_label(name), *spark(cells, full, look.glyphs), Span(f"  {value}"))
 
     running = "" if replica.running is None else f"{replica.running} of {replica.concurrency}"
     waiting = "" if replica.waiting is None else f"{replica.waiting}"
+    title = f" {_LENGTHS_S[length_s]}"
     return [
-        line((f" the last 60 s{'':<{max(0, chart - 6)}}", "faint"), ("now", "faint")),
-        row("running", _series(history, "running"), slots, running),
-        row("waiting", _series(history, "waiting"), max(1, replica.entry_queue), waiting),
-        row("kv cache", _series(history, "kv_usage"), 1.0, percent(replica.kv_usage)),
+        line((f"{title:<{chart + _LABEL - 2}}now", "faint")),
+        row("running", _series(replica, "running"), slots, running),
+        row("waiting", _series(replica, "waiting"), max(1, replica.entry_queue), waiting),
+        row("kv cache", _series(replica, "kv_usage"), 1.0, percent(replica.kv_usage)),
         row(
             "tok/s",
-            _series(history, "tokens_per_s"),
+            tokens,
             most_tokens * _ABOVE,
             f"{rate(replica.tokens_per_s)} (most {rate(most_tokens)})",
+        ),
+        row(
+            "ttft p95",
+            ttfts,
+            most_ttft * _ABOVE,
+            f"{ms(replica.ttft_p95_ms)} (most {ms(most_ttft)})" if ttfts else look.glyphs.unknown,
+            hold=False,
         ),
     ]
 
 
-def _series(history: Sequence[LoadPoint], name: str) -> list[tuple[int, float]]:
-    return [
-        (point.at_ns, value) for point in history if (value := getattr(point, name)) is not None
+def _length_s(replica: ReplicaView, now_ns: int) -> int:
+    begun = replica.trend[0].at_ns if replica.trend else now_ns
+    lengths = [one for one in _LENGTHS_S if now_ns - begun <= one * _NS_PER_S]
+    return lengths[0] if lengths else max(_LENGTHS_S)
+
+
+def _series(replica: ReplicaView, name: str) -> list[tuple[int, float]]:
+    """The trend up to where the history begins, which has every report of the last minute."""
+    history = replica.history if name in LoadPoint.__dataclass_fields__ else ()
+    until_ns = history[0].at_ns if history else None
+    points: list[TrendPoint | LoadPoint] = [
+        point for point in replica.trend if until_ns is None or point.at_ns < until_ns
     ]
+    points += history
+    return [(point.at_ns, value) for point in points if (value := getattr(point, name)) is not None]
 
 
 def _times(times: EngineTimes, width: int, look: Look) -> list[Line]:
     parts = [
-        (times.queue_ms, "wait", "replica queue"),
+        (times.queue_ms, "wait", "queue"),
         (times.engine_wait_ms, "wait", "engine wait"),
         (times.prefill_ms, "prefill", "prefill"),
         (times.decode_ms, "decode", "decode"),
     ]
     chart = max(_LEAST_CHART, width - _LABEL - 2)
-    legend: list[Span] = [_label("")]
+    legend: list[Span] = [Span(" ")]
     for value, role, name in parts:
         legend += [Span(f"{name} ", "dim"), Span(f"{ms(value)}  ", role)]
     total = sum(value for value, _, _ in parts)

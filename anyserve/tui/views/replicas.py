@@ -9,7 +9,7 @@ from anyserve.telemetry.views import ReplicaView
 from anyserve.tui.frame import Frame
 from anyserve.tui.numbers import ms, percent, rate
 from anyserve.tui.spans import EMPTY, Line, Span, fit, line
-from anyserve.tui.views.look import Look, number_cell, state_cell
+from anyserve.tui.views.look import Look, natural, number_cell, state_cell
 from anyserve.tui.widgets.charts import meter, resample, spark
 from anyserve.tui.widgets.columns import Column, widest
 
@@ -69,7 +69,8 @@ def columns(replicas: Sequence[ReplicaView], look: Look) -> tuple[Column, ...]:
     """As wide as names and offers need; what is left goes to the load of the last minute."""
     ascii_only = look.glyphs.ascii
     arrow = "" if ascii_only else f" {look.glyphs.hop}"
-    busy = "busy, 60 s, full = all slots" if ascii_only else "busy · 60 s · full = all slots"
+    short = "busy, 60 s" if ascii_only else "busy · 60 s"
+    busy = f"{short}, full = all slots" if ascii_only else f"{short} · full = all slots"
     names = widest((one.id for one in replicas), 8, 20)
     offers = widest((" ".join(one.offers) for one in replicas), 12, 30)
     slots = max((len(str(one.concurrency)) for one in replicas), default=1)
@@ -77,7 +78,7 @@ def columns(replicas: Sequence[ReplicaView], look: Look) -> tuple[Column, ...]:
         Column("id", "replica", names, priority=100),
         Column("state", "state", 13, priority=99),
         Column("cap", "capabilities", offers, priority=80),
-        Column("spark", busy, 12, priority=72, flex=True, most=90),
+        Column("spark", busy, 12, priority=72, flex=True, most=90, short=short),
         Column("wait", "wait", 5, "right", priority=98),
         Column("run", "run", max(5, 2 * slots + 1), "right", priority=97),
         Column("kv", "kv cache", 12, priority=50, flex=True, most=16),
@@ -129,17 +130,10 @@ def sort_replicas(
     replicas: Sequence[ReplicaView], column: str, *, reverse: bool
 ) -> list[ReplicaView]:
     """Rows in the order of a column; equal ones by name."""
-    by_name = sorted(replicas, key=lambda one: _natural(one.id))
+    by_name = sorted(replicas, key=lambda one: natural(one.id))
     if column == "id":
         return by_name[::-1] if reverse else by_name
     return sorted(by_name, key=SORTS[column], reverse=reverse)
-
-
-def _natural(name: str) -> tuple[str, int]:
-    """`r10` comes after `r9`."""
-    stem = name.rstrip("0123456789")
-    digits = name[len(stem) :]
-    return stem, int(digits) if digits else -1
 
 
 def _known(value: float | None) -> float:

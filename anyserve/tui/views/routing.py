@@ -1,11 +1,15 @@
-"""The routing matrix: what was asked, and which replica served it."""
+"""The routing matrix: what was asked, and which replica served it, lately or in the whole run.
+
+The columns are those of the whole run either way, so that nothing moves when a replica has served
+nothing for a while.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from anyserve.telemetry.views import Snapshot
+from anyserve.telemetry.views import LatelyView, Snapshot
 from anyserve.tui.spans import Line, line
 from anyserve.tui.views.look import Look
 from anyserve.tui.widgets.columns import GAP, Column, widest
@@ -31,14 +35,31 @@ class MatrixRow:
     failed: int
 
 
-def served_by(snapshot: Snapshot, most: int) -> tuple[list[str], int]:
+def whole_run(snapshot: Snapshot) -> LatelyView:
+    """The counts since the beginning, as the window has them."""
+    return LatelyView(
+        offered={queue.capability: queue.offered for queue in snapshot.queues},
+        failed={queue.capability: queue.failed + queue.rejected for queue in snapshot.queues},
+        routing=snapshot.routing,
+    )
+
+
+def window_name(counted: LatelyView) -> str:
+    """Which time is counted, for the title."""
+    return f"last {counted.length_s} s" if counted.length_s else "whole run"
+
+
+def served_by(snapshot: Snapshot, counted: LatelyView, most: int) -> tuple[list[str], int]:
     """The replicas with a column, busiest kept, in the order of their names; and how many more."""
     totals: dict[str, int] = {}
     for cell in snapshot.routing:
         totals[cell.replica] = totals.get(cell.replica, 0) + cell.started
     if len(totals) > most:
         most = max(1, most - 1)  # one column is for the others
-    chosen = sorted(totals, key=lambda name: (-totals[name], name))[:most]
+    lately: dict[str, int] = {}
+    for cell in counted.routing:
+        lately[cell.replica] = lately.get(cell.replica, 0) + cell.started
+    chosen = sorted(totals, key=lambda name: (-lately.get(name, 0), -totals[name], name))[:most]
     order = {replica.id: place for place, replica in enumerate(snapshot.replicas)}
     return sorted(chosen, key=lambda name: order.get(name, -1)), len(totals) - len(chosen)
 
@@ -67,32 +88,27 @@ def _cell_width(snapshot: Snapshot) -> int:
     return widest((*texts, *names), least, _MOST_CELL)
 
 
-def matrix(snapshot: Snapshot, replicas: Sequence[str]) -> list[MatrixRow]:
+def matrix(snapshot: Snapshot, counted: LatelyView, replicas: Sequence[str]) -> list[MatrixRow]:
     """A row for each capability that somebody asked for or offers."""
-    shown = set(replicas)
-    rows = []
-    for queue in snapshot.queues:
-        cells: dict[str, tuple[int, int]] = {}
-        others = [0, 0]
-        for cell in snapshot.routing:
-            if cell.asked != queue.capability:
-                continue
-            if cell.replica in shown:
-                cells[cell.replica] = (cell.started, cell.delegated)
-            else:
-                others[0] += cell.started
-                others[1] += cell.delegated
-        rows.append(
-            MatrixRow(
-                queue.capability,
-                queue.offered,
-                queue.queued,
-                cells,
-                (others[0], others[1]),
-                queue.failed + queue.rejected,
-            )
+    cells: dict[str, dict[str, tuple[int, int]]] = {}
+    others: dict[str, tuple[int, int]] = {}
+    for cell in counted.routing:
+        if cell.replica in replicas:
+            cells.setdefault(cell.asked, {})[cell.replica] = (cell.started, cell.delegated)
+        else:
+            started, delegated = others.get(cell.asked, (0, 0))
+            others[cell.asked] = (started + cell.started, delegated + cell.delegated)
+    return [
+        MatrixRow(
+            asked=queue.capability,
+            offered=counted.offered.get(queue.capability, 0),
+            waiting=queue.queued,
+            cells=cells.get(queue.capability, {}),
+            others=others.get(queue.capability, (0, 0)),
+            failed=counted.failed.get(queue.capability, 0),
         )
-    return rows
+        for queue in snapshot.queues
+    ]
 
 
 def total_row(rows: Sequence[MatrixRow]) -> MatrixRow:
@@ -137,7 +153,6 @@ def columns(
 
 def cells(row: MatrixRow, widths: Mapping[str, int], look: Look) -> dict[str, Line]:
     """A row of the matrix; below the capabilities, which share came to a replica by delegation."""
-    del widths
     if row.asked == TOTAL:
         return _shares(row, look)
     best = max((started for started, _ in row.cells.values()), default=0)
@@ -148,10 +163,9 @@ def cells(row: MatrixRow, widths: Mapping[str, int], look: Look) -> dict[str, Li
         "others": _cell(row.others, look, best=0),
         "failed": line((str(row.failed), "bad")) if row.failed else _nothing(look),
     }
-    for replica, cell in row.cells.items():
-        out[f"@{replica}"] = _cell(cell, look, best=best)
-    for key in [key for key in out if key.startswith("@") and not out[key]]:
-        out[key] = _nothing(look)
+    for key in widths:
+        if key.startswith("@"):
+            out[key] = _cell(row.cells.get(key[1:], (0, 0)), look, best=best)
     return out
 
 

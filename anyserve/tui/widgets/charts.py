@@ -66,10 +66,16 @@ def bar_at(start: float, length: float, width: int, glyphs: Glyphs, role: str) -
     return (Span(" " * first), Span(text[: width - first], role))
 
 
-def resample(points: Sequence[tuple[int, float]], start_ns: int, end_ns: int, width: int) -> list[
-    float | None
-]:  # fmt: skip
-    """Points in time as `width` equal stretches, the highest of each; a gap keeps the last value.
+def resample(
+    points: Sequence[tuple[int, float]],
+    start_ns: int,
+    end_ns: int,
+    width: int,
+    *,
+    hold: bool = True,
+) -> list[float | None]:
+    """Points in time as `width` equal stretches, the highest of each; a gap keeps the last value
+    unless that does not `hold`.
 
     A stretch before the first point is unknown. The stretches stand at multiples of their own
     length, so a chart moves on when one is full and not with every picture.
@@ -87,7 +93,7 @@ def resample(points: Sequence[tuple[int, float]], start_ns: int, end_ns: int, wi
         index = min(width - 1, (at_ns - start_ns) * width // span)
         known = values[index]
         values[index] = value if known is None else max(known, value)
-    for index, known in enumerate(values):
+    for index, known in enumerate(values if hold else ()):
         if known is None:
             values[index] = before
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Self
 
 from rich.segment import Segment
@@ -30,7 +31,24 @@ def to_strip(
     missing = width - width_of(spans)
     if missing > 0:
         segments.append(Segment(" " * missing, under))
-    return Strip(segments, width).simplify()
+    return Strip(_joined(segments), width)
+
+
+def _joined(segments: list[Segment]) -> list[Segment]:
+    """Neighbours of one style are one; `Strip.simplify` would make a second strip of it."""
+    joined = segments[:1]
+    for segment in segments[1:]:
+        last = joined[-1]
+        if segment.style == last.style:
+            joined[-1] = Segment(last.text + segment.text, last.style)
+        else:
+            joined.append(segment)
+    return joined
+
+
+def _thumb(room: int, lines: int) -> int:
+    """How many cells high the thumb of a scrollbar is; another row seldom changes that."""
+    return round(room * room / max(lines, 1))
 
 
 class StyledView(ScrollView):
@@ -78,6 +96,17 @@ class StyledView(ScrollView):
             return self
         return super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
 
+    def refresh_some(self, lines: Iterable[int]) -> None:
+        """Paint these lines again; neighbours at once, because each region costs by itself."""
+        block: list[int] = []
+        for y in sorted(lines):
+            if block and y != block[-1] + 1:
+                self.refresh_lines(block[0], len(block))
+                block = []
+            block.append(y)
+        if block:
+            self.refresh_lines(block[0], len(block))
+
     def set_content_height(self, lines: int) -> None:
         """So many lines can be scrolled through. The screen is laid out again only where a
         scrollbar comes or goes; Textual would do it for every row that is added."""
@@ -89,8 +118,14 @@ class StyledView(ScrollView):
             self.virtual_size = size
             return
         self.set_reactive(StyledView.virtual_size, size)
-        if lines > room:
-            self.vertical_scrollbar.window_virtual_size = lines
+        bar = self.vertical_scrollbar
+        if lines > room and _thumb(room, lines) != _thumb(room, bar.window_virtual_size):
+            bar.window_virtual_size = lines
+
+    def watch_show_vertical_scrollbar(self, shown: bool) -> None:  # noqa: FBT001 - as Textual calls it
+        """A bar that comes does not know where the view stands."""
+        if shown:
+            self.vertical_scrollbar.position = self.scroll_y
 
     def notify_style_update(self) -> None:
         """The style sheet, the focus or the theme changed."""

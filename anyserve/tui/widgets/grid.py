@@ -16,7 +16,7 @@ from textual.strip import Strip
 
 from anyserve.tui.glyphs import Glyphs
 from anyserve.tui.palette import Palette
-from anyserve.tui.spans import EMPTY, Line, Span, fit
+from anyserve.tui.spans import EMPTY, Line, Span, cells_of, fit
 from anyserve.tui.widgets.columns import GAP, Column, fit_columns
 from anyserve.tui.widgets.drawing import StyledView, to_strip
 
@@ -30,7 +30,11 @@ Render = Callable[[T, Mapping[str, int]], Cells]
 
 
 class LiveGrid(StyledView, Generic[T]):
-    """Rows of `T`. The cursor is on a key, not on a place: rows may move under it."""
+    """Rows of `T`. The cursor is on a key, not on a place: rows may move under it.
+
+    `newest_last`: what follows the newest row follows the last one, not the first.
+    `lasting`: an item's row is always the same until `redraw`; it is not made for each picture.
+    """
 
     DEFAULT_CSS = """
     LiveGrid { overflow-x: hidden; scrollbar-size-vertical: 1; }
@@ -55,6 +59,8 @@ class LiveGrid(StyledView, Generic[T]):
         palette: Palette,
         glyphs: Glyphs,
         empty: str = "",
+        lasting: bool = False,
+        newest_last: bool = False,
         id: str | None = None,  # noqa: A002 - Textual's name
         classes: str | None = None,
     ) -> None:
@@ -63,11 +69,15 @@ class LiveGrid(StyledView, Generic[T]):
         self.empty: tuple[Line, ...] = ((Span(empty, "dim"),),)
         """What is shown instead of rows where there are none."""
         self._key, self._render_row = key, render
+        self._lasting, self._newest_last = lasting, newest_last
+        self._made: dict[int, tuple[T, tuple[Line | None, ...]]] = {}
         self._palette, self._glyphs = palette, glyphs
         self._items: Sequence[T] = ()
-        self._index: dict[str, int] = {}
+        self._index: dict[str, int] | None = {}
         self._cursor: str | None = None
         self._cursor_place = 0
+        self._moved = False
+        """Somebody put the cursor where it is; until then it is on the first row."""
         self._drawn: dict[int, tuple[Any, ...]] = {}
         self._strips: dict[str, tuple[tuple[Any, ...], Strip]] = {}
         """The rows as they were drawn last, by key: a row that moves is not drawn again."""
@@ -92,18 +102,25 @@ class LiveGrid(StyledView, Generic[T]):
     @property
     def cursor_item(self) -> T | None:
         """The row with the cursor."""
-        place = self._index.get(self._cursor or "")
+        place = self._place_of(self._cursor or "")
         return None if place is None else self._items[place]
+
+    def _place_of(self, key: str) -> int | None:
+        """Where a row is. The index is made when somebody asks: of a list that is followed, and
+        grows all the time, nobody does."""
+        if self._index is None:
+            self._index = {self._key(item): place for place, item in enumerate(self._items)}
+        return self._index.get(key)
 
     def show(self, items: Sequence[T]) -> None:
         """Show these rows from now on."""
         count_before = len(self._items)
-        if items != self._items:
-            self._index = {self._key(item): place for place, item in enumerate(items)}
+        if items is not self._items and items != self._items:
+            self._index = None
         self._items = items
-        self._keep_cursor()
         if len(items) != count_before:
             self._resize_content()
+        self._keep_cursor()
         self._repaint_changed()
 
     def set_columns(self, columns: Sequence[Column]) -> None:
@@ -128,7 +145,7 @@ class LiveGrid(StyledView, Generic[T]):
 
     def move_to(self, key: str) -> bool:
         """Put the cursor on a row; False where it is not there."""
-        place = self._index.get(key)
+        place = self._place_of(key)
         if place is None:
             return False
         self._place_cursor(place)
@@ -151,6 +168,7 @@ class LiveGrid(StyledView, Generic[T]):
         return max(1, self.scrollable_content_region.height - 1)
 
     def _place_cursor(self, place: int) -> None:
+        self._moved = True
         before = self._cursor_place
         self._cursor, self._cursor_place = self._key(self._items[place]), place
         self._scroll_to_cursor()
@@ -162,7 +180,11 @@ class LiveGrid(StyledView, Generic[T]):
         if not self._items:
             self._cursor, self._cursor_place = None, 0
             return
-        place = 0 if self.follow else self._index.get(self._cursor or "")
+        place: int | None = 0
+        if self.follow:
+            place = len(self._items) - 1 if self._newest_last else 0
+        elif self._moved:
+            place = self._place_of(self._cursor or "")
         if place is None:
             place = min(self._cursor_place, len(self._items) - 1)
         moved = place != self._cursor_place
@@ -196,9 +218,19 @@ class LiveGrid(StyledView, Generic[T]):
         width = self.scrollable_content_region.width
         widths = {column.key: size for column, size in self._layout_columns(width)}
         item = self._items[place]
-        cells = self._render_row(item, widths)
         on_cursor = place == self._cursor_place
-        return (on_cursor, on_cursor and self.has_focus, *(cells.get(key) for key in widths))
+        return (on_cursor, on_cursor and self.has_focus, *self._texts(item, widths))
+
+    def _texts(self, item: T, widths: Mapping[str, int]) -> tuple[Line | None, ...]:
+        """A row's cells; made once for each item where nothing else shows in them."""
+        if not self._lasting:
+            cells = self._render_row(item, widths)
+            return tuple(cells.get(key) for key in widths)
+        known = self._made.get(id(item))
+        if known is None or known[0] is not item:
+            cells = self._render_row(item, widths)
+            known = self._made[id(item)] = (item, tuple(cells.get(key) for key in widths))
+        return known[1]
 
     def _repaint_changed(self) -> None:
         if not self.is_mounted or not self.size:
@@ -209,16 +241,19 @@ class LiveGrid(StyledView, Generic[T]):
             self.refresh()
             return
         bottom = min(len(self._items), top + height - 1)
-        for place in [place for place in self._drawn if not top <= place < bottom]:
+        changed = [place for place in self._drawn if not top <= place < bottom]
+        for place in changed:
             del self._drawn[place]
-            self._refresh_row(place)
         if len(self._strips) > _MOST_STRIPS:
             self._strips.clear()
+        if len(self._made) > _MOST_STRIPS:
+            self._made.clear()
         for place in range(top, bottom):
             cells = self._cells(place)
             if self._drawn.get(place) != cells:
                 self._drawn[place] = cells
-                self._refresh_row(place)
+                changed.append(place)
+        self.refresh_some([place + 1 for place in changed])
 
     def _refresh_row(self, place: int) -> None:
         self.refresh_line(place + 1)
@@ -252,6 +287,7 @@ class LiveGrid(StyledView, Generic[T]):
         """Nothing that was drawn counts any more."""
         self._drawn.clear()
         self._strips.clear()
+        self._made.clear()
 
     def _strip(self, cells: tuple[Any, ...], width: int) -> Strip:
         on_cursor, focused, *texts = cells
@@ -272,6 +308,8 @@ class LiveGrid(StyledView, Generic[T]):
             if len(spans) > 1:
                 spans.append(Span(" " * GAP))
             title = column.title
+            if column.short and cells_of(title) > size:
+                title = column.short
             role = "dim"
             if self.sort_mark is not None and self.sort_mark[0] == column.key:
                 arrow = self._glyphs.down if self.sort_mark[1] else self._glyphs.up

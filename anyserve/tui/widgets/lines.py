@@ -43,9 +43,8 @@ class LiveLines(StyledView):
             self.virtual_size = Size(self.scrollable_content_region.width, len(new))
             self.refresh(layout=True)
             return
-        for index, (before, after) in enumerate(zip(old, new, strict=True)):
-            if before != after:
-                self.refresh_line(index)
+        both = enumerate(zip(old, new, strict=True))
+        self.refresh_some(index for index, (before, after) in both if before != after)
 
     def use(self, palette: Palette) -> None:
         """Another theme."""

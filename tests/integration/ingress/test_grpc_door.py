@@ -475,7 +475,7 @@ INPUTS = st.lists(
 
 
 @given(model=st.sampled_from(["decode", "embedding", "", "nope"]), inputs=INPUTS, said=PARAMETERS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 async def test_nothing_that_a_client_sends_is_a_bug_of_ours(
     opened: control.DoorStatus, model: str, inputs: list[Any], said: dict[str, Any]
 ) -> None:

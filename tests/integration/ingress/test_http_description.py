@@ -51,7 +51,6 @@ def try_all(url: str, path: str, mode: GenerationMode) -> int:
 
     @settings(
         max_examples=examples,
-        deadline=None,
         derandomize=True,
         database=None,
         suppress_health_check=list(HealthCheck),

@@ -106,7 +106,7 @@ class HandlerWorld(World):
 deaths = st.tuples(st.sampled_from(["r1", "r2"]), st.integers(1, 120))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     seed=st.integers(0, 2**32 - 1),
     chaos=st.builds(

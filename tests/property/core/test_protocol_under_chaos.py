@@ -222,7 +222,6 @@ class Protocol(RuleBasedStateMachine):
 Protocol.TestCase.settings = settings(
     max_examples=20_000 if LONG else 400,
     stateful_step_count=120 if LONG else 50,
-    deadline=None,
     derandomize=not LONG,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -75,7 +75,7 @@ def test_by_deadline_nobody_counts_as_due_later_than_the_ageing_time(
     assert queue_order(plain, spec, "", one.offered_ns)[0] <= one.offered_ns + ageing_ms * MS
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(0, 40), st.integers(0, 3), st.booleans()), max_size=25),
     st.integers(0, 50),

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from anyserve.cli import finish
-from anyserve.cli.finish import finish_run, load_events, read_resolved
+from anyserve.cli.finish import finish_run, read_resolved
+from anyserve.cli.run_events import load_events
 from anyserve.core.events import Envelope, RunEnded, RunStarted
 from anyserve.errors import UsageError
 from anyserve.telemetry.log import EventLogWriter, merge, read_events

@@ -50,7 +50,7 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
 
 @pytest.mark.parametrize("kind", KINDS, ids=tag)
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_an_event_survives_the_log(kind: type[ev.Event], data: st.DataObject) -> None:
     event = data.draw(values(kind))
     line = ev.Envelope(t=5, source="s1", incarnation=2, seq=0, event=event, boot="b")

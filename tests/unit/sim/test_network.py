@@ -21,7 +21,7 @@ class Ear:
         self.heard: list[tuple[int, Any]] = []
         self._kernel = kernel
 
-    def hear(self, message: Any) -> None:
+    def inlet(self, message: Any) -> None:
         self.heard.append((self._kernel.now, message))
 
 

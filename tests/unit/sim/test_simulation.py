@@ -13,6 +13,7 @@ import pytest
 from simulating import PAIR, compiled, log_of, merged, simulate, violations
 
 from anyserve.core.events import (
+    AnyEvent,
     AttemptEnded,
     Envelope,
     FaultInjected,
@@ -31,6 +32,8 @@ from anyserve.errors import UsageError
 from anyserve.sim.recorder import enveloped
 from anyserve.sim.simulation import Phase, Simulation
 from anyserve.sim.watch import Watch
+from anyserve.telemetry.summary import RunFacts, summarise, summary_of
+from anyserve.telemetry.tally import Tally
 
 MS = 1_000_000
 ROOT = Path(__file__).parents[3]
@@ -266,3 +269,15 @@ def test_unexplained_decisions_are_the_same_decisions() -> None:
 
     assert [one.replica for one in brief] == full
     assert all(not one.candidates and not one.excluded for one in brief)
+
+
+def test_events_followed_while_it_runs_count_like_those_of_its_log() -> None:
+    followed, envelopes = Tally(), list[Envelope]()
+    keep = enveloped(envelopes.append)
+
+    def record(t: int, source: str, incarnation: int, seq: int, event: AnyEvent) -> None:
+        keep(t, source, incarnation, seq, event)
+        followed.follow(t, source, incarnation, seq, event)
+
+    Simulation(compiled(PAIR), record).run()
+    assert summary_of(followed, {}, RunFacts()) == summarise(envelopes)

@@ -4,7 +4,14 @@ import io
 
 from rich.console import Console
 
-from anyserve.core.events import RequestOffered, RequestOutcome, RunEnded, RunStarted
+from anyserve.core.events import (
+    ReplicaLoad,
+    RequestOffered,
+    RequestOutcome,
+    RunEnded,
+    RunStarted,
+)
+from anyserve.core.messages import Load
 from anyserve.core.spec import Expectation
 from anyserve.telemetry.expect import evaluate
 from anyserve.telemetry.report import print_report
@@ -111,3 +118,18 @@ def test_a_request_that_still_runs_is_reported_as_such() -> None:
 def test_all_expectations_met() -> None:
     text = printed(story(), [Expectation(metric="requests.offered", op="==", value=3)])
     assert text.splitlines()[-1] == "1 of 1 expectations met"
+
+
+def test_of_a_large_fleet_the_busiest_are_shown() -> None:
+    teller = Storyteller()
+    for number in range(60):
+        teller.register(f"r{number}", {"decode": 256})
+        load = Load(running=number % 3)
+        teller.say(f"r{number}", S, ReplicaLoad(replica=f"r{number}", load=load))
+    text = printed(teller, [])
+
+    shown = {word for line in text.splitlines() for word in line.split()[:1]}
+    assert {word for word in shown if word in {f"r{number}" for number in range(60)}} == {
+        f"r{number}" for number in range(60) if number % 3 == 2
+    }
+    assert "the 20 busiest of 60 replicas" in text

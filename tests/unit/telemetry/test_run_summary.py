@@ -95,6 +95,37 @@ def test_requests_are_counted_by_what_became_of_them() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["p/1/0", "p/1/00", "p/1/+0", "p/1/\u0660", "p/1/"],
+        ["p/1/9999999", "p/1/3", "p/1/99999999999999999999", "p/2/3", "3"],
+        ["", "/", "a/b", "p/1/-1", "p/1/1_0"],
+    ],
+)
+def test_every_id_is_a_request_of_its_own(names: list[str]) -> None:
+    teller = Storyteller()
+    for name in names:
+        offer(teller, name, "completed")
+    for name in names:
+        teller.say("scheduler", 9, RequestRejected(id=name, code="stale", received_ns=4))
+    summary = summary_of(teller)
+    assert (summary["requests"]["offered"], summary["requests"]["completed"]) == (5, 5)
+    assert summary["queue"] == summary["queue"] | {"count": 5, "p50_ms": 5e-6, "max_ms": 5e-6}
+
+
+def test_ids_keep_their_request_while_others_come_between() -> None:
+    """Far ahead of the others, and later within their range."""
+    teller = Storyteller()
+    offer(teller, "p/1/70000", "completed")
+    for number in range(6000):
+        offer(teller, f"p/1/{number}", "completed")
+    teller.say("scheduler", 9, RequestRejected(id="p/1/70000", code="stale", received_ns=4))
+    summary = summary_of(teller)
+    assert summary["requests"]["offered"] == 6001
+    assert summary["queue"]["max_ms"] == 5e-6
+
+
 def test_delegations_recoveries_and_hops(teller: Storyteller) -> None:
     summary = summary_of(teller)
     assert summary["delegations"] == {

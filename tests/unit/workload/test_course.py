@@ -31,6 +31,22 @@ def test_closed_loop_users_each_send_one_after_the_other() -> None:
     assert [one.think_ns for one in plan.requests] == [0, 0, 0] + 5 * [SECOND]
 
 
+def test_requests_of_several_streams_follow_those_of_their_own() -> None:
+    whole = scenario_of({"concurrency": 2, "requests": 6})
+    turns = {"rate": 2, "arrivals": "poisson", "sessions": {"turns": 3, "think": "1s"}}
+    whole["traffic"]["streams"]["talk"] = whole["traffic"]["streams"]["chat"] | turns
+    whole["traffic"]["streams"]["talk"].pop("concurrency")
+    whole["traffic"]["streams"]["talk"].pop("requests")
+    requests = compiled(whole).plan.requests
+
+    assert [one.n for one in requests] == list(range(len(requests)))
+    followed = [(one, requests[one.after]) for one in requests if one.after is not None]
+    talks = [pair for pair in followed if pair[0].stream == "talk"]
+    assert len(followed) == 4 + len(talks)
+    assert all(before.n < one.n and before.stream == one.stream for one, before in followed)
+    assert all(one.segments[: len(before.segments)] == before.segments for one, before in talks)
+
+
 def test_a_user_sends_the_next_request_after_the_answer_and_the_thought() -> None:
     events = simulate(compiled(scenario_of({"concurrency": 2, "think": "500ms", "requests": 6})))
 

@@ -24,7 +24,7 @@ def streamed(
 
 
 @given(st.text(max_size=40), st.integers(1, 5))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 def test_the_parts_make_the_whole(tokenizer: TextTokenizer, text: str, size: int) -> None:
     whole = tokenizer.decode(tokenizer.encode(text))
 

@@ -17,7 +17,7 @@ def maker(tokenizer_folder: Path) -> PromptMaker:
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 700)), max_size=5))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 def test_a_prompt_has_exactly_the_tokens_asked_for(
     maker: PromptMaker, segments: list[tuple[int, int]]
 ) -> None:
