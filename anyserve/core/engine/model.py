@@ -72,7 +72,8 @@ class EngineModel:
         intake_ps: Time that the engine's loop spends on taking a new sequence in, before a step.
         cold_ps: How much longer the first step takes after the engine stood still for
             `COLD_AFTER_PS`; after a shorter time in proportion.
-        shape_ps: How much longer the first step takes that computes so many tokens as none before.
+        shape_ps: How much longer, for each of its tokens, a step takes that computes so many as
+            none before it.
         jitter: What real steps differ by; None is no difference.
         watch: Is shown what each stretch computes.
     """
@@ -330,5 +331,5 @@ class EngineModel:
             unready_ps = self._cold_ps * idle_ps // COLD_AFTER_PS
         if self._shape_ps and tokens not in self._shapes:
             self._shapes.add(tokens)
-            unready_ps += self._shape_ps
+            unready_ps += self._shape_ps * tokens
         return unready_ps
