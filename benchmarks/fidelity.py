@@ -370,8 +370,8 @@ def show(rows: list[Row]) -> None:
         corrected = sum(row.good_at_speed for row in part)
         report(
             f"fidelity-{title.split()[0]}",
-            f"Fidelity, {title}: {good} of {len(part)} within goal or live-to-live, "
-            f"{corrected} at the live runs' speed",
+            f"Fidelity, {title}: {good} of {len(part)} within goal or live-to-live"
+            + (f", {corrected} at the live runs' speed" if corrected else ""),
             table,
             errors=[{**_fields(row), "good": row.good} for row in part],
             seed=SEED,
