@@ -48,10 +48,9 @@ class Way(NamedTuple):
 
 Routed = tuple[int, str, str]
 """Attempt, capability, replica."""
-Ended = tuple[str | None, str | None, str | None, int, int, int]
+Ended = tuple[str, str | None, str | None, int, int, int]
 """Outcome, code, replica that served it, tokens, time of the first one, time of the outcome."""
 _NO_GAPS: Final[Mapping[int, int]] = {}
-_NOT_ENDED: Final[Ended] = (None, None, None, 0, NEVER, NEVER)
 
 
 class Heard:
@@ -74,7 +73,7 @@ class Heard:
         self.assigned = False
         self.delegated: tuple[Delegated, ...] = ()
         self.routed: tuple[Routed, ...] = ()
-        self.ended = _NOT_ENDED
+        self.ended: Ended | None = None
 
     def replica_of(self, attempt: int) -> str | None:
         """The replica this attempt was bound to, where the scheduler bound it."""
@@ -128,7 +127,7 @@ class RequestTable:
         one.capability = event.capability
         one.prompt_tokens = event.prompt_tokens
         one.intended_ns = event.intended_ns
-        if one.ended is not _NOT_ENDED:
+        if one.ended is not None:
             self._add_gaps(event.capability, self._early.pop(event.id, {}))
             self._write(event.id, one, event.capability)
             del self._open[event.id]
@@ -136,7 +135,7 @@ class RequestTable:
     def end(self, event: RequestOutcome) -> None:
         """It has its outcome; only the first one counts."""
         one = self._open.get(event.id) or self.heard(event.id)
-        if one.ended is not _NOT_ENDED:
+        if one.ended is not None:
             return
         first_ns = event.first_ns
         one.ended = (
@@ -178,7 +177,11 @@ class RequestTable:
     # --- rows ------------------------------------------------------------------------------------
 
     def _write(self, request_id: str, one: Heard, capability: str) -> None:
-        outcome, code, served_by, n_tokens, first_ns, end_ns = one.ended
+        outcome: str | None = None
+        code = served_by = None
+        n_tokens, first_ns, end_ns = 0, NEVER, NEVER
+        if one.ended is not None:
+            outcome, code, served_by, n_tokens, first_ns, end_ns = one.ended
         shared = self._shared
         common = (capability, outcome, code, one.assigned, one.delegated)
         way = shared.get(common)
