@@ -4,8 +4,9 @@ SCENARIO ?= scenarios/mixed.yaml
 COVERED ?= 90
 BIN := $(VENV)/bin
 READY := $(VENV)/.anyserve-ready
+TRIED = /tmp/anyserve-vllm-$(VERSION)
 
-.PHONY: up test check quick coverage format clean
+.PHONY: up test check quick coverage try-vllm format clean
 
 up: $(READY)  ## set up, then run the main job: real engines, real traffic, a report
 	$(BIN)/anyserve up $(SCENARIO)
@@ -27,6 +28,11 @@ coverage: $(READY)  ## what unit tests reach in core and workload; fails below 9
 	$(BIN)/coverage run -m pytest -q tests/unit/core tests/unit/workload
 	$(BIN)/coverage report --include='anyserve/core/*' --fail-under=$(COVERED)
 	$(BIN)/coverage report --include='anyserve/workload/*' --fail-under=$(COVERED)
+
+try-vllm:  ## VERSION=0.28.0: the end-to-end tests, and whose decisions differ, on that vLLM
+	VLLM=$(VERSION) VENV=$(TRIED) setup/install.sh
+	$(TRIED)/bin/python -m pytest -m "e2e or gpu" tests/e2e tests/gpu
+	-$(TRIED)/bin/python benchmarks/conformance.py --traces 1000
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

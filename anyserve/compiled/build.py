@@ -105,10 +105,11 @@ def make_build(store: Store, progress: Progress) -> Build:
         MissingDependencyError: mypyc or a C compiler is missing.
         AnyServeError: one of them failed; the message ends with what it said.
     """
-    mypy, compiler, key, began_s = mypyc_version(), find_compiler(), digest(), time.monotonic()
+    mypy, compiler, began_s = mypyc_version(), find_compiler(), time.monotonic()
     modules = compiled_modules()
     with _workshop(store) as folder:
         _copy_sources(folder)
+        key = digest(folder / PACKAGE.name)  # of the copies: the sources may change meanwhile
         progress("translating to C", 0.0)
         files = [str(Path(PACKAGE.name) / path) for path in modules.values()]
         _run([sys.executable, "-P", translate.__file__, *files], folder)

@@ -17,8 +17,8 @@ TAKEN: Final = ("core", "sim", "workload/course.py")
 """What is compiled: modules, and packages with all in them."""
 LEFT_OUT: Final = frozenset(
     {
-        # Messages, events and the like are msgspec's classes; they gain nothing, and the defaults
-        # that `msgspec.field` makes are not of the type that they say.
+        # msgspec's classes: they gain nothing, and compiled they forget what their fields hold
+        # beyond the outermost type, so that they would be decoded wrongly.
         "core/effects.py",
         "core/events.py",
         "core/inputs.py",
@@ -27,10 +27,13 @@ LEFT_OUT: Final = frozenset(
         "core/policies.py",
         "core/scheduler/inputs_log.py",
         "core/spec.py",
+        "core/placement.py",
+        "core/policy_trial.py",
+        "core/engine/limits.py",
+        "core/engine/profile.py",
+        "core/engine/step_time.py",
+        # And others:
         "core/engine/fit.py",  # numpy's
-        "core/engine/profile.py",  # read once a run
-        "core/placement.py",  # asked once a run
-        "core/policy_trial.py",  # likewise
         "sim/trial.py",  # sent by name to other processes
     }
 )

@@ -11,7 +11,8 @@ import msgspec
 from anyserve.core.engine.jitter import Jitter
 from anyserve.core.engine.limits import EngineLimits
 from anyserve.core.engine.model import EngineModel
-from anyserve.core.engine.profile import EngineProfile, RangeWatch
+from anyserve.core.engine.profile import EngineProfile
+from anyserve.core.engine.range_watch import RangeWatch
 from anyserve.core.engine.sizing import engine_sizes
 from anyserve.core.engine.step_time import StepTime, StepTimeModel
 from anyserve.core.messages import Request
@@ -33,6 +34,8 @@ class EngineSetup:
     embeds: bool
     name: str
     intake_ps: int = 0
+    cold_ps: int = 0
+    shape_ps: int = 0
     load_ns: int = 0
     profile: EngineProfile | None = None
     watch: RangeWatch | None = None
@@ -48,6 +51,8 @@ class EngineSetup:
             self.limits,
             self.step_time,
             intake_ps=self.intake_ps,
+            cold_ps=self.cold_ps,
+            shape_ps=self.shape_ps,
             jitter=Jitter(residuals, seed) if residuals else None,
             watch=self.watch,
         )
@@ -110,11 +115,11 @@ def engine_setup(
             code="kv_too_small",
             hint="Raise kv_cache_gib or lower max_model_len.",
         )
-    intake_ps = profile.intake_ps
+    intake_ps, cold_ps, shape_ps = profile.intake_ps, profile.cold_ps, profile.shape_ps
     if spec.kind == "echo":
         step_time = StepTimeModel(base_ps=round(spec.step_ms * _PS_PER_MS))
         limits = msgspec.structs.replace(limits, kv_blocks=0)
-        intake_ps = 0
+        intake_ps = cold_ps = shape_ps = 0
     real = spec.kind in {"vllm", "auto"}
     return EngineSetup(
         limits,
@@ -123,6 +128,8 @@ def engine_setup(
         spec.task == "embed",
         profile.name,
         intake_ps,
+        cold_ps,
+        shape_ps,
         profile=profile if spec.kind != "echo" else None,
         jitters=jitters,
         load_ns=round(profile.load_s * _NS_PER_S) if real else 0,

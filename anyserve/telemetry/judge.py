@@ -81,6 +81,10 @@ class Judge:
                 Judged(_text(one), Standing.UNKNOWN, line=one.line, note=note)
                 for one in self._expectations
             )
+        if not self._requests and self._tally.ended is None:
+            return tuple(
+                Judged(_text(one), Standing.NOT_YET, line=one.line) for one in self._expectations
+            )
         summary = to_dict(summary_of(self._tally, self._slo, RunFacts()))
         ended = self._tally.ended is not None
         return tuple(_judged(one, ended=ended) for one in evaluate(self._expectations, summary))
@@ -88,7 +92,7 @@ class Judge:
 
 def _judged(result: ExpectationResult, *, ended: bool) -> Judged:
     standing = {
-        Verdict.OK: Standing.MET,
+        Verdict.OK: Standing.MET if ended else Standing.HOLDING,
         Verdict.FAILED: Standing.FAILED if ended else Standing.NOT_YET,
         Verdict.INCOMPLETE: Standing.UNKNOWN if ended else Standing.HOLDING,
         Verdict.UNKNOWN: Standing.UNKNOWN if ended else Standing.NOT_YET,

@@ -35,6 +35,17 @@ def notice(event: AnyEvent) -> tuple[Level, str] | None:
     return None if said is None else (said[0], clean(said[1]))
 
 
+def subject(event: AnyEvent) -> str:
+    """The replica or the request that the text of an event begins with; empty where none."""
+    match event:
+        case ReplicaChanged():
+            return event.replica
+        case RequestReentered() | RequestOutcome():
+            return event.id
+        case _:
+            return ""
+
+
 def _of_request(event: AnyEvent) -> tuple[Level, str] | None:
     match event:
         case RequestDelegated():

@@ -46,7 +46,7 @@ from anyserve.core.events import (
 from anyserve.errors import AnyServeError
 from anyserve.telemetry.gaps import GapCounter
 from anyserve.telemetry.lately import Lately
-from anyserve.telemetry.notices import notice
+from anyserve.telemetry.notices import notice, subject
 from anyserve.telemetry.reducer_snapshot import take_snapshot
 from anyserve.telemetry.reducer_state import (
     OTHER_CAPABILITIES,
@@ -137,8 +137,8 @@ class Reducer:
         said = notice(envelope.event)
         if said is not None:
             kind = str(envelope.event.__struct_config__.tag)
-            subject = envelope.event.replica if isinstance(envelope.event, ReplicaChanged) else ""
-            self.notices.append(NoticeView(at_ns, said[0], envelope.source, said[1], kind, subject))
+            about = subject(envelope.event)
+            self.notices.append(NoticeView(at_ns, said[0], envelope.source, said[1], kind, about))
         return True
 
     def apply_all(self, envelopes: Iterable[Envelope]) -> None:

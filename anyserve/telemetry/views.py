@@ -215,7 +215,7 @@ class NoticeView:
     kind: str = ""
     """The event's type: `replica.changed`, `request.delegated`, ..."""
     subject: str = ""
-    """The replica that it is about, where `text` begins with it."""
+    """The replica or request that it is about, where `text` begins with it."""
 
 
 @dataclass(frozen=True, slots=True)

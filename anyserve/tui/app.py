@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from anyserve.errors import AnyServeError, UsageError
@@ -309,7 +310,7 @@ class AnyServeApp(Desk):
         except OSError as error:
             self.notify(f"cannot write: {error.strerror}", severity="error")
             return
-        self.notify(f"wrote {written}")
+        self.notify(f"wrote {Path(written).name}", markup=False)
 
     def action_theme(self) -> None:
         """The next theme of the short list."""

@@ -1,7 +1,7 @@
 """The decisions of a live scheduler, made again by the one that the simulator drives.
 
-`ANYSERVE_REWRITE_GOLDENS=1 pytest tests/cli/test_decisions_again.py` plays the scenario in
-`decisions` on a cluster of echo engines, and keeps what its scheduler was told and what it decided.
+`ANYSERVE_REWRITE_GOLDENS=1 pytest tests/cli/test_decisions_again.py` plays `decisions/` on a live
+cluster of echo engines, and keeps what its scheduler was told and what it decided.
 """
 
 from __future__ import annotations

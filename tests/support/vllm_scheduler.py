@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import msgspec
 import torch
 from engine_traces import IN_FLIGHT, Decision, Trace, arrivals_by_step
 from vllm.config import CacheConfig, DeviceConfig, ModelConfig, SchedulerConfig, VllmConfig
@@ -25,6 +27,19 @@ _LLAMA = """{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidd
 "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1,
 "num_key_value_heads": 1, "vocab_size": 64, "max_position_embeddings": 4096,
 "torch_dtype": "float32"}"""
+_ADAPTIVE: Final = "long_prefill_token_threshold_adaptive"
+HAS_FAIR_CAP: Final = _ADAPTIVE in {field.name for field in dataclasses.fields(SchedulerConfig)}
+"""Whether the installed vLLM caps long prompts only while others are there: not before 0.31."""
+
+
+def playable(trace: Trace) -> Trace:
+    """The trace, without the cap on long prompts where an older vLLM has another one."""
+    if HAS_FAIR_CAP or not trace.limits.long_prefill_token_threshold:
+        return trace
+    limits = msgspec.structs.replace(
+        trace.limits, long_prefill_token_threshold=0, long_prefill_adaptive=False
+    )
+    return msgspec.structs.replace(trace, limits=limits)
 
 
 @functools.lru_cache(maxsize=64)
@@ -48,12 +63,12 @@ def _vllm_config(trace: Trace) -> VllmConfig:
         max_model_len=trace.max_model_len,
         enable_chunked_prefill=limits.chunked_prefill,
         long_prefill_token_threshold=limits.long_prefill_token_threshold,
-        long_prefill_token_threshold_adaptive=limits.long_prefill_adaptive,
         scheduler_reserve_full_isl=limits.reserve_full_sequence,
         watermark=limits.watermark,
         policy="priority" if limits.priorities else "fcfs",
         is_encoder_decoder=False,
         async_scheduling=limits.async_scheduling,
+        **({_ADAPTIVE: limits.long_prefill_adaptive} if HAS_FAIR_CAP else {}),
     )
     cache = CacheConfig(block_size=limits.block_size, enable_prefix_caching=limits.prefix_caching)
     cache.num_gpu_blocks = limits.kv_blocks

@@ -114,7 +114,7 @@ def test_the_panels_of_the_overview_add_up(width: int, body: int, wanted: Wanted
     assert sizes.top + sizes.matrix + sizes.events == body
     assert sizes.top + sizes.ledger + sizes.scenario == body
     assert min(sizes.top, sizes.matrix, sizes.events, sizes.ledger, sizes.scenario) >= 4
-    assert 40 <= sizes.left <= width // 2
+    assert 40 <= sizes.left <= width * 0.55
 
 
 @given(

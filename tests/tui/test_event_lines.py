@@ -6,6 +6,8 @@ from anyserve.core.events import (
     AnyEvent,
     FaultInjected,
     ReplicaChanged,
+    RequestOutcome,
+    RequestReentered,
     RunStarted,
     WorkerChanged,
 )
@@ -69,7 +71,31 @@ def test_long_after_is_another_line() -> None:
     ]
 
 
-def test_warnings_and_errors_always_stand_alone() -> None:
+def test_a_replica_that_changes_to_and_fro_has_a_line_for_each_time() -> None:
+    said = [(1, state("r1", "saturated")), (2, state("r2", "saturated")), (3, state("r1", "ready"))]
+    assert listed(*said, (4, state("r1", "saturated"))) == [
+        "r1 is saturated",
+        "r1 is ready",
+        "2 replicas are saturated: r1 r2",
+    ]
+
+
+def test_requests_to_which_the_same_happens_share_a_line() -> None:
+    back = [
+        (n, RequestReentered(id=f"p/1/{n}", attempt=1, replica="", kind="lost", count=1))
+        for n in (1, 2, 12)
+    ]
+    failed = [
+        (13, RequestOutcome(id=f"p/1/{n}", outcome="failed", end_ns=13 * S, message="no"))
+        for n in (3, 4)
+    ]
+    assert listed(*back, *failed) == [
+        "2 requests failed: no: p/1/3 p/1/4",
+        "3 requests came back (lost): p/1/1 p/1/2 p/1/12",
+    ]
+
+
+def test_a_lost_replica_always_stands_alone() -> None:
     lost = [(1, state("r1", "lost")), (1, state("r2", "lost"))]
     died = WorkerChanged(replica="r3", state="exited", detail="signal 9")
     assert listed(*lost, (2, died)) == [

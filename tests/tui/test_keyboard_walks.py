@@ -252,7 +252,7 @@ async def test_a_screenshot_is_written_as_svg(clock: Clock, tmp_path: Path) -> N
     app = replay_app(clock, options=TuiOptions(screenshots=tmp_path))
     async with shown(app) as pilot:
         await press(pilot, "w")
-        assert f"wrote {tmp_path}" in notes(app)
+        assert "wrote anyserve_" in notes(app)
     assert [text[:4] for text in _texts(tmp_path)] == ["<svg"]
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from anyserve.compiled.use import Standing
 from anyserve.runtime.engines.base import EngineKind
-from anyserve.runtime.engines.detect import Detection, VllmBuild
+from anyserve.runtime.engines.detect import TESTED, Detection, VllmBuild
 from anyserve.runtime.gpus import Gpu
 
 LEAST_PYTHON: Final = (3, 11)
@@ -96,7 +96,11 @@ def _python(machine: Machine) -> Finding:
 def _vllm(machine: Machine) -> Finding:
     found = machine.detection
     if found.engine is EngineKind.VLLM:
-        return Finding("vllm", Grade.OK, found.reason)
+        oldest, newest = TESTED
+        text = f"{found.reason} AnyServe is tested with {oldest} to {newest}."
+        if found.is_tested:
+            return Finding("vllm", Grade.OK, text)
+        return Finding("vllm", Grade.WARN, text, "make try-vllm VERSION=... tests another version")
     fix = "make up, or: pip install 'anyserve[cpu]' with this repository's overrides file"
     if found.build is VllmBuild.CUDA:
         fix = "install the CPU build (anyserve[cpu]), or run where there is a GPU"

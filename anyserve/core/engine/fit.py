@@ -43,6 +43,8 @@ class Sample(NamedTuple):
     time_ps: int
     held_out: bool = False
     """Not for the fit, but to judge it by."""
+    new_shape: bool = False
+    """It had a number of tokens for which the machine had to prepare (`shapes.py`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,8 @@ class Fitted:
     quality: FitQuality
     residuals: tuple[float, ...]
     ranges: MeasuredRanges
+    shape_ps: int
+    """How much longer steps with a new number of tokens take."""
 
 
 def fit_step_time(samples: Sequence[Sample], graph_sizes: tuple[int, ...] = ()) -> Fitted:
@@ -75,27 +79,42 @@ def fit_step_time(samples: Sequence[Sample], graph_sizes: tuple[int, ...] = ()) 
     if len(used) < _FEWEST or not held_out:
         raise ValueError(f"{len(used)} steps to fit and {len(held_out)} to judge by are too few")
     errors: dict[str, float] = {}
-    best: tuple[float, str, StepTimeModel] | None = None
+    best: tuple[float, str, _Found] | None = None
     for form in _forms(used, graph_sizes):
-        model = form.model(_coefficients(form, used))
-        error = _mean_error(model, held_out)
+        *values, shape_ps = _coefficients(form, used)
+        found = _Found(form.model(values), shape_ps)
+        error = _mean_error(found, held_out)
         errors[form.name] = round(error, 5)
         if best is None or error < min(best[0] * _TIE, best[0] - _LEAST_GAIN):
-            best = (error, form.name, model)
+            best = (error, form.name, found)
     assert best is not None
-    _, name, model = best
+    _, name, found = best
     errors.pop(name)
     return Fitted(
-        step_time=model,
-        quality=_quality(name, model, used, held_out, errors),
-        residuals=_quantiles(model, samples),
+        step_time=found.model,
+        quality=_quality(name, found, used, held_out, errors),
+        residuals=_quantiles(found, samples),
         ranges=_ranges(samples),
+        shape_ps=found.shape_ps,
     )
 
 
-def relative_errors(model: StepTimeModel, samples: Sequence[Sample]) -> list[float]:
+def relative_errors(
+    model: StepTimeModel, samples: Sequence[Sample], shape_ps: int = 0
+) -> list[float]:
     """Predicted / measured - 1, step by step."""
-    return [model.step_ps(one.work) / one.time_ps - 1 for one in samples]
+    found = _Found(model, shape_ps)
+    return [found.predict_ps(one) / one.time_ps - 1 for one in samples]
+
+
+class _Found(NamedTuple):
+    """What a form became."""
+
+    model: StepTimeModel
+    shape_ps: int
+
+    def predict_ps(self, sample: Sample) -> int:
+        return self.model.step_ps(sample.work) + self.shape_ps * sample.new_shape
 
 
 # --- forms -------------------------------------------------------------------------------------
@@ -118,7 +137,7 @@ def _common(work: StepWork) -> list[float]:
 
 def _linear(name: str, graph_sizes: tuple[int, ...] = ()) -> Form:
     """A + b*P + c*D + d*K + e*A, and a cost per chunk."""
-    shape = StepTimeModel(base_ps=0, decode_ps=1, graph_sizes=graph_sizes)
+    shape = StepTimeModel(base_ps=0, decode_ps=1, graph_sizes=graph_sizes).formula()
 
     def features(work: StepWork) -> list[float]:
         padded = shape.fixed_ps(work.prefill_tokens, 0, work.decodes)
@@ -176,11 +195,12 @@ def _table(knots: Sequence[int]) -> Form:
 
 
 def _coefficients(form: Form, samples: Sequence[Sample]) -> list[int]:
-    """Whole picoseconds per unit of each feature."""
+    """Whole picoseconds per unit of each feature, and for a new number of tokens."""
     import numpy as np  # noqa: PLC0415 - only where something is fitted
 
     times = np.array([float(one.time_ps) for one in samples])
-    rows = np.array([form.features(one.work) for one in samples]) / times[:, None]
+    features = [[*form.features(one.work), float(one.new_shape)] for one in samples]
+    rows = np.array(features) / times[:, None]
     scale = np.maximum(np.abs(rows).max(axis=0), 1e-300)  # features differ by many powers of ten
     rows = rows / scale
     weights = _evenly(samples)
@@ -256,10 +276,10 @@ def _solve_free(gram: Array, target: Array, x: Array, free: list[int]) -> Array:
 # --- judging -----------------------------------------------------------------------------------
 
 
-def _mean_error(model: StepTimeModel, samples: Sequence[Sample]) -> float:
+def _mean_error(found: _Found, samples: Sequence[Sample]) -> float:
     """Mean of |predicted / measured - 1| without the worst twentieth, rare kinds of steps weighted
     up as in the fit."""
-    errors = (abs(one) for one in relative_errors(model, samples))
+    errors = (abs(one) for one in relative_errors(found.model, samples, found.shape_ps))
     weighted = sorted(zip(errors, _evenly(samples), strict=True))
     kept = weighted[: max(1, len(weighted) * 19 // 20)]
     return float(sum(error * weight for error, weight in kept) / sum(weight for _, weight in kept))
@@ -267,14 +287,14 @@ def _mean_error(model: StepTimeModel, samples: Sequence[Sample]) -> float:
 
 def _quality(
     name: str,
-    model: StepTimeModel,
+    found: _Found,
     used: Sequence[Sample],
     held_out: Sequence[Sample],
     others: dict[str, float],
 ) -> FitQuality:
-    errors = sorted(abs(one) for one in relative_errors(model, held_out))
+    errors = sorted(abs(one) for one in relative_errors(found.model, held_out, found.shape_ps))
     times = [one.time_ps for one in held_out]
-    predicted = [model.step_ps(one.work) for one in held_out]
+    predicted = [found.predict_ps(one) for one in held_out]
     mean = sum(times) / len(times)
     spread = sum((one - mean) ** 2 for one in times)
     left = sum((one - other) ** 2 for one, other in zip(times, predicted, strict=True))
@@ -290,13 +310,13 @@ def _quality(
     )
 
 
-def _quantiles(model: StepTimeModel, samples: Sequence[Sample]) -> tuple[float, ...]:
+def _quantiles(found: _Found, samples: Sequence[Sample]) -> tuple[float, ...]:
     """Of measured / predicted - 1, at evenly spaced probabilities; the extremes are the 0.5% and
     99.5% ones, so that one accident does not become the rule."""
-    found = sorted(one.time_ps / max(1, model.step_ps(one.work)) - 1 for one in samples)
-    last = len(found) - 1
+    errors = sorted(one.time_ps / max(1, found.predict_ps(one)) - 1 for one in samples)
+    last = len(errors) - 1
     at = [min(max(place / (QUANTILES - 1), 0.005), 0.995) for place in range(QUANTILES)]
-    return tuple(round(found[round(last * one)], 5) for one in at)
+    return tuple(round(errors[round(last * one)], 5) for one in at)
 
 
 def _ranges(samples: Sequence[Sample]) -> MeasuredRanges:

@@ -30,13 +30,16 @@ from anyserve.core.engine.jitter import Jitter
 from anyserve.core.engine.keys import SegmentKeys
 from anyserve.core.engine.limits import EngineLimits
 from anyserve.core.engine.plan import StepPlan
-from anyserve.core.engine.profile import RangeWatch
+from anyserve.core.engine.range_watch import RangeWatch
 from anyserve.core.engine.rules import UNBOUNDED
 from anyserve.core.engine.sequence import Sequence
+from anyserve.core.engine.shapes import Shapes
 from anyserve.core.engine.step_time import StepTime, StepTimeModel, StepWork
 from anyserve.core.engine.stretch import Stretch
 
 FULL_PACE: Final = 1000
+COLD_AFTER_PS: Final = 50_000_000_000
+"""Idle for so long, an engine finds nothing of its own in the caches any more."""
 
 
 class EngineLoad(NamedTuple):
@@ -68,6 +71,9 @@ class EngineModel:
         step_time: Duration of steps. Stretches of several steps need a `StepTimeModel`; with any
             other model each step is a stretch.
         intake_ps: Time that the engine's loop spends on taking a new sequence in, before a step.
+        cold_ps: How much longer the first step takes after the engine stood still for
+            `COLD_AFTER_PS`; after a shorter time in proportion.
+        shape_ps: How much longer a step takes that computes so many tokens as none lately.
         jitter: What real steps differ by; None is no difference.
         watch: Is shown what each stretch computes.
     """
@@ -78,6 +84,8 @@ class EngineModel:
         step_time: StepTime,
         *,
         intake_ps: int = 0,
+        cold_ps: int = 0,
+        shape_ps: int = 0,
         jitter: Jitter | None = None,
         watch: RangeWatch | None = None,
     ) -> None:
@@ -88,8 +96,13 @@ class EngineModel:
         """What was planned ahead of the stretch under way."""
         self._keys = SegmentKeys(limits.block_size) if limits.prefix_caching else None
         self._step_time = step_time
-        self._formula = step_time if isinstance(step_time, StepTimeModel) else None
+        self._formula = step_time.formula() if isinstance(step_time, StepTimeModel) else None
         self._intake_ps = intake_ps
+        self._cold_ps = cold_ps
+        self._shape_ps = shape_ps
+        self._shapes = Shapes(limits.max_num_batched_tokens, 1)  # as the engine warmed up
+        self._ended_ps = -COLD_AFTER_PS
+        """When the last step ended; before the first one, long ago."""
         self._jitter = jitter
         self._watch = watch
         self._pace = FULL_PACE
@@ -228,6 +241,7 @@ class EngineModel:
         assert stretch is not None, "no stretch is under way"
         self._stretch = None
         self._wait_ps = 0
+        self._ended_ps = stretch.end_ps
         self._steps += stretch.steps
         self._plan.steps = stretch.steps
         stretch.prefilled, stretch.finished = self._batch.commit(self._plan)
@@ -299,10 +313,21 @@ class EngineModel:
                 fixed = fixed * pace // FULL_PACE
                 each = each * pace // FULL_PACE
                 rest = rest * pace // FULL_PACE
-        stretch = Stretch(now_ps, plan, self._wait_ps)
+        wait_ps = self._wait_ps + self._unready_ps(now_ps, plan.prefill_tokens + decodes)
+        stretch = Stretch(now_ps, plan, wait_ps)
         stretch.first_ps = fixed + each * context + rest
         stretch.growth_ps = each * decodes
         if self._jitter is not None:
             stretch.noise = self._jitter.noise(self._steps, fixed)
         stretch.end_ps = now_ps + stretch.after(stretch.steps)
         return stretch
+
+    def _unready_ps(self, now_ps: int, tokens: int) -> int:
+        """Time for what the machine has to do anew: fill its caches, prepare its products."""
+        unready_ps = 0
+        if self._cold_ps and now_ps > self._ended_ps:
+            idle_ps = min(now_ps - self._ended_ps, COLD_AFTER_PS)
+            unready_ps = self._cold_ps * idle_ps // COLD_AFTER_PS
+        if self._shape_ps and self._shapes.is_new(tokens):
+            unready_ps += self._shape_ps
+        return unready_ps

@@ -40,40 +40,6 @@ class MeasuredRanges(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         ]
 
 
-class RangeWatch:
-    """Notes where steps go beyond what was measured. One serves many engines of a kind."""
-
-    def __init__(self, ranges: MeasuredRanges) -> None:
-        self._ranges = ranges
-        self.seen: dict[str, int] = {}
-        """The most that was seen of each thing that went beyond, by its name."""
-        self._most = StepWork(
-            prefill_tokens=_most(ranges.prefill_tokens),
-            decodes=_most(ranges.decodes),
-            context=_most(ranges.context),
-        )
-
-    def look(self, prefill_tokens: int, decodes: int, context: int) -> None:
-        """Take note of a step."""
-        most = self._most
-        if prefill_tokens > most[0] or decodes > most[2] or context > most[3]:
-            work = StepWork(prefill_tokens=prefill_tokens, decodes=decodes, context=context)
-            for name in self._ranges.beyond(work):
-                self.seen[name] = max(self.seen.get(name, 0), getattr(work, name))
-
-    def said(self) -> list[str]:
-        """In words, one line for each thing."""
-        lines = []
-        for name, value in sorted(self.seen.items()):
-            measured = getattr(self._ranges, name)
-            lines.append(f"{name.replace('_', ' ')} up to {value}, measured up to {measured.high}")
-        return lines
-
-
-def _most(known: Range | None) -> int:
-    return 1 << 60 if known is None else known.high
-
-
 class FitQuality(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How well the formula predicts steps that were not used for the fit. Shares, not percent."""
 
@@ -112,6 +78,10 @@ class EngineProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     ready."""
     intake_us: float = 0.0
     """Time of the engine's loop per request, outside of steps: taking it in."""
+    cold_us: float = 0.0
+    """How much longer the first step takes after the engine stood idle: its caches are cold."""
+    shape_us: float = 0.0
+    """How much longer a step takes that computes so many tokens as none lately (`shapes.py`)."""
     residuals: tuple[float, ...] = ()
     """Measured / predicted - 1 of single steps: its quantiles at evenly spaced probabilities."""
     contention: tuple[tuple[int, float], ...] = ()
@@ -136,6 +106,16 @@ class EngineProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     def intake_ps(self) -> int:
         """`intake_us` as the engine model takes it."""
         return round(self.intake_us * 1_000_000)
+
+    @property
+    def cold_ps(self) -> int:
+        """`cold_us` as the engine model takes it."""
+        return round(self.cold_us * 1_000_000)
+
+    @property
+    def shape_ps(self) -> int:
+        """`shape_us` as the engine model takes it."""
+        return round(self.shape_us * 1_000_000)
 
     def kv_blocks(self, kv_cache_gib: float, block_size: int | None = None) -> int:
         """KV blocks of an engine with a cache of this size."""

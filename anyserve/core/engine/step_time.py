@@ -14,10 +14,11 @@ by d*D per step, so that a run of steps is an arithmetic series and its sum is e
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from typing import NamedTuple, Protocol
 
 import msgspec
+
+from anyserve.core.engine.formula import Formula
 
 
 class StepWork(NamedTuple):
@@ -65,31 +66,24 @@ class StepTimeModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     graph_sizes: tuple[int, ...] = ()
     """Batch sizes, ascending, to which D is rounded up in steps without prefill."""
 
+    def formula(self) -> Formula:
+        """The same, ready to be asked often."""
+        return Formula(
+            base_ps=self.base_ps,
+            prefill_ps=self.prefill_ps,
+            decode_ps=self.decode_ps,
+            context_ps=self.context_ps,
+            attention_ps=self.attention_ps,
+            prompt_ps=self.prompt_ps,
+            floor_ps=self.floor_ps,
+            table=self.table,
+            graph_sizes=self.graph_sizes,
+        )
+
     def step_ps(self, work: StepWork) -> int:
         """Duration of a step in picoseconds."""
         return (
-            self.fixed_ps(work.prefill_tokens, work.prefills, work.decodes)
+            self.formula().fixed_ps(work.prefill_tokens, work.prefills, work.decodes)
             + self.context_ps * work.context
             + self.attention_ps * work.attention // 2
         )
-
-    def fixed_ps(self, prefill_tokens: int, prefills: int, decodes: int) -> int:
-        """The part that does not depend on how long the contexts are."""
-        padded = decodes
-        if self.graph_sizes and not prefill_tokens:
-            place = bisect_left(self.graph_sizes, decodes)
-            if place < len(self.graph_sizes):
-                padded = self.graph_sizes[place]
-        compute = self.prefill_ps * prefill_tokens + self.decode_ps * padded
-        compute = max(compute, self.floor_ps)
-        if self.table:
-            compute += _interpolate(self.table, prefill_tokens + decodes)
-        return self.base_ps + compute + self.prompt_ps * prefills
-
-
-def _interpolate(table: tuple[tuple[int, int], ...], at: int) -> int:
-    if len(table) == 1:
-        return table[0][1]
-    place = min(max(1, bisect_left(table, (at, 0))), len(table) - 1)
-    (left, low), (right, high) = table[place - 1], table[place]
-    return max(0, low + (high - low) * (at - left) // (right - left))

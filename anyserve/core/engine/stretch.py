@@ -34,7 +34,7 @@ class Stretch:
         self.steps = plan.steps
         """At least 1; fewer once the stretch was cut."""
         self.wait_ps = wait_ps
-        """Before the first step: the engine takes new sequences in."""
+        """Before the first step: the engine takes new sequences in, and its machine gets ready."""
         self.first_ps = 0
         """How long the first step takes after that."""
         self.growth_ps = 0

@@ -102,36 +102,21 @@ class Pool:
         heap = self._heaps.get(key)
         if heap is None:
             heap = self._build(key)
+        passed: list[Entry] = []
+        found: ReplicaView | None = None
         while heap:
-            _, replica, version = heap[0]
-            position = self._position.get(replica)
+            entry = heap[0]
+            position = self._position.get(entry[1])
             view = None if position is None else self._members[position]
-            if view is not None and view.version == version:
+            if view is not None and view.version == entry[2]:
                 if eligible(view):
-                    return view
-                break
+                    found = view
+                    break
+                passed.append(entry)
             heapq.heappop(heap)
-        return next((view for view in self.ascending(key) if eligible(view)), None)
-
-    def ascending(self, key: str) -> Iterator[ReplicaView]:
-        """Members by rising `key`, O(log N) a step; what was taken is put back at the end."""
-        heap = self._heaps.get(key)
-        if heap is None:
-            heap = self._build(key)
-        taken: list[Entry] = []
-        seen: set[str] = set()
-        try:
-            while heap:
-                entry = heapq.heappop(heap)
-                view = self.get(entry[1])
-                if view is None or view.version != entry[2] or view.id in seen:
-                    continue
-                taken.append(entry)
-                seen.add(view.id)
-                yield view
-        finally:
-            for entry in taken:
-                heapq.heappush(heap, entry)
+        for entry in passed:
+            heapq.heappush(heap, entry)
+        return found
 
     def _build(self, key: str) -> list[Entry]:
         score = KEYS[key]

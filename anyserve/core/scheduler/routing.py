@@ -179,7 +179,7 @@ def _candidate(replica: ReplicaView, choice: Choice) -> Candidate:
     score = choice.score if replica.id == choice.replica else choice.scores.get(replica.id)
     return Candidate(
         replica=replica.id,
-        score=None if score is None else round(score, 4),
+        score=None if score is None else round(float(score), 4),  # a user's may be an int
         credit=replica.credit,
         running=replica.in_use,
         waiting=replica.waiting,

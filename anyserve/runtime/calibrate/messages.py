@@ -28,6 +28,10 @@ class MeasuredStep(msgspec.Struct, frozen=True, array_like=True):
     """Of the thread that steps; the same as `wall_ns` on a machine with nothing else to do, unless
     other threads or a GPU do the work."""
     held_out: bool
+    rested: bool = False
+    """The engine stood idle before it. Not for the fit: it says what cold caches cost."""
+    new_shape: bool = False
+    """So many tokens were not computed lately, and the engine computes on a CPU."""
 
     @property
     def work(self) -> StepWork:

@@ -3,6 +3,8 @@
 What a step computed is not asked of the engine: our model of the scheduler (`core.engine.Batch`)
 plays the same requests beside it and says so. After each step both must agree on who runs and who
 waits; if they do not, the engine follows rules that we do not know, and a fit would be worthless.
+
+A step's time includes telling somebody of it, as the worker's loop does before the next one.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from anyserve.core.engine.batch import Batch
 from anyserve.core.engine.limits import EngineLimits
 from anyserve.core.engine.plan import StepPlan
 from anyserve.core.engine.sequence import Sequence
+from anyserve.core.engine.shapes import Shapes
 from anyserve.core.engine.step_time import StepWork
 from anyserve.runtime.calibrate.messages import CalibrationError, MeasuredStep
 from anyserve.runtime.calibrate.waves import Ask, Wave
@@ -26,7 +29,6 @@ from anyserve.runtime.engines.base import (
     EngineRequest,
     EngineStats,
     Sampling,
-    StepOutput,
     Task,
 )
 from anyserve.runtime.worker import ipc
@@ -46,11 +48,15 @@ class Meter:
         embeds: bool,
         clock_ns: Callable[[], int],
         cpu_ns: Callable[[], int],
+        sleep: Callable[[float], None],
+        send: Callable[[msgspec.Struct], None],
     ) -> None:
         self._engine = engine
         self._embeds = embeds
         self._clock_ns = clock_ns
         self._cpu_ns = cpu_ns
+        self._sleep = sleep
+        self._send = send
         self._vocab = info.vocab_size or 2 * _FIRST_TOKEN
         self._rng = random.Random(1)  # noqa: S311 - not for secrets
         self._limits = EngineLimits(
@@ -62,6 +68,8 @@ class Meter:
             chunked_prefill=not embeds,
             async_scheduling=info.async_scheduling,
         )
+        self._prepares = info.device == "cpu"
+        self._shapes = Shapes(info.max_num_batched_tokens, 1)
         self._number = 0
         self.intakes: list[tuple[int, int]] = []
         """(wall ns, CPU ns) of taking in one request each."""
@@ -76,12 +84,14 @@ class Meter:
         asks = sorted(wave.asks, key=lambda ask: ask.before_step)
         steps: list[MeasuredStep] = []
         count = 0
+        if wave.rest_s:
+            self._sleep(wave.rest_s)
         while asks or self._engine.has_work:
             while asks and asks[0].before_step <= count:
                 self._submit(asks.pop(0), batch)
             count += 1
             if self._engine.has_work:
-                steps.append(self._step(batch, held_out=wave.held_out, wave=wave.name))
+                steps.append(self._step(batch, wave, first=not steps))
         return steps
 
     def _submit(self, ask: Ask, batch: Batch) -> None:
@@ -100,17 +110,19 @@ class Meter:
             Sequence(prompt=ask.prompt, room=ask.output, arrival=self._number, number=self._number)
         )
 
-    def _step(self, batch: Batch, *, held_out: bool, wave: str) -> MeasuredStep:
+    def _step(self, batch: Batch, wave: Wave, *, first: bool) -> MeasuredStep:
         plan = batch.plan()
         work = _work(plan, batch)
+        new_shape = self._prepares and self._shapes.is_new(work.prefill_tokens + work.decodes)
         wall_ns, cpu_ns = self._clock_ns(), self._cpu_ns()
         output = self._engine.step()
-        _told(output)
+        self._send(ipc.StepFrame(0, 0, 0, output.deltas, output.stats, []))
         cpu_ns = self._cpu_ns() - cpu_ns
         wall_ns = self._clock_ns() - wall_ns
         batch.commit(plan)
-        self._check(batch, output.stats, wave)
-        return MeasuredStep(*work, wall_ns, cpu_ns, held_out)
+        self._check(batch, output.stats, wave.name)
+        rested = first and wave.rest_s > 0
+        return MeasuredStep(*work, wall_ns, cpu_ns, wave.held_out, rested, new_shape)
 
     def _check(self, batch: Batch, stats: EngineStats, wave: str) -> None:
         if not self._engine.has_work:
@@ -131,9 +143,3 @@ def _work(plan: StepPlan, batch: Batch) -> StepWork:
     else:
         decodes, context = len(plan.decodes), plan.context
     return StepWork(plan.prefill_tokens, len(plan.prefills), decodes, context, plan.attention)
-
-
-def _told(output: StepOutput) -> bytes:
-    """What the worker's loop does with a step's output before the next one: pack its frame."""
-    frame = ipc.StepFrame(0, 0, 0, output.deltas, output.stats, [])
-    return msgspec.msgpack.encode(frame)

@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from anyserve.core.engine.fit import Sample, fit_step_time
+from anyserve.core.engine.fit import Fitted, Sample, fit_step_time, relative_errors
 from anyserve.core.engine.profile import EngineProfile
 from anyserve.runtime.calibrate.messages import (
     Answer,
@@ -33,12 +33,14 @@ from anyserve.runtime.calibrate.messages import (
     Spin,
     Spinning,
 )
+from anyserve.runtime.engines.allocator import allocator_settings
 from anyserve.runtime.engines.base import EngineConfig, EngineInfo, Task
 
 _GIB: Final = 1 << 30
 _BUSY_RATIO: Final = 1.02
 _PROBE_S: Final = 6.0
 _LOG_LINES: Final = 12
+_PS_PER_US: Final = 1_000_000
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -92,11 +94,10 @@ def calibrate(settings: Settings, show: Show) -> Calibration:
         measured = engine.wait(Measured, _scaled(show, 0.2, share))
         contention = _contention(settings, engine, stack, _scaled(show, share, 0.98))
     show(Report("fitting", 0.98))
-    clock = _clock(info, settings.config, measured.steps)
-    samples = [
-        Sample(one.work, 1000 * (one.cpu_ns if clock == "cpu" else one.wall_ns), one.held_out)
-        for one in measured.steps
-    ]
+    rested = [one for one in measured.steps if one.rested]
+    others = [one for one in measured.steps if not one.rested]
+    clock = _clock(info, settings.config, others)
+    samples = _samples(others, clock)
     fitted = fit_step_time(samples)
     intakes = [cpu if clock == "cpu" else wall for wall, cpu in measured.intakes]
     profile = EngineProfile(
@@ -108,6 +109,8 @@ def calibrate(settings: Settings, show: Show) -> Calibration:
         source=f"anyserve calibrate on {_processor()}",
         load_s=round(loaded.load_s, 1),
         intake_us=round(statistics.median(intakes) / 1000, 1),
+        cold_us=_cold_us(fitted, _samples(rested, clock)),
+        shape_us=round(fitted.shape_ps / _PS_PER_US, 1),
         residuals=fitted.residuals,
         contention=contention,
         kv_tokens=info.kv_tokens if info.device != "cpu" else 0,
@@ -119,7 +122,7 @@ def calibrate(settings: Settings, show: Show) -> Calibration:
         engine=_engine(settings.config, info, clock),
     )
     show(Report("done", 1.0))
-    return Calibration(profile, samples, _busy(measured.steps))
+    return Calibration(profile, samples, _busy(others))
 
 
 class _Engine:
@@ -163,7 +166,10 @@ class _Engine:
 @contextmanager
 def _started(config: EngineConfig, log: Path) -> Iterator[_Engine]:
     command = [sys.executable, "-m", "anyserve.runtime.calibrate.child", str(log)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    env = {**os.environ, **allocator_settings(os.environ)}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env
+    ) as process:
         assert process.stdin is not None
         try:
             process.stdin.write(msgspec.json.encode(config) + b"\n")
@@ -217,6 +223,25 @@ def _clock(info: EngineInfo, config: EngineConfig, steps: list[MeasuredStep]) ->
     machine its CPU time says how long the step takes when nobody disturbs it."""
     alone = info.device == "cpu" and config.threads == 1
     return "cpu" if alone and _busy(steps) > _BUSY_RATIO else "wall"
+
+
+def _samples(steps: list[MeasuredStep], clock: str) -> list[Sample]:
+    return [
+        Sample(
+            one.work,
+            1000 * (one.cpu_ns if clock == "cpu" else one.wall_ns),
+            one.held_out,
+            one.new_shape,
+        )
+        for one in steps
+    ]
+
+
+def _cold_us(fitted: Fitted, rested: list[Sample]) -> float:
+    """How much longer steps took that found the engine idle."""
+    errors = relative_errors(fitted.step_time, rested, fitted.shape_ps)
+    late = [-error * one.time_ps for error, one in zip(errors, rested, strict=True)]
+    return round(max(0.0, statistics.median(late)) / _PS_PER_US, 1) if late else 0.0
 
 
 def _busy(steps: list[MeasuredStep]) -> float:

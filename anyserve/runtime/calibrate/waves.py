@@ -17,6 +17,8 @@ from anyserve.runtime.engines.base import EngineInfo
 _LEVELS: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024)
 _SHORT: Final = 8
 _STEPS: Final = 10
+_REST_S: Final = 0.1
+_RESTS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Wave:
     name: str
     asks: tuple[Ask, ...]
     held_out: bool = False
+    rest_s: float = 0.0
+    """The engine stands idle for so long before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,17 @@ def designed(bounds: Bounds) -> list[Wave]:
     return waves
 
 
+def rested(bounds: Bounds) -> list[Wave]:
+    """Single requests that find the engine idle; their first steps are not for the fit."""
+    longest = min(bounds.tokens, bounds.context - 4, 8 * _SHORT * 2)
+    output = 0 if bounds.embeds else 2
+    return [
+        Wave(f"{size} after a rest", (Ask(0, size, output),), rest_s=_REST_S)
+        for size in _powers(2 * _SHORT, longest)
+        for _ in range(_RESTS)
+    ]
+
+
 def random_waves(bounds: Bounds, seed: int) -> Iterator[Wave]:
     """Without end; every second one is held out."""
     rng = random.Random(seed)  # noqa: S311 - not for secrets
@@ -81,8 +96,9 @@ def _decodes(level: int) -> Wave:
 
 
 def _prompt(size: int) -> Wave:
-    """One chunk of so many tokens, and an odd one."""
-    return Wave(f"prompt {size}", (Ask(0, size, 2), Ask(2, max(1, size - size // 3), 2)))
+    """One chunk of so many tokens, the same again, and an odd one."""
+    again = tuple(Ask(before, size, 2) for before in (0, 2, 4))
+    return Wave(f"prompt {size}", (*again, Ask(6, max(1, size - size // 3), 2)))
 
 
 def _long_contexts(bounds: Bounds) -> list[Wave]:
@@ -98,16 +114,18 @@ def _long_contexts(bounds: Bounds) -> list[Wave]:
 
 
 def _mixed(bounds: Bounds) -> list[Wave]:
-    """Prompts that join others' decodes."""
+    """Prompts that join others' decodes: each size twice, and one of several chunks."""
+    tokens = bounds.tokens
+    longest = max(1, min(bounds.context, bounds.kv_tokens // 2) - 4)
+    sizes = [size for part in (8, 4, 2, 1) for size in 2 * [max(1, tokens // part)]]
     waves = []
     for level in (2, bounds.seqs // 2, bounds.seqs - 1):
         if level < 1:
             continue
-        decodes = tuple(Ask(0, 2 * _SHORT, 3 * _STEPS) for _ in range(level))
-        sizes = (bounds.tokens // 8, bounds.tokens // 2, bounds.tokens)
+        decodes = tuple(Ask(0, 2 * _SHORT, 4 * _STEPS) for _ in range(level))
         prompts = tuple(
-            Ask(4 + 6 * place, min(max(1, size), bounds.context - 4), 2)
-            for place, size in enumerate(sizes)
+            Ask(4 + 3 * place, min(size, longest), 2)
+            for place, size in enumerate([*sizes, 3 * tokens])
         )
         waves.append(Wave(f"prompts beside {level}", decodes + prompts))
     return waves

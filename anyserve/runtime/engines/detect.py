@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
+from typing import Final
 
 from anyserve.runtime.engines.base import EngineKind
 from anyserve.runtime.gpus import visible_names
 
+TESTED: Final = ("0.24", "0.32")
+"""The oldest and the newest vLLM that all end-to-end tests were run on (docs/engine.md)."""
 _NVIDIA = Path("/proc/driver/nvidia/gpus")
 
 
@@ -34,6 +38,12 @@ class Detection:
     """Of vLLM; empty if there is none."""
     reason: str
     """One sentence for people."""
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether the end-to-end tests were run on a vLLM as new and as old as this one."""
+        oldest, newest = (_release(version) for version in TESTED)
+        return bool(self.version) and oldest <= _release(self.version) <= newest
 
 
 def detect(
@@ -69,6 +79,11 @@ def cuda_devices(driver: Path = _NVIDIA, environ: Mapping[str, str] | None = Non
     names = visible_names(os.environ if environ is None else environ)
     present = len(list(driver.iterdir())) if driver.is_dir() else 0
     return present if names is None else min(present, len(names))
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """Its first two numbers."""
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
 def _vllm(build: VllmBuild, version: str, where: str) -> Detection:

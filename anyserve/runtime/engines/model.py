@@ -69,7 +69,11 @@ class ModelEngine:
         self._profile = config.profile or known_profile(spec)[0]
         self._sizes = engine_sizes(spec, self._profile)
         self._engine = EngineModel(
-            self._sizes.limits, self._step_time(), intake_ps=self._profile.intake_ps
+            self._sizes.limits,
+            self._step_time(),
+            intake_ps=self._profile.intake_ps,
+            cold_ps=self._profile.cold_ps,
+            shape_ps=self._profile.shape_ps,
         )
         self._held: dict[str, _Held] = {}
         self._of_sequence: dict[Sequence, _Held] = {}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from anyserve.runtime.engines import vllm_requests as translate
+from anyserve.runtime.engines.allocator import give_back
 from anyserve.runtime.engines.base import (
     Delta,
     EngineConfig,
@@ -25,6 +26,7 @@ from anyserve.runtime.engines.base import (
     EngineRequestError,
     EngineStats,
     Report,
+    Sampling,
     StepOutput,
     Task,
     check_request,
@@ -82,9 +84,29 @@ class VllmEngine:
             self._engine = LLMEngine.from_vllm_config(
                 engine_config, stat_loggers=[self._stats.factory()]
             )
-        report("ready", 1.0)
         self._info = _info(engine_config, vllm.__version__, cpu=cpu)
+        give_back()
+        if cpu:  # on a GPU vLLM has done so itself
+            report("warming up", 0.9)
+            self._warm_up()
+        report("ready", 1.0)
         return self._info
+
+    def _warm_up(self) -> None:
+        """Make the first steps of all, which take longer than others, before anybody waits: the
+        largest there are, so that the heap has all the memory that a step ever needs."""
+        info = self._info
+        assert info is not None
+        prompt = [1] * max(1, min(info.max_num_batched_tokens, info.max_model_len - 2))
+        sampling = Sampling(max_tokens=2, temperature=0.0, ignore_eos=True)
+        self.submit(
+            EngineRequest(
+                key="warm-up", prompt_ids=prompt, task=self._config.task, sampling=sampling
+            )
+        )
+        while self.has_work:
+            self.step()
+        self._stats.forget()
 
     def submit(self, request: EngineRequest) -> None:
         """Hand a request to vLLM, as token ids."""
@@ -193,7 +215,7 @@ def _engine_args(config: EngineConfig, *, cpu: bool) -> dict[str, Any]:
     if config.task is Task.EMBED:
         args["runner"] = "pooling"
     if cpu:
-        args |= _cpu_args(config, known)
+        args |= _cpu_args(config)
     else:
         args |= gpu_args(config)
     args |= config.args
@@ -216,17 +238,14 @@ def gpu_args(config: EngineConfig) -> dict[str, Any]:
     return args
 
 
-def _cpu_args(config: EngineConfig, known: set[str]) -> dict[str, Any]:
+def _cpu_args(config: EngineConfig) -> dict[str, Any]:
     args: dict[str, Any] = {"enforce_eager": True}  # compiling takes longer than it saves
     if config.dtype == "auto" and not has_bfloat16(_cpu_flags()):
         args["dtype"] = "float32"
     if config.max_num_batched_tokens is None:
         args["max_num_batched_tokens"] = _cpu_batched_tokens(config)
-    if "kv_cache_memory_bytes" in known:
-        os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
-        args["kv_cache_memory_bytes"] = int(config.kv_cache_gib * _GIB)
-    else:
-        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, round(config.kv_cache_gib)))
+    os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
+    args["kv_cache_memory_bytes"] = int(config.kv_cache_gib * _GIB)
     return args
 
 
@@ -265,7 +284,7 @@ def _info(config: Any, version: str, *, cpu: bool) -> EngineInfo:
         kv_tokens=blocks * block_size if blocks > 1 else 0,  # encoders keep one dummy block
         block_size=block_size,
         vocab_size=config.model_config.get_vocab_size(),
-        async_scheduling=bool(getattr(config.scheduler_config, "async_scheduling", False)),
+        async_scheduling=bool(config.scheduler_config.async_scheduling),
         device="cpu" if cpu else "cuda",
         version=version,
     )
@@ -275,6 +294,10 @@ class _StatsReader:
     """Keeps the latest scheduler statistics that vLLM hands to its stat loggers."""
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Count anew."""
         self._running = 0
         self._waiting = 0
         self._kv_usage = 0.0

@@ -24,11 +24,9 @@ _NS_PER_S = 1e9
 
 def prompt(request: EngineRequest) -> Any:
     """The prompt as vLLM takes it: token ids, rendered already."""
-    from vllm import inputs  # noqa: PLC0415
+    from vllm.inputs import tokens_input  # noqa: PLC0415
 
-    ids = [*request.prompt_ids, *request.resume_ids]
-    make = getattr(inputs, "tokens_input", None)  # newer releases; skips rendering
-    return make(ids) if make is not None else {"prompt_token_ids": ids}
+    return tokens_input([*request.prompt_ids, *request.resume_ids])
 
 
 def parameters(request: EngineRequest, room: int) -> Any:
@@ -68,7 +66,7 @@ def refusals() -> tuple[type[Exception], ...]:
     """What vLLM raises about a request that it does not take."""
     from vllm import exceptions  # noqa: PLC0415
 
-    # Newer releases have a tree of their own, older ones raise subclasses of ValueError.
+    # Since 0.27 there is a tree of their own; before, all were subclasses of ValueError.
     client_error = getattr(exceptions, "VLLMClientError", ValueError)
     return (client_error, ValueError, TypeError, NotImplementedError)
 
@@ -131,7 +129,7 @@ class Stream:
         )
 
     def _pooled(self, output: Any) -> Delta:
-        error = getattr(output, "error", None)
+        error = getattr(output, "error", None)  # since 0.32
         if error is not None:
             return Delta(
                 key=self._key,

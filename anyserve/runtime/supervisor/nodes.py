@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import msgspec
 from anyserve.core.placement import Devices, Placement
 from anyserve.core.spec import IngressSpec, ReplicaSpec
 from anyserve.runtime.bus.address import BrokerAddress, Credential, Credentials, Role
+from anyserve.runtime.engines.allocator import allocator_settings
 from anyserve.runtime.handlers.words import ObjectsConfig
 from anyserve.runtime.ingress.doors import has_replica_doors
 from anyserve.runtime.objects.token import object_token
@@ -122,7 +124,8 @@ class Nodes:
         command += ["--socket", str(self.home.zygote_socket)]
         if any(replica.engine.kind == "vllm" for replica in self.config.cluster.replicas):
             command += ["--preload", "vllm"]
-        return ChildSpec(ZYGOTE, lambda: command, self.home.log(ZYGOTE), RestartPolicy(), 1.0)
+        log, env = self.home.log(ZYGOTE), allocator_settings(os.environ)
+        return ChildSpec(ZYGOTE, lambda: command, log, RestartPolicy(), 1.0, env)
 
     def _node(
         self,

@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from anyserve.runtime.engines.allocator import allocator_settings
 from anyserve.runtime.worker.fdpass import Exited, Fork, Forked, ZygoteReply, send_with_fd
 from anyserve.runtime.worker.ipc import FrameBuffer
 
@@ -55,7 +56,7 @@ async def launch_spawned(
         str(sock.fileno()),
         pass_fds=(sock.fileno(),),
         stdin=asyncio.subprocess.DEVNULL,
-        env={**os.environ, **env, **log_env},
+        env={**os.environ, **allocator_settings(os.environ), **env, **log_env},
     )
     return WorkerProcess(process.pid, asyncio.create_task(_wait(process)))
 

@@ -8,8 +8,6 @@ is doing.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import ctypes
 import logging
 import os
 import signal
@@ -69,7 +67,6 @@ def run_worker(sock: socket.socket) -> int:
         _log.exception("the worker did not start")
         channel.send(_fatal(error, "start_failed"))
         return ExitCode.START_FAILED
-    _trim_heap()
     channel.send(ipc.Ready(info, (time.monotonic_ns() - started_ns) / 1e6))
     try:
         loop.run()
@@ -103,12 +100,6 @@ def prepare_process(log_path: str | None) -> None:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s", force=True
     )
-
-
-def _trim_heap() -> None:
-    """Give back what only loading needed: the C library would keep it (100 MB of a small model)."""
-    with contextlib.suppress(OSError, AttributeError):  # only glibc has this
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _fatal(error: Exception, code: str) -> ipc.Fatal:

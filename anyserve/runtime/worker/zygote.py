@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
-import importlib
 import logging
 import os
 import selectors
@@ -37,7 +36,12 @@ from anyserve.runtime.lifeline import watch_lifeline
 from anyserve.runtime.worker import main as worker
 from anyserve.runtime.worker.fdpass import Exited, Fork, Forked, receive_with_fds
 from anyserve.runtime.worker.ipc import FrameBuffer, encode_frame
-from anyserve.runtime.worker.preloads import NAMES, can_still_fork, preload_modules
+from anyserve.runtime.worker.preloads import (
+    NAMES,
+    can_still_fork,
+    import_each,
+    preload_modules,
+)
 
 _log = logging.getLogger(__name__)
 _BACKLOG: Final = 64
@@ -72,11 +76,8 @@ class Zygote:
 
     def preload(self, names: Sequence[str], build: VllmBuild) -> None:
         """Import the modules of each named engine; what is missing shows when it is used."""
-        for module in (module for name in names for module in preload_modules(name, build)):
-            try:
-                importlib.import_module(module)
-            except Exception:  # noqa: BLE001 - a foreign library's import may raise anything
-                _log.exception("cannot preload %s", module)
+        for name in names:
+            import_each(preload_modules(name, build))
         if self._forks and build is VllmBuild.CUDA and not can_still_fork():
             _log.warning("an import has started CUDA: workers are spawned, which takes longer")
             self._forks = False

@@ -69,7 +69,8 @@ def columns(replicas: Sequence[ReplicaView], look: Look) -> tuple[Column, ...]:
     """As wide as names and offers need; what is left goes to the load of the last minute."""
     ascii_only = look.glyphs.ascii
     arrow = "" if ascii_only else f" {look.glyphs.hop}"
-    busy = "busy, 60 s, full = all slots" if ascii_only else "busy · 60 s · full = all slots"
+    short = "busy, 60 s" if ascii_only else "busy · 60 s"
+    busy = f"{short}, full = all slots" if ascii_only else f"{short} · full = all slots"
     names = widest((one.id for one in replicas), 8, 20)
     offers = widest((" ".join(one.offers) for one in replicas), 12, 30)
     slots = max((len(str(one.concurrency)) for one in replicas), default=1)
@@ -77,7 +78,7 @@ def columns(replicas: Sequence[ReplicaView], look: Look) -> tuple[Column, ...]:
         Column("id", "replica", names, priority=100),
         Column("state", "state", 13, priority=99),
         Column("cap", "capabilities", offers, priority=80),
-        Column("spark", busy, 12, priority=72, flex=True, most=90),
+        Column("spark", busy, 12, priority=72, flex=True, most=90, short=short),
         Column("wait", "wait", 5, "right", priority=98),
         Column("run", "run", max(5, 2 * slots + 1), "right", priority=97),
         Column("kv", "kv cache", 12, priority=50, flex=True, most=16),

@@ -10,7 +10,7 @@ HIGH = 30
 _BORDER = 2
 _LEAST_PANEL = 4
 _TOP_SHARE = 0.45
-_LEAST_LEFT, _LEFT_SHARE = 44, 0.5
+_LEAST_LEFT, _LEFT_SHARE = 44, 0.55
 
 
 @dataclass(frozen=True, slots=True)

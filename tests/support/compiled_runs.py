@@ -1,0 +1,58 @@
+"""Plays scenarios in a process that runs compiled modules, or none of them.
+
+    python -P compiled_runs.py STORE SCENARIO ...
+
+STORE is a folder of builds, or "-" for Python. Prints, as JSON, whether compiled modules were used
+and for each scenario a digest of its events, or the error that ended it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+from anyserve.compiled.store import Store
+from anyserve.compiled.use import SWITCH, in_use, switch_on
+
+SECONDS = 20
+
+
+def main(store: str, scenarios: list[str]) -> None:
+    switch_on({SWITCH: "0"} if store == "-" else {}, Store(Path(store)))
+    logs = {scenario: log_of(Path(scenario)) for scenario in scenarios}
+    print(json.dumps({"compiled": in_use(), "logs": logs}))  # noqa: T201 - the answer
+
+
+def log_of(path: Path) -> str:
+    import msgspec  # noqa: PLC0415 - what is compiled is imported after the switch
+
+    from anyserve.core.events import Envelope  # noqa: PLC0415
+    from anyserve.errors import AnyServeError  # noqa: PLC0415
+    from anyserve.sim.recorder import enveloped  # noqa: PLC0415
+    from anyserve.sim.simulation import Simulation  # noqa: PLC0415
+    from anyserve.workload.compile import compile_scenario  # noqa: PLC0415
+    from anyserve.workload.load import load_scenario  # noqa: PLC0415
+
+    found = hashlib.sha256()
+    encoder = msgspec.json.Encoder()
+
+    def record(envelope: Envelope) -> None:
+        found.update(encoder.encode(envelope))
+
+    compiled = compile_scenario(
+        load_scenario(path),
+        seed=3,
+        duration_ns=SECONDS * 1_000_000_000,
+        engine_kind=lambda _section: "model",
+    )
+    try:
+        Simulation(compiled, enveloped(record), scenario_dir=str(path.absolute().parent)).run()
+    except AnyServeError as error:
+        return f"{error.code} after {found.hexdigest()}"
+    return found.hexdigest()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])
