@@ -20,7 +20,7 @@ from anyserve.sim.simulation import Phase, Progress, Simulation
 from anyserve.sim.watch import Watch
 from anyserve.telemetry.log import EventLogWriter
 from anyserve.telemetry.runs import RunDirectory
-from anyserve.telemetry.tally import Tally
+from anyserve.telemetry.tally import UNCOUNTED, Tally
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -130,6 +130,9 @@ class _Listener:
                 self._listening = False
 
 
+_UNCOUNTED: Final[frozenset[type]] = frozenset(UNCOUNTED)
+
+
 class _SampledLog:
     """Counts every event, and records those of a sample of the requests, numbered anew."""
 
@@ -142,10 +145,12 @@ class _SampledLog:
 
     def record(self, t: int, source: str, incarnation: int, seq: int, event: AnyEvent) -> None:
         """One more event; the first of a request is that it was offered."""
-        self._follow(t, source, incarnation, seq, event)
+        kind = type(event)
+        if kind not in _UNCOUNTED:
+            self._follow(t, source, incarnation, seq, event)
         request_id = getattr(event, "id", None)
         if request_id is not None and request_id not in self._taken:
-            if type(event) is not RequestOffered or not self._takes(request_id):
+            if kind is not RequestOffered or not self._takes(request_id):
                 return
             self._taken.add(request_id)
         life = (source, incarnation)
