@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _Show = Callable[[Progress], None]
 ENTRIES: Final = 20_000
 """Computed between two looks at the terminal: some tens of milliseconds."""
+LINES_S: Final = 15.0
+"""Between two lines of progress, where there is no terminal to draw on."""
 
 
 @dataclass(slots=True)
@@ -174,13 +176,39 @@ class _ProgressBar:
         )
 
 
+class ProgressLines:
+    """A line now and then, where there is no terminal: a long run must not look dead."""
+
+    def __init__(
+        self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._say = say
+        self._clock = clock
+        self._began_s = clock()
+        self._next_s = self._began_s + LINES_S
+
+    def show(self, progress: Progress) -> None:
+        """Say how far it is, where it is time."""
+        now_s = self._clock()
+        if now_s < self._next_s:
+            return
+        self._next_s = now_s + LINES_S
+        done, planned = progress.settled, progress.planned
+        text = f"{done:,} of {planned:,} requests"
+        if done:
+            left_s = (now_s - self._began_s) * (planned - done) / done
+            text += f", about {left_s:.0f} s left"
+        self._say(text)
+
+
 @contextmanager
 def _progress(session: Session, prepared: PreparedSim) -> Iterator[_Show]:
     diagnostics = session.diagnostics
-    if prepared.options.ui not in {"plain", "tui"} or not diagnostics.terminal.lively(
-        diagnostics.stream
-    ):
+    if prepared.options.ui not in {"plain", "tui"}:
         yield _show_nothing
+        return
+    if not diagnostics.terminal.lively(diagnostics.stream):
+        yield ProgressLines(diagnostics.say).show
         return
     from rich.progress import (  # noqa: PLC0415 - only where it is drawn
         BarColumn,
