@@ -15,7 +15,8 @@ Then the whole command, `anyserve sim`, from the start of its process to its end
 summary and report: wall and CPU time, peak memory. `start`: from exec to the first event.
 
 `--large` adds 100,000 requests on 1,000 replicas, `--fleet` 4,000 replicas, `--million` a million
-requests on 1,000. Writes benchmarks/results/sim_speed.json and sim_command.json.
+requests on 1,000. Both run as machine code where `anyserve compile` has been called, which the
+results say. Writes benchmarks/results/sim_speed.json and sim_command.json.
 """
 
 from __future__ import annotations
@@ -35,13 +36,17 @@ from typing import Any
 
 import yaml
 
-from anyserve.core.events import Envelope
-from anyserve.sim.recorder import Record, enveloped
-from anyserve.sim.simulation import Simulation
-from anyserve.telemetry.log import EventLogWriter
-from anyserve.telemetry.tally import Tally
-from anyserve.workload.compile import Compiled, compile_scenario
-from anyserve.workload.load import parse_scenario
+from anyserve.compiled.use import switch_on
+
+COMPILED = switch_on()  # before the first import of what is compiled
+
+from anyserve.core.events import Envelope  # noqa: E402
+from anyserve.sim.recorder import Record, enveloped  # noqa: E402
+from anyserve.sim.simulation import Simulation  # noqa: E402
+from anyserve.telemetry.log import EventLogWriter  # noqa: E402
+from anyserve.telemetry.tally import Tally  # noqa: E402
+from anyserve.workload.compile import Compiled, compile_scenario  # noqa: E402
+from anyserve.workload.load import parse_scenario  # noqa: E402
 
 PER_REPLICA = 10
 """Requests per second and replica."""
@@ -290,7 +295,8 @@ def main() -> None:
             rows.append(alone("W3 sampled", 1000, 100_000))
         if options.fleet:
             rows.append(alone("W3 sampled, fleet", 4000, 40_000))
-        report("sim_speed", "simulated requests per second, one core", rows)
+        title = f"simulated requests per second, one core; compiled: {COMPILED.value}"
+        report("sim_speed", title, rows, compiled=COMPILED.value)
     if options.only != "machines":
         report(
             "sim_command", "anyserve sim, from exec to exit", [row() for row in commands(options)]
