@@ -10,12 +10,14 @@ First the machines alone, each row in a process of its own. `events`: all of the
 counted. `recorded`: also written to a log, compressed. `sampled`: decisions are explained for 1 %
 of the requests. `tally`: and all are counted as `anyserve sim --sample` does. `exact`: every engine
 step is an entry of its own. The plan is made before. CPU time, peak memory of the process.
+`compiled/s` and `times`: the same again with what `anyserve compile` built, where that fits the
+sources, at once after the run as Python.
 
 Then the whole command, `anyserve sim`, from the start of its process to its end, with plan, log,
 summary and report: wall and CPU time, peak memory. `start`: from exec to the first event.
 
 `--large` adds 100,000 requests on 1,000 replicas, `--fleet` 4,000 replicas, `--million` a million
-requests on 1,000. Both run as machine code where `anyserve compile` has been called, which the
+requests on 1,000. The command runs compiled where a build fits, which the
 results say. Writes benchmarks/results/sim_speed.json and sim_command.json.
 """
 
@@ -36,7 +38,7 @@ from typing import Any
 
 import yaml
 
-from anyserve.compiled.use import switch_on
+from anyserve.compiled.use import SWITCH, Standing, in_use, look, switch_on
 
 COMPILED = switch_on()  # before the first import of what is compiled
 
@@ -175,9 +177,23 @@ def measure(
 
 
 def alone(*arguments: Any) -> dict[str, object]:
-    """`measure` in a process of its own, whose memory nothing else has grown."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(measure, arguments)
+    """`measure` in a process of its own, whose memory nothing else has grown; and compiled."""
+    row = in_a_process(False, arguments)
+    if look({})[0] is Standing.IN_USE:
+        compiled = in_a_process(True, arguments)
+        row["compiled/s"] = compiled["requests/s"]
+        row["times"] = compiled["requests/s"] / row["requests/s"]
+    return row
+
+
+def in_a_process(compiled: bool, arguments: tuple[Any, ...]) -> dict[str, Any]:
+    os.environ[SWITCH] = "1" if compiled else "0"
+    try:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            assert pool.apply(in_use) is compiled
+            return pool.apply(measure, arguments)
+    finally:
+        del os.environ[SWITCH]
 
 
 # --- the command -------------------------------------------------------------------------------

@@ -14,6 +14,10 @@ from anyserve.sim.recorder import Voice
 from anyserve.sim.world import World
 
 _WAKE: Final = Wake()
+# What a compiled module imports from one that is not, it looks up by name; its own it knows.
+_SEND: Final = Send
+_EVENTS: Final = EVENT_TYPES
+_SET_TIMER: Final = SetTimer
 # A member of an enumeration is reached by a call into Python; this is the hot path.
 _SCHEDULER: Final = Inbox.SCHEDULER
 _ORIGIN: Final = Inbox.ORIGIN
@@ -56,11 +60,11 @@ class Process(Receiver):
     def _carry_out(self, effects: list[Effect], now: int) -> None:
         for effect in effects:
             kind = type(effect)
-            if kind is Send:
+            if kind is _SEND:
                 self._send(effect)  # type: ignore[arg-type]
-            elif kind in EVENT_TYPES:
+            elif kind in _EVENTS:
                 self._voice.say(effect, now)  # type: ignore[arg-type]
-            elif kind is SetTimer:
+            elif kind is _SET_TIMER:
                 self._timer += 1
                 self._kernel.at(effect.at_ns, self._wake, self._timer)  # type: ignore[union-attr]
             else:
