@@ -223,6 +223,7 @@ class ReplicaBase:
             submission=slot.submission,
             code=Code.WORKER_DIED,
             started=True,
+            capability=slot.request.capability,
         )
         self._out.append(Send(Inbox.ORIGIN, slot.request.origin, lost))
 

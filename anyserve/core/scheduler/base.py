@@ -206,6 +206,7 @@ class SchedulerBase:
             submission=ticket.submission,
             code=code,
             started=started,
+            capability=ticket.request.capability,
         )
         self._out.append(Send(Inbox.ORIGIN, ticket.request.origin, lost))
 
