@@ -45,7 +45,7 @@ def draw_calibration(console: Console, found: Calibration) -> None:
         table.add_row(f"{tokens} tokens", f"+{span(height)}")
     table.add_row("taking a request in", span(profile.intake_ps))
     table.add_row("first step after a rest", f"+{span(profile.cold_ps)}")
-    table.add_row("a number of tokens that is new", f"+{span(profile.shape_ps)}")
+    table.add_row("per token, where their number is new", f"+{span(profile.shape_ps)}")
     for engines, factor in profile.contention:
         table.add_row(f"beside {engines - 1} busy engines", f"{factor:.2f} times as long")
     console.print(table)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from anyserve.core.effects import Effect, Inbox, Send, SetTimer
 from anyserve.core.events import EVENT_TYPES, AnyEvent
 from anyserve.core.inputs import BusDown, BusUp, Wake
+from anyserve.core.machine import Machine
 from anyserve.core.messages import Registration, SchedulerState
+from anyserve.sim.network import Receiver
 from anyserve.sim.recorder import Voice
 from anyserve.sim.world import World
 
@@ -20,21 +21,11 @@ _REPLICA: Final = Inbox.REPLICA
 _REPLICA_ENTRY: Final = Inbox.REPLICA_ENTRY
 
 
-class Machine(Protocol):
-    """What core's three machines have in common."""
-
-    def handle(self, now: int, message: Any) -> list[Effect]:
-        """Fold one input."""
-        ...
-
-
-class Process:
+class Process(Receiver):
     """A process of the cluster, through all its lives."""
 
     def __init__(self, name: str, world: World) -> None:
-        self.name = name
-        self.inlet: Callable[[Any], None] = self.hear
-        """Takes what the network brings."""
+        super().__init__(name, self.hear)
         self.incarnation = 0
         self.connection = 0
         self._world = world

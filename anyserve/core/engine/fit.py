@@ -44,7 +44,7 @@ class Sample(NamedTuple):
     held_out: bool = False
     """Not for the fit, but to judge it by."""
     new_shape: bool = False
-    """It had a number of tokens for which the machine had to prepare (`shapes.py`)."""
+    """No step before had as many tokens, and the engine's library had to prepare for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Fitted:
     residuals: tuple[float, ...]
     ranges: MeasuredRanges
     shape_ps: int
-    """How much longer steps with a new number of tokens take."""
+    """How much longer steps with a new number of tokens take, for each of their tokens."""
 
 
 def fit_step_time(samples: Sequence[Sample], graph_sizes: tuple[int, ...] = ()) -> Fitted:
@@ -114,7 +114,12 @@ class _Found(NamedTuple):
     shape_ps: int
 
     def predict_ps(self, sample: Sample) -> int:
-        return self.model.step_ps(sample.work) + self.shape_ps * sample.new_shape
+        return self.model.step_ps(sample.work) + self.shape_ps * _new_tokens(sample)
+
+
+def _new_tokens(sample: Sample) -> int:
+    """The tokens of a step that had a new number of them; 0 for others."""
+    return sample.work.prefill_tokens + sample.work.decodes if sample.new_shape else 0
 
 
 # --- forms -------------------------------------------------------------------------------------
@@ -195,11 +200,11 @@ def _table(knots: Sequence[int]) -> Form:
 
 
 def _coefficients(form: Form, samples: Sequence[Sample]) -> list[int]:
-    """Whole picoseconds per unit of each feature, and for a new number of tokens."""
+    """Whole picoseconds per unit of each feature, and per token where their number is new."""
     import numpy as np  # noqa: PLC0415 - only where something is fitted
 
     times = np.array([float(one.time_ps) for one in samples])
-    features = [[*form.features(one.work), float(one.new_shape)] for one in samples]
+    features = [[*form.features(one.work), _new_tokens(one)] for one in samples]
     rows = np.array(features) / times[:, None]
     scale = np.maximum(np.abs(rows).max(axis=0), 1e-300)  # features differ by many powers of ten
     rows = rows / scale

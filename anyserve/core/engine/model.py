@@ -33,7 +33,6 @@ from anyserve.core.engine.plan import StepPlan
 from anyserve.core.engine.range_watch import RangeWatch
 from anyserve.core.engine.rules import UNBOUNDED
 from anyserve.core.engine.sequence import Sequence
-from anyserve.core.engine.shapes import Shapes
 from anyserve.core.engine.step_time import StepTime, StepTimeModel, StepWork
 from anyserve.core.engine.stretch import Stretch
 
@@ -73,7 +72,8 @@ class EngineModel:
         intake_ps: Time that the engine's loop spends on taking a new sequence in, before a step.
         cold_ps: How much longer the first step takes after the engine stood still for
             `COLD_AFTER_PS`; after a shorter time in proportion.
-        shape_ps: How much longer a step takes that computes so many tokens as none lately.
+        shape_ps: How much longer, for each of its tokens, a step takes that computes so many as
+            none before it.
         jitter: What real steps differ by; None is no difference.
         watch: Is shown what each stretch computes.
     """
@@ -100,7 +100,8 @@ class EngineModel:
         self._intake_ps = intake_ps
         self._cold_ps = cold_ps
         self._shape_ps = shape_ps
-        self._shapes = Shapes(limits.max_num_batched_tokens, 1)  # as the engine warmed up
+        self._shapes = {1, limits.max_num_batched_tokens}
+        """Numbers of tokens that a step has computed; these when the engine warmed up."""
         self._ended_ps = -COLD_AFTER_PS
         """When the last step ended; before the first one, long ago."""
         self._jitter = jitter
@@ -260,19 +261,23 @@ class EngineModel:
 
     def load(self, now_ps: int) -> EngineLoad:
         """What the engine last reported, at the end of the last step that ended by now."""
-        batch = self._batch
-        stretch = self._stretch
-        if stretch is None:
-            state = batch.state()
-        elif stretch.steps == 1 or not (done := stretch.ended_before(now_ps + 1)):
-            state = self._before
-        else:
-            state = batch.state()
-            taken = batch.pack.blocks_for(done) - self._plan.reserved
-            state = (state[0], state[1], state[2] - taken, *state[3:])
-        running, waiting, free, queries, hits, preemptions = state
-        usage = batch.cache.usage_at(free)
+        running, waiting, free, queries, hits, preemptions = self._state_at(now_ps)
+        usage = self._batch.cache.usage_at(free)
         return EngineLoad(running, waiting, usage, queries, hits, preemptions)
+
+    def kv_usage(self, now_ps: int) -> float:
+        """That of `load`."""
+        return self._batch.cache.usage_at(self._state_at(now_ps)[2])
+
+    def _state_at(self, now_ps: int) -> tuple[int, int, int, int, int, int]:
+        batch, stretch = self._batch, self._stretch
+        if stretch is None:
+            return batch.state()
+        if stretch.steps == 1 or not (done := stretch.ended_before(now_ps + 1)):
+            return self._before
+        running, waiting, free, queries, hits, preemptions = batch.state()
+        taken = batch.pack.blocks_for(done) - self._plan.reserved
+        return running, waiting, free - taken, queries, hits, preemptions
 
     def _take_in(self, now_ps: int) -> None:
         """Obey what came by now; it takes its time before the next step."""
@@ -328,6 +333,7 @@ class EngineModel:
         if self._cold_ps and now_ps > self._ended_ps:
             idle_ps = min(now_ps - self._ended_ps, COLD_AFTER_PS)
             unready_ps = self._cold_ps * idle_ps // COLD_AFTER_PS
-        if self._shape_ps and self._shapes.is_new(tokens):
-            unready_ps += self._shape_ps
+        if self._shape_ps and tokens not in self._shapes:
+            self._shapes.add(tokens)
+            unready_ps += self._shape_ps * tokens
         return unready_ps

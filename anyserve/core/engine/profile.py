@@ -81,7 +81,8 @@ class EngineProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     cold_us: float = 0.0
     """How much longer the first step takes after the engine stood idle: its caches are cold."""
     shape_us: float = 0.0
-    """How much longer a step takes that computes so many tokens as none lately (`shapes.py`)."""
+    """How much longer, for each of its tokens, a step takes that computes so many as none before:
+    a CPU's library makes its matrix products for each number of tokens."""
     residuals: tuple[float, ...] = ()
     """Measured / predicted - 1 of single steps: its quantiles at evenly spaced probabilities."""
     contention: tuple[tuple[int, float], ...] = ()

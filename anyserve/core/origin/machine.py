@@ -23,6 +23,7 @@ from anyserve.core.effects import (
 )
 from anyserve.core.inputs import BusDown, BusUp, Cancelled, Enough, Offered, Wake
 from anyserve.core.lifecycle import OriginState
+from anyserve.core.machine import Machine
 from anyserve.core.messages import AttemptStatus, Code
 from anyserve.core.order import MS, deadline_ns
 from anyserve.core.origin.pending import SCHEDULER, Pending, StreamKey
@@ -47,7 +48,7 @@ FAILED = frozenset({Code.REPLICA_LOST, Code.WORKER_DIED, Code.POISONED, Code.RES
 OriginInput = msg.OriginInbound | Offered | Cancelled | Enough | Wake | BusUp | BusDown
 
 
-class Origin:
+class Origin(Machine):
     """One life of an origin. Offer with `Offered`, built on `next_id`; `Finish` comes once each.
 
     Args:

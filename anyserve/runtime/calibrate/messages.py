@@ -31,7 +31,7 @@ class MeasuredStep(msgspec.Struct, frozen=True, array_like=True):
     rested: bool = False
     """The engine stood idle before it. Not for the fit: it says what cold caches cost."""
     new_shape: bool = False
-    """So many tokens were not computed lately, and the engine computes on a CPU."""
+    """No step before had as many tokens, and the engine computes on a CPU."""
 
     @property
     def work(self) -> StepWork:

@@ -19,7 +19,6 @@ from anyserve.core.engine.batch import Batch
 from anyserve.core.engine.limits import EngineLimits
 from anyserve.core.engine.plan import StepPlan
 from anyserve.core.engine.sequence import Sequence
-from anyserve.core.engine.shapes import Shapes
 from anyserve.core.engine.step_time import StepWork
 from anyserve.runtime.calibrate.messages import CalibrationError, MeasuredStep
 from anyserve.runtime.calibrate.waves import Ask, Wave
@@ -68,8 +67,8 @@ class Meter:
             chunked_prefill=not embeds,
             async_scheduling=info.async_scheduling,
         )
-        self._prepares = info.device == "cpu"
-        self._shapes = Shapes(info.max_num_batched_tokens, 1)
+        self._prepares = info.device == "cpu"  # on a GPU, vLLM has prepared everything
+        self._shapes = {1, info.max_num_batched_tokens}
         self._number = 0
         self.intakes: list[tuple[int, int]] = []
         """(wall ns, CPU ns) of taking in one request each."""
@@ -113,7 +112,7 @@ class Meter:
     def _step(self, batch: Batch, wave: Wave, *, first: bool) -> MeasuredStep:
         plan = batch.plan()
         work = _work(plan, batch)
-        new_shape = self._prepares and self._shapes.is_new(work.prefill_tokens + work.decodes)
+        new_shape = self._is_new(work.prefill_tokens + work.decodes)
         wall_ns, cpu_ns = self._clock_ns(), self._cpu_ns()
         output = self._engine.step()
         self._send(ipc.StepFrame(0, 0, 0, output.deltas, output.stats, []))
@@ -123,6 +122,12 @@ class Meter:
         self._check(batch, output.stats, wave.name)
         rested = first and wave.rest_s > 0
         return MeasuredStep(*work, wall_ns, cpu_ns, wave.held_out, rested, new_shape)
+
+    def _is_new(self, tokens: int) -> bool:
+        """Whether the engine's library prepares for so many tokens in this step."""
+        new = self._prepares and tokens not in self._shapes
+        self._shapes.add(tokens)
+        return new
 
     def _check(self, batch: Batch, stats: EngineStats, wave: str) -> None:
         if not self._engine.has_work:

@@ -32,6 +32,7 @@ import msgspec
 
 from anyserve.errors import ProtocolError
 from anyserve.runtime.engines.detect import VllmBuild, detect
+from anyserve.runtime.engines.vllm_memory import prepare_to_fork
 from anyserve.runtime.lifeline import watch_lifeline
 from anyserve.runtime.worker import main as worker
 from anyserve.runtime.worker.fdpass import Exited, Fork, Forked, receive_with_fds
@@ -78,6 +79,8 @@ class Zygote:
         """Import the modules of each named engine; what is missing shows when it is used."""
         for name in names:
             import_each(preload_modules(name, build))
+        if "vllm" in names:
+            prepare_to_fork(build)
         if self._forks and build is VllmBuild.CUDA and not can_still_fork():
             _log.warning("an import has started CUDA: workers are spawned, which takes longer")
             self._forks = False

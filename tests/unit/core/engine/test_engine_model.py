@@ -295,8 +295,8 @@ def test_the_first_step_after_a_rest_takes_longer_in_proportion_to_the_rest() ->
     assert ends == [10_500, 10_100, 10_500]
 
 
-def test_a_step_of_as_many_tokens_as_none_lately_takes_longer() -> None:
-    engine = EngineModel(LIMITS, StepTimeModel(base_ps=10_000), shape_ps=500)
+def test_the_first_step_of_so_many_tokens_takes_longer() -> None:
+    engine = EngineModel(LIMITS, StepTimeModel(base_ps=10_000), shape_ps=100)
     took = []
     for at in (0, 1_000_000):
         for _ in range(2):
@@ -307,7 +307,7 @@ def test_a_step_of_as_many_tokens_as_none_lately_takes_longer() -> None:
             engine.finish()
             stretch = engine.start(stretch.end_ps)
 
-    assert took == [(1, 10_500), (2, 20_500), (1, 10_000), (2, 20_000)]
+    assert took == [(1, 10_600), (2, 20_200), (1, 10_000), (2, 20_000)]
 
 
 def test_jitter_sums_are_those_of_single_steps_and_mean_nothing() -> None:

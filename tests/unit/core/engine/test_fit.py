@@ -25,17 +25,21 @@ ROOFLINE = StepTimeModel(
 )
 
 
-def works(rng: random.Random, count: int, tokens: int) -> list[StepWork]:
+def works(rng: random.Random, count: int, most: int) -> list[StepWork]:
     found = []
     for number in range(count):
         decodes = rng.choice([0, 1, 2, 4, 8, 16]) if number % 3 else rng.randint(1, 16)
         context = sum(rng.randint(10, 900) for _ in range(decodes))
-        chunk = rng.choice([0, 0, rng.randint(1, tokens)]) if decodes else rng.randint(1, tokens)
+        chunk = rng.choice([0, 0, rng.randint(1, most)]) if decodes else rng.randint(1, most)
         before = rng.choice([0, rng.randint(0, 1500)])
         found.append(
             StepWork(chunk, int(chunk > 0), decodes, context, chunk * (2 * before + chunk))
         )
     return found
+
+
+def tokens(work: StepWork) -> int:
+    return work.prefill_tokens + work.decodes
 
 
 def samples(truth: StepTimeModel, noise: float, outliers: float = 0.0) -> list[Sample]:
@@ -68,13 +72,13 @@ def test_slow_steps_of_a_busy_machine_move_the_fit_little() -> None:
 
 def test_the_time_for_a_new_number_of_tokens_is_told_from_that_for_tokens() -> None:
     found = [
-        one._replace(time_ps=one.time_ps + 6_000_000_000 * new, new_shape=new)
+        one._replace(time_ps=one.time_ps + 50_000_000 * new * tokens(one.work), new_shape=new)
         for number, one in enumerate(samples(LINEAR, 0.01))
         for new in [number % 5 == 0 and one.work.prefill_tokens > 0]
     ]
     fitted = fit_step_time(found)
 
-    assert fitted.shape_ps == pytest.approx(6_000_000_000, rel=0.05)
+    assert fitted.shape_ps == pytest.approx(50_000_000, rel=0.05)
     assert fitted.step_time.prefill_ps == pytest.approx(LINEAR.prefill_ps, rel=0.02)
 
 
