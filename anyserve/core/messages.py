@@ -375,13 +375,18 @@ class Rejected(Message, frozen=True, tag="rejected"):
 
 
 class AttemptLost(Message, frozen=True, tag="attempt_lost"):
-    """The replica or worker that held this attempt is gone. Key: `(id, attempt)`."""
+    """The replica or worker that held this attempt is gone. Key: `(id, attempt)`.
+
+    `capability`: the rung that the attempt was of, for an origin that has not heard of it yet and
+    submits the request again, maybe to a scheduler that knows nothing of it.
+    """
 
     id: str
     attempt: int
     submission: int
     code: Code
     started: bool
+    capability: str = ""
 
 
 class Times(Record, frozen=True):

@@ -298,10 +298,12 @@ class Origin(Machine):
         if pending.stream is None:
             self._hear(pending, SCHEDULER, pending.last_attempt, now)
             pending.sent_epoch = accepted.epoch
-        if self._ladder.is_at_or_above(accepted.capability, pending.request.capability):
-            pending.request = msgspec.structs.replace(
-                pending.request, capability=accepted.capability
-            )
+        self._climb(pending, accepted.capability)
+
+    def _climb(self, pending: Pending, capability: str) -> None:
+        """Note the rung that the request has reached; news may be old, so never down."""
+        if self._ladder.is_at_or_above(capability, pending.request.capability):
+            pending.request = msgspec.structs.replace(pending.request, capability=capability)
 
     # --- bad ends --------------------------------------------------------------------------------
 
@@ -333,6 +335,7 @@ class Origin(Machine):
         if pending.stream is not None and pending.stream[2] != lost.attempt:
             return
         pending.last_attempt = max(pending.last_attempt, lost.attempt)
+        self._climb(pending, lost.capability)
         self._recover(pending, lost.code, f"attempt {lost.attempt} was lost", now)
 
     def _on_unknown_attempt(self, unknown: msg.UnknownAttempt, now: int) -> None:

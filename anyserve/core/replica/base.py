@@ -224,6 +224,7 @@ class ReplicaBase(Machine):
             submission=slot.submission,
             code=Code.WORKER_DIED,
             started=True,
+            capability=slot.request.capability,
         )
         self._out.append(Send(Inbox.ORIGIN, slot.origin, lost))
 

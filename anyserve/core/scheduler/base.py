@@ -207,6 +207,7 @@ class SchedulerBase(Machine):
             submission=ticket.submission,
             code=code,
             started=started,
+            capability=ticket.request.capability,
         )
         self._out.append(Send(Inbox.ORIGIN, ticket.request.origin, lost))
 

@@ -9,30 +9,23 @@ import logging
 from pathlib import Path
 from typing import Any, Final
 
-from anyserve.runtime.engines.detect import VllmBuild
-
 _WORTH_MAPPING_BYTES: Final = 1 << 20
 _log = logging.getLogger(__name__)
 
 
-def prepare_to_fork(build: VllmBuild) -> None:
+def prepare_to_fork() -> None:
     """Do now, once, what would make each forked worker copy memory that it could share.
 
-    On the CPU vLLM looks for kernels to replace through every attribute of every module, and its
-    logging through every logger: that writes a reference count into each, over 100 MB of pages.
+    For the CPU build. It looks for kernels to replace through every attribute of every module, and
+    its logging through every logger: that writes a reference count into each, over 100 MB of pages.
     """
     from vllm import logger  # noqa: PLC0415 - heavy; only where vLLM runs
+    from vllm.config.logging import LoggingConfig  # noqa: PLC0415
     from vllm.platforms import current_platform  # noqa: PLC0415
 
-    configure_logging = getattr(logger, "configure_logging_if_needed", None)  # since 0.32
-    if configure_logging is not None:
-        from vllm.config.logging import LoggingConfig  # noqa: PLC0415
-
-        configure_logging(LoggingConfig())
-    bind_kernels = getattr(current_platform, "register_triton_kernel_overrides", None)  # since 0.31
-    if build is VllmBuild.CPU and bind_kernels is not None:
-        bind_kernels()
-        current_platform.register_triton_kernel_overrides = _nothing_to_bind
+    logger.configure_logging_if_needed(LoggingConfig())
+    current_platform.register_triton_kernel_overrides()
+    current_platform.register_triton_kernel_overrides = _nothing_to_bind
 
 
 def _nothing_to_bind() -> None:
@@ -41,8 +34,10 @@ def _nothing_to_bind() -> None:
 
 def use_one_tokenizer() -> None:
     """Keep vLLM from copying its tokenizer for threads that render prompts: ours come as ids."""
-    from vllm.renderers import hf  # noqa: PLC0415
-
+    try:
+        from vllm.renderers import hf  # noqa: PLC0415
+    except ImportError:
+        return
     if hasattr(hf, "maybe_make_thread_pool"):
         hf.maybe_make_thread_pool = _no_thread_pool
 
@@ -59,10 +54,15 @@ def slim(model: Any, folder: Path) -> None:
 
 def _pack_when_used(model: Any) -> None:
     """Pack token embeddings only for models that multiply by them: vLLM does so for all."""
-    from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm  # noqa: PLC0415
-    from vllm.model_executor.layers.vocab_parallel_embedding import (  # noqa: PLC0415
-        VocabParallelEmbedding,
-    )
+    try:
+        from vllm.model_executor.layers.utils import (  # noqa: PLC0415
+            dispatch_cpu_unquantized_gemm,
+        )
+        from vllm.model_executor.layers.vocab_parallel_embedding import (  # noqa: PLC0415
+            VocabParallelEmbedding,
+        )
+    except ImportError:
+        return
 
     def unpacked(layer: Any) -> Any:
         def linear(*args: Any) -> Any:

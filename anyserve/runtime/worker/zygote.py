@@ -79,8 +79,8 @@ class Zygote:
         """Import the modules of each named engine; what is missing shows when it is used."""
         for name in names:
             import_each(preload_modules(name, build))
-        if "vllm" in names:
-            prepare_to_fork(build)
+        if "vllm" in sys.modules and build is VllmBuild.CPU:
+            _prepare()
         if self._forks and build is VllmBuild.CUDA and not can_still_fork():
             _log.warning("an import has started CUDA: workers are spawned, which takes longer")
             self._forks = False
@@ -192,6 +192,15 @@ class Zygote:
         client.sock.close()
         for fd in client.fds:
             os.close(fd)
+
+
+def _prepare() -> None:
+    try:
+        prepare_to_fork()
+    except (ImportError, AttributeError) as error:
+        _log.info("nothing to prepare in this version: %s", error)  # before vLLM 0.31
+    except Exception:  # noqa: BLE001 - a foreign library may raise anything; it only saves memory
+        _log.exception("workers will share less memory")
 
 
 def _leave_with_zygote(alive_fd: int) -> None:
