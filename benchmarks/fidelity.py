@@ -11,6 +11,11 @@ Live and simulated runs play the same requests (same plan, same seed). `again` i
 the two live runs to each other, `sim` that of the simulation to their mean; both in percent of the
 mean. A figure is good within its goal, or within the difference of the two live runs where that is
 larger. With two busy engines on two cores nothing is claimed: those rows are reported apart.
+
+A machine that others use, or another life of the worker, makes all steps slower or faster
+together. `speed` tells such a drift from errors of the model: the live runs record their steps, and
+what those that only decode took, over what the profile says of them, is one number for both runs.
+`at speed` is the error of a simulation with the profile multiplied by it (one engine only).
 Writes benchmarks/results/fidelity-one.json and fidelity-several.json.
 """
 
@@ -26,14 +31,20 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import yaml
 import zstandard
 from bench import report
 from rich.console import Console
+
+from anyserve.core.engine.step_time import StepTimeModel
+from anyserve.runtime.calibrate.messages import MeasuredStep
+from anyserve.runtime.engines.step_record import RecordedStep
+from anyserve.workload.profiles import load_profile
 
 ROOT = Path(__file__).parents[1]
 SCENARIOS = Path(__file__).parent / "fidelity"
@@ -62,6 +73,8 @@ class Row:
     again: float
     sim: float
     goal: float
+    at_speed: float | None = None
+    speed: float | None = None
 
     @property
     def allowed(self) -> float:
@@ -72,6 +85,11 @@ class Row:
     def good(self) -> bool:
         """Whether the simulation is within it."""
         return abs(self.sim) <= self.allowed
+
+    @property
+    def good_at_speed(self) -> bool:
+        """Whether the simulation at the live runs' speed is within it."""
+        return self.at_speed is not None and abs(self.at_speed) <= self.allowed
 
 
 class RunFailedError(Exception):
@@ -93,7 +111,24 @@ class Player:
 
     def simulated(self, name: str) -> dict[str, Any]:
         """The summary of a simulated run."""
-        return self._summary(name, "sim", ["sim"], self._overrides(name))
+        return self._summary(name, "sim", ["sim"], self._overrides(name, self._profiles))
+
+    def at_speed(self, name: str) -> tuple[float, dict[str, Any]] | None:
+        """How many times as long as the profile says the live runs' decodes took, and the summary
+        of a simulation with a profile of that speed. None: no steps were recorded."""
+        steps = [step for turn in (1, 2) for step in _steps(self._folder / f"{name}-live{turn}")]
+        model = next(iter(_models(name)))
+        profile = load_profile(self._profiles.get(model, model))
+        formula = profile.step_time
+        said = sum(formula.step_ps(step.work) for step in steps)
+        if not said:
+            return None
+        speed = 1000 * sum(step.wall_ns for step in steps) / said
+        path = self._folder / f"{name}.profile.json"
+        scaled = msgspec.structs.replace(profile, step_time=_times(formula, speed))
+        path.write_bytes(msgspec.json.encode(scaled))
+        more = self._overrides(name, {model: str(path)})
+        return speed, self._summary(name, "at-speed", ["sim"], more)
 
     def recorded(self, name: str, turn: int) -> dict[str, Any]:
         """The summary of a live run that is there already."""
@@ -101,12 +136,21 @@ class Player:
 
     def _summary(self, name: str, kind: str, words: list[str], more: list[str]) -> dict[str, Any]:
         runs = self._folder / f"{name}-{kind}"
+        runs.mkdir(exist_ok=True)
+        for old in runs.glob("steps-*.jsonl"):
+            old.unlink()
         scenario = str(SCENARIOS / f"{name}.yaml")
         options = ["--seed", str(SEED), "--ui", "none", "--runs", str(runs), *more]
         began = time.monotonic()
         command = [sys.executable, "-m", "anyserve.cli", *words, scenario, *options]
         done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+            command,
+            cwd=ROOT,
+            env={**os.environ, "ANYSERVE_RECORD_STEPS": str(runs)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
         )
         took = time.monotonic() - began
         load = os.getloadavg()[0]
@@ -117,16 +161,47 @@ class Player:
             )
         return _read(runs)
 
-    def _overrides(self, name: str) -> list[str]:
-        scenario = yaml.safe_load((SCENARIOS / f"{name}.yaml").read_text())
+    def _overrides(self, name: str, profiles: dict[str, str]) -> list[str]:
         words = ["--set", f"sim.cores={os.cpu_count()}"]
         if self._latency_us is not None:
             words += ["--set", f"sim.network.latency={self._latency_us:.0f}us"]
-        for replica, said in scenario["cluster"]["replicas"].items():
-            profile = self._profiles.get(said["engine"]["model"])
-            if profile is not None:
-                words += ["--set", f"cluster.replicas.{replica}.engine.profile={profile}"]
+        for model, replicas in _models(name).items():
+            if model in profiles:
+                for replica in replicas:
+                    profile = profiles[model]
+                    words += ["--set", f"cluster.replicas.{replica}.engine.profile={profile}"]
         return words
+
+
+def _models(name: str) -> dict[str, list[str]]:
+    """The models of a scenario, and the replicas that serve each."""
+    scenario = yaml.safe_load((SCENARIOS / f"{name}.yaml").read_text())
+    found: dict[str, list[str]] = {}
+    for replica, said in scenario["cluster"]["replicas"].items():
+        found.setdefault(said["engine"].get("model", ""), []).append(replica)
+    return found
+
+
+def _steps(runs: Path) -> list[MeasuredStep]:
+    """The recorded steps of a live run that only decode."""
+    lines = [line for path in runs.glob("steps-*.jsonl") for line in path.open("rb")]
+    steps = [msgspec.json.decode(line, type=RecordedStep) for line in lines]
+    return [
+        MeasuredStep(0, 0, one.decodes, one.context, 0, one.wall_ns, one.cpu_ns, held_out=True)
+        for one in steps
+        if not one.prefills
+    ]
+
+
+def _times(formula: StepTimeModel, factor: float) -> StepTimeModel:
+    """The formula of an engine whose steps take so many times as long."""
+    scaled = {
+        field: round(getattr(formula, field) * factor)
+        for field in formula.__struct_fields__
+        if field.endswith("_ps")
+    }
+    table = tuple((tokens, round(height * factor)) for tokens, height in formula.table)
+    return msgspec.structs.replace(formula, **scaled, table=table)
 
 
 def _read(runs: Path) -> dict[str, Any]:
@@ -143,9 +218,16 @@ def value(summary: dict[str, Any], path: str) -> float | None:
     return float(at) if isinstance(at, int | float) else None
 
 
-def compare(name: str, first: Any, second: Any, simulated: Any) -> list[Row]:
+def compare(
+    name: str,
+    first: Any,
+    second: Any,
+    simulated: Any,
+    at_speed: tuple[float, dict[str, Any]] | None,
+) -> list[Row]:
     """The rows of one scenario."""
     rows = []
+    speed, corrected = (None, None) if at_speed is None else at_speed
     for metric, path, goal in METRICS:
         found = [value(one, path) for one in (first, second, simulated)]
         if any(one is None for one in found):
@@ -154,7 +236,11 @@ def compare(name: str, first: Any, second: Any, simulated: Any) -> list[Row]:
         live = (a + b) / 2
         if live:
             again, error = 100 * (b - a) / live, 100 * (sim - live) / live
-            rows.append(Row(name, metric, live, round(again, 2), round(error, 2), goal))
+            row = Row(name, metric, live, round(again, 2), round(error, 2), goal)
+            if corrected is not None and (there := value(corrected, path)) is not None:
+                drift = round(100 * (there - live) / live, 2)
+                row = replace(row, at_speed=drift, speed=speed)
+            rows.append(row)
     return rows
 
 
@@ -250,7 +336,8 @@ def main() -> int:
     for name in options.scenarios or names:
         try:
             first, second = live(name, 1), live(name, 2)
-            rows += compare(name, first, second, player.simulated(name))
+            at_speed = player.at_speed(name) if name in ONE_ENGINE else None
+            rows += compare(name, first, second, player.simulated(name), at_speed)
         except RunFailedError as error:
             failed += 1
             print(f"{name} failed\n{error}", file=sys.stderr)
@@ -273,13 +360,17 @@ def show(rows: list[Row]) -> None:
                 "sim %": f"{row.sim:+.1f}",
                 "goal %": f"{row.goal:g}",
                 "": "good" if row.good else "off",
+                "speed": "" if row.speed is None else f"{row.speed:.3f}",
+                "at speed %": "" if row.at_speed is None else f"{row.at_speed:+.1f}",
             }
             for row in part
         ]
         good = sum(row.good for row in part)
+        corrected = sum(row.good_at_speed for row in part)
         report(
             f"fidelity-{title.split()[0]}",
-            f"Fidelity, {title}: {good} of {len(part)} within goal or live-to-live",
+            f"Fidelity, {title}: {good} of {len(part)} within goal or live-to-live, "
+            f"{corrected} at the live runs' speed",
             table,
             errors=[{**_fields(row), "good": row.good} for row in part],
             seed=SEED,

@@ -35,6 +35,7 @@ from anyserve.runtime.engines.base import (
 )
 from anyserve.runtime.engines.cpu_attention import avoid_amx_attention
 from anyserve.runtime.engines.gpu_turn import gpu_turn
+from anyserve.runtime.engines.step_record import StepRecord, step_record
 from anyserve.runtime.engines.vllm_memory import slim, use_one_tokenizer
 
 _log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class VllmEngine:
         self._streams: dict[str, translate.Stream] = {}
         self._ready: list[Delta] = []  # deltas that need no step
         self._stats = _StatsReader()
+        self._record: StepRecord | None = None
 
     def start(self, report: Report) -> EngineInfo:
         """Import vLLM, load the model, run its warm-up."""
@@ -93,6 +95,7 @@ class VllmEngine:
         if cpu:  # on a GPU vLLM has warmed up itself
             report("warming up", 0.9)
             self._warm_up()
+        self._record = step_record(self._engine)
         report("ready", 1.0)
         return self._info
 
@@ -151,8 +154,12 @@ class VllmEngine:
         """One step of vLLM's scheduler and model."""
         deltas, self._ready = self._ready, []
         if self._engine.has_unfinished_requests():
+            if self._record is not None:
+                self._record.begin()
             for output in self._engine.step():
                 deltas.extend(self._fold(output))
+            if self._record is not None:
+                self._record.end()
         return StepOutput(deltas, self.stats())
 
     def stats(self) -> EngineStats:
@@ -163,6 +170,8 @@ class VllmEngine:
         """Drop the engine; the process ends soon after."""
         if self._engine is not None:
             self._engine.engine_core.shutdown()
+            if self._record is not None:
+                self._record.close()
             self._engine = None
 
     @property
