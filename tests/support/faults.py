@@ -79,11 +79,12 @@ def _bent(owner: Any, attribute: str, mutation: Mutation) -> Any:
     return method
 
 
-class _Forgetful(set[str]):
-    """A set in which nothing stays."""
+class _Forgetful(frozenset[str]):
+    """A set to which nothing can be added."""
 
-    def add(self, _element: str) -> None:
+    def __or__(self, _other: object) -> Any:
         """Forget it at once."""
+        return self
 
 
 def fault(invariant: int, *places: tuple[Any, str]) -> Callable[[Mutation], Mutation]:

@@ -383,10 +383,8 @@ class Ghost:
         for effect in effects:
             if isinstance(effect, fx.StartWork):
                 working.add((effect.request.id, effect.attempt))
-            elif isinstance(effect, fx.CancelWork):
+            elif isinstance(effect, fx.CancelWork | ev.AttemptEnded):
                 working.discard((effect.id, effect.attempt))
-            elif isinstance(effect, fx.Emit) and isinstance(effect.event, ev.AttemptEnded):
-                working.discard((effect.event.id, effect.event.attempt))
         if not isinstance(message, STOPS):
             return
         if isinstance(message, msg.CancelAttempt) and message.incarnation != incarnation:
