@@ -322,7 +322,8 @@ def main() -> int:
     options = parser.parse_args()
     options.runs = options.runs.resolve()
     options.runs.mkdir(parents=True, exist_ok=True)
-    profiles = dict(pair.split("=", 1) for pair in options.profile)
+    pairs = (pair.split("=", 1) for pair in options.profile)
+    profiles = {model: str(Path(path).resolve()) for model, path in pairs}
     if options.calibrate:
         profiles |= calibrated(["smollm2-135m", "minilm"], options.calibrate, options.runs)
         if options.ship:
