@@ -62,15 +62,7 @@ def main() -> int:
         return record(options.record)
     began = time.monotonic()
     seeds = range(options.seed, options.seed + options.traces)
-    names = (
-        "traces",
-        "steps",
-        "preemptions",
-        "prefix_hit_tokens",
-        "different",
-        "counted_otherwise",
-    )
-    counts = dict.fromkeys(names, 0)
+    counts = dict.fromkeys(COUNTS, 0)
     for seed in track(seeds, "traces", disable=options.json or not sys.stderr.isatty()):
         counts["traces"] += 1
         trace = playable(random_trace(random.Random(seed)))

@@ -10,12 +10,15 @@ First the machines alone, each row in a process of its own. `events`: all of the
 counted. `recorded`: also written to a log, compressed. `sampled`: decisions are explained for 1 %
 of the requests. `tally`: and all are counted as `anyserve sim --sample` does. `exact`: every engine
 step is an entry of its own. The plan is made before. CPU time, peak memory of the process.
+`compiled/s` and `times`: the same again with what `anyserve compile` built, where that fits the
+sources, at once after the run as Python.
 
 Then the whole command, `anyserve sim`, from the start of its process to its end, with plan, log,
 summary and report: wall and CPU time, peak memory. `start`: from exec to the first event.
 
 `--large` adds 100,000 requests on 1,000 replicas, `--fleet` 4,000 replicas, `--million` a million
-requests on 1,000. Writes benchmarks/results/sim_speed.json and sim_command.json.
+requests on 1,000. The command runs compiled where a build fits, which the
+results say. Writes benchmarks/results/sim_speed.json and sim_command.json.
 """
 
 from __future__ import annotations
@@ -35,13 +38,17 @@ from typing import Any
 
 import yaml
 
-from anyserve.core.events import Envelope
-from anyserve.sim.recorder import Record, enveloped
-from anyserve.sim.simulation import Simulation
-from anyserve.telemetry.log import EventLogWriter
-from anyserve.telemetry.tally import Tally
-from anyserve.workload.compile import Compiled, compile_scenario
-from anyserve.workload.load import parse_scenario
+from anyserve.compiled.use import SWITCH, Standing, in_use, look, switch_on
+
+COMPILED = switch_on()  # before the first import of what is compiled
+
+from anyserve.core.events import Envelope  # noqa: E402
+from anyserve.sim.recorder import Record, enveloped  # noqa: E402
+from anyserve.sim.simulation import Simulation  # noqa: E402
+from anyserve.telemetry.log import EventLogWriter  # noqa: E402
+from anyserve.telemetry.tally import Tally  # noqa: E402
+from anyserve.workload.compile import Compiled, compile_scenario  # noqa: E402
+from anyserve.workload.load import parse_scenario  # noqa: E402
 
 PER_REPLICA = 10
 """Requests per second and replica."""
@@ -170,9 +177,23 @@ def measure(
 
 
 def alone(*arguments: Any) -> dict[str, object]:
-    """`measure` in a process of its own, whose memory nothing else has grown."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(measure, arguments)
+    """`measure` in a process of its own, whose memory nothing else has grown; and compiled."""
+    row = in_a_process(False, arguments)
+    if look({})[0] is Standing.IN_USE:
+        compiled = in_a_process(True, arguments)
+        row["compiled/s"] = compiled["requests/s"]
+        row["times"] = compiled["requests/s"] / row["requests/s"]
+    return row
+
+
+def in_a_process(compiled: bool, arguments: tuple[Any, ...]) -> dict[str, Any]:
+    os.environ[SWITCH] = "1" if compiled else "0"
+    try:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            assert pool.apply(in_use) is compiled
+            return pool.apply(measure, arguments)
+    finally:
+        del os.environ[SWITCH]
 
 
 # --- the command -------------------------------------------------------------------------------
@@ -290,7 +311,8 @@ def main() -> None:
             rows.append(alone("W3 sampled", 1000, 100_000))
         if options.fleet:
             rows.append(alone("W3 sampled, fleet", 4000, 40_000))
-        report("sim_speed", "simulated requests per second, one core", rows)
+        title = f"simulated requests per second, one core; compiled: {COMPILED.value}"
+        report("sim_speed", title, rows, compiled=COMPILED.value)
     if options.only != "machines":
         report(
             "sim_command", "anyserve sim, from exec to exit", [row() for row in commands(options)]

@@ -47,7 +47,7 @@ SETTLE_S = 3.0
 BEAT_S = 0.1
 HOUR_S = 3600
 HOUR_RATE = 20
-FIRST_RUNS = 5
+FIRST_RUNS = 10
 
 
 # --- events ------------------------------------------------------------------------------------
@@ -307,9 +307,10 @@ def main() -> int:
         return child(int(replicas), float(rate), int(seconds), float(hz))
     from bench import report  # noqa: PLC0415 - the measured process must not load the runtime
 
-    report("tui_start", "First picture of anyserve tui --replay, best of 5", [first_picture()])
-    costs = [running_cost(n, args.rate, args.seconds, 4.0) for n in args.sizes]
-    report("tui_cpu", f"A screen at 4 Hz, {args.rate:g} requests a second", costs)
+    report("tui_start", "First picture of anyserve tui --replay, best of 10", [first_picture()])
+    if args.sizes:
+        costs = [running_cost(n, args.rate, args.seconds, 4.0) for n in args.sizes]
+        report("tui_cpu", f"A screen at 4 Hz, {args.rate:g} requests a second", costs)
     if args.pairs:
         beside = [beside_a_cluster(ui) for ui in ("plain", "tui") * args.pairs]
         report("tui_beside", "Latency of scenarios/laptop.yaml (echo), without and with", beside)

@@ -31,7 +31,8 @@ for place in $links; do
   if compgen -G "${place#file://}/torch-2.13.0+cpu-*.whl" >/dev/null; then local_torch=yes; fi
 done
 
-case $engine-$local_torch in
+case $engine-$local_torch$VLLM in
+  cpu-*[0-9]*) say "AnyServe: vLLM $VLLM for CPU: 0.4 to 3 GB to download, by the torch that it needs, 2 to 8 GB on disk." ;;
   cpu-yes) say "AnyServe: vLLM for CPU with the torch wheel at hand: about 0.4 GB to download, 2 GB on disk." ;;
   cpu-no)  say "AnyServe: vLLM for CPU, torch from the registry: about 3 GB to download, 8 GB on disk." ;;
   gpu-*)   say "AnyServe: vLLM for CUDA: about 4 GB to download, 11 GB on disk." ;;

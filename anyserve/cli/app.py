@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from anyserve.cli.as_given import take_values_as_given
 from anyserve.cli.diagnostics import ExitCode
 from anyserve.cli.session import session_of
 
@@ -26,6 +27,7 @@ Run capability-oriented LLM serving systems on this machine, and see every hop o
   anyserve trace REQUEST                   where its time went, and why it went there
 """
 
+_HELP_NAMES: Final = ("-h", "--help")
 MODULES: Final = {
     "up": "up",
     "sim": "sim",
@@ -77,13 +79,14 @@ def _made(modules: Iterable[str]) -> TyperGroup:
         name="anyserve",
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+        context_settings={"help_option_names": list(_HELP_NAMES), "max_content_width": 100},
     )
     app.callback(invoke_without_command=True, help=_HELP, epilog=_epilog())(_root)
     for module in dict.fromkeys(modules):
         import_module(f"anyserve.cli.commands.{module}").register(app)
     command = get_command(app)
     assert isinstance(command, TyperGroup)  # an application with a callback is one
+    take_values_as_given(command, _HELP_NAMES)
     return command
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from anyserve.cli.session import Session
 from anyserve.core.engine.profile import EngineProfile
 from anyserve.core.spec import EngineSpec
 from anyserve.errors import MissingDependencyError, UsageError
+from anyserve.runtime.calibrate.messages import CalibrationError
 from anyserve.runtime.calibrate.run import Report, Settings, Show, calibrate
 from anyserve.runtime.engines.base import EngineKind, Task
 from anyserve.runtime.engines.config import engine_config
@@ -73,11 +75,8 @@ def run_calibrate(session: Session, request: Request) -> int:
         )
     model = prepare(request.model, session.diagnostics)
     path = session.cwd / (request.out or Path(f"{_file_name(request)}.profile.json"))
-    log = Path(tempfile.gettempdir()) / f"anyserve-calibrate-{_file_name(request)}.log"
-    log.unlink(missing_ok=True)
-    settings = _settings(request, model, log)
-    with _progress(session.diagnostics) as show:
-        found = calibrate(settings, show)
+    with _log_of(request) as log, _progress(session.diagnostics) as show:
+        found = calibrate(_settings(request, model, log), show)
     text = profile_text(found.profile)
     path.write_text(text)
     load_profile(str(path))  # what we wrote can be read
@@ -89,6 +88,22 @@ def run_calibrate(session: Session, request: Request) -> int:
         session.output.line(f"use it   engine: {{ kind: model, profile: {path.name} }}")
     _warn(session.diagnostics, found)
     return ExitCode.OK
+
+
+@contextmanager
+def _log_of(request: Request) -> Iterator[Path]:
+    """The engine's log; it stays, and is named, only where the engine could not be measured."""
+    handle, name = tempfile.mkstemp(f"-{_file_name(request)}.log", "anyserve-calibrate-")
+    os.close(handle)
+    try:
+        yield Path(name)
+    except CalibrationError as error:
+        hint = f"{error.hint} The engine's log is {name}".strip()
+        raise CalibrationError(error.message, code=error.code, hint=hint) from error
+    except BaseException:
+        Path(name).unlink()
+        raise
+    Path(name).unlink()
 
 
 def profile_text(profile: EngineProfile) -> str:

@@ -8,6 +8,7 @@ sender's monotonic clock unless the name says otherwise (`_ms`).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import repeat
 
 import msgspec
 
@@ -28,8 +29,8 @@ An attempt that began where the request entered has epoch 0: it is number 1."""
 ENTRY_ATTEMPT = 1
 
 
-def _version() -> int:
-    return PROTOCOL_VERSION
+_version = repeat(PROTOCOL_VERSION).__next__
+"""A factory that calls no Python: it is asked for every message."""
 
 
 class Message(
@@ -374,13 +375,18 @@ class Rejected(Message, frozen=True, tag="rejected"):
 
 
 class AttemptLost(Message, frozen=True, tag="attempt_lost"):
-    """The replica or worker that held this attempt is gone. Key: `(id, attempt)`."""
+    """The replica or worker that held this attempt is gone. Key: `(id, attempt)`.
+
+    `capability`: the rung that the attempt was of, for an origin that has not heard of it yet and
+    submits the request again, maybe to a scheduler that knows nothing of it.
+    """
 
     id: str
     attempt: int
     submission: int
     code: Code
     started: bool
+    capability: str = ""
 
 
 class Times(Record, frozen=True):

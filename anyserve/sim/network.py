@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from anyserve.core.spec import NetworkSpec
 from anyserve.sim.kernel import Kernel
 
 
-class Receiver(Protocol):
-    """A process that messages reach."""
+class Receiver:
+    """A process that messages reach.
 
-    name: str
-    """Its id."""
-    inlet: Callable[[Any], None]
-    """Takes a message that arrived."""
+    Args:
+        name: its id.
+        inlet: takes a message that arrived.
+    """
+
+    def __init__(self, name: str, inlet: Callable[[Any], None]) -> None:
+        self.name = name
+        self.inlet = inlet
 
 
 class LinkTrouble:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from anyserve.core.effects import Effect, Inbox, Send, SetTimer
 from anyserve.core.events import EVENT_TYPES, AnyEvent
 from anyserve.core.inputs import BusDown, BusUp, Wake
+from anyserve.core.machine import Machine
 from anyserve.core.messages import Registration, SchedulerState
+from anyserve.sim.network import Receiver
 from anyserve.sim.recorder import Voice
 from anyserve.sim.world import World
 
 _WAKE: Final = Wake()
+# What a compiled module imports from one that is not, it looks up by name; its own it knows.
+_SEND: Final = Send
+_EVENTS: Final = EVENT_TYPES
+_SET_TIMER: Final = SetTimer
 # A member of an enumeration is reached by a call into Python; this is the hot path.
 _SCHEDULER: Final = Inbox.SCHEDULER
 _ORIGIN: Final = Inbox.ORIGIN
@@ -20,21 +25,11 @@ _REPLICA: Final = Inbox.REPLICA
 _REPLICA_ENTRY: Final = Inbox.REPLICA_ENTRY
 
 
-class Machine(Protocol):
-    """What core's three machines have in common."""
-
-    def handle(self, now: int, message: Any) -> list[Effect]:
-        """Fold one input."""
-        ...
-
-
-class Process:
+class Process(Receiver):
     """A process of the cluster, through all its lives."""
 
     def __init__(self, name: str, world: World) -> None:
-        self.name = name
-        self.inlet: Callable[[Any], None] = self.hear
-        """Takes what the network brings."""
+        super().__init__(name, self.hear)
         self.incarnation = 0
         self.connection = 0
         self._world = world
@@ -65,11 +60,11 @@ class Process:
     def _carry_out(self, effects: list[Effect], now: int) -> None:
         for effect in effects:
             kind = type(effect)
-            if kind is Send:
+            if kind is _SEND:
                 self._send(effect)  # type: ignore[arg-type]
-            elif kind in EVENT_TYPES:
+            elif kind in _EVENTS:
                 self._voice.say(effect, now)  # type: ignore[arg-type]
-            elif kind is SetTimer:
+            elif kind is _SET_TIMER:
                 self._timer += 1
                 self._kernel.at(effect.at_ns, self._wake, self._timer)  # type: ignore[union-attr]
             else:

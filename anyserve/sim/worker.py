@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -23,14 +22,13 @@ from anyserve.core.messages import Code
 from anyserve.core.origin.pending import bucket_ns
 from anyserve.sim.engines import EngineSetup
 from anyserve.sim.host import Host
-from anyserve.sim.kernel import Kernel
+from anyserve.sim.kernel import Kernel, engine_lane
 from anyserve.workload.traffic import Segment
 
 PS_PER_NS: Final = 1000
 _VECTOR: Final = msgspec.Raw(b"{}")
 _SEED_STEP: Final = 997
 """Between the jitter of one engine and the next."""
-_NO_TOKENS: Final[list[int]] = []
 
 bucket = lru_cache(maxsize=4096)(bucket_ns)
 
@@ -81,7 +79,7 @@ class Worker:
         host: Host | None = None,
     ) -> None:
         self._kernel = kernel
-        self._place = place
+        self._lane = engine_lane(place)
         self._setup = setup
         self._feed = feed
         self._exact = exact
@@ -187,7 +185,7 @@ class Worker:
         """Share of its KV blocks in use, as it last reported; None where it has none."""
         if self._setup.embeds:
             return None
-        return round(self._engine.load(self._now_ps()).kv_usage, 4)
+        return round(self._engine.kv_usage(self._now_ps()), 4)
 
     def flush(self, only: tuple[str, int] | None = None) -> None:
         """Tell what has been made by now, of all attempts or of one."""
@@ -228,7 +226,7 @@ class Worker:
         """Have the kernel call at this time, and no longer at any other."""
         self._due = due
         self._calls += 1
-        self._kernel.engine_at(due, self._place, action, self._calls)
+        self._kernel.engine_at(due, self._lane, action, self._calls)
 
     def _called(self, call: int) -> bool:
         """Whether this call still counts; if so, none is under way any more."""
@@ -293,24 +291,25 @@ class Worker:
 
     def _count(self, stretch: Stretch) -> None:
         """Add the steps of a stretch to the histogram of steps."""
-        for bound, steps in self._gaps_of(stretch, stretch.steps):
-            self._steps[bound] = self._steps.get(bound, 0) + steps
+        self._add_gaps(self._steps, stretch, stretch.steps)
         self._last_end_ps = stretch.end_ps
 
-    def _gaps_of(self, stretch: Stretch, steps: int) -> list[tuple[int, int]]:
-        """The distances between the ends of its first steps, as buckets and how many fall in."""
-        idle_ps = stretch.start_ps - self._last_end_ps
-        first = stretch.step_end_ps(1) - stretch.start_ps
-        found = [(bucket((idle_ps + first) // PS_PER_NS), 1)]
+    def _add_gaps(self, gaps: dict[int, int], stretch: Stretch, steps: int) -> None:
+        """Add the distances between the ends of its first steps, the one before it included."""
+        first_ps = stretch.step_end_ps(1)
+        _add(gaps, first_ps - self._last_end_ps, 1)
         if steps == 1:
-            return found
-        second = stretch.step_end_ps(2) - stretch.step_end_ps(1)
-        last = stretch.step_end_ps(steps) - stretch.step_end_ps(steps - 1)
-        low, high = bucket(second // PS_PER_NS), bucket(last // PS_PER_NS)
-        if low == high and stretch.noise is None:
-            return [*found, (low, steps - 1)]
-        ends = [stretch.step_end_ps(number) for number in range(1, steps + 1)]
-        return found + [(bucket((b - a) // PS_PER_NS), 1) for a, b in pairwise(ends)]
+            return
+        second = bucket((stretch.step_end_ps(2) - first_ps) // PS_PER_NS)
+        last_ps = stretch.step_end_ps(steps) - stretch.step_end_ps(steps - 1)
+        if second == bucket(last_ps // PS_PER_NS) and stretch.noise is None:
+            gaps[second] = gaps.get(second, 0) + steps - 1
+            return
+        before_ps = first_ps
+        for number in range(2, steps + 1):
+            end_ps = stretch.step_end_ps(number)
+            _add(gaps, end_ps - before_ps, 1)
+            before_ps = end_ps
 
     def _steps_until(self, now_ps: int) -> dict[int, int]:
         """The histogram of steps with those of the stretch under way that have ended by now."""
@@ -323,8 +322,7 @@ class Worker:
         if not ended:
             return self._steps
         steps = dict(self._steps)
-        for bound, count in self._gaps_of(stretch, ended):
-            steps[bound] = steps.get(bound, 0) + count
+        self._add_gaps(steps, stretch, ended)
         return steps
 
     def _stall(self, job: Job) -> None:
@@ -348,36 +346,48 @@ class Worker:
             return None
         if self._setup.embeds:
             self._drop(job)
-            return self._delta(job, _NO_TOKENS, data=_VECTOR, finish="stop", done=True)
+            scheduled_ns = self._scheduled_ns(job)
+            return Delta(
+                id=job.id, attempt=job.attempt, scheduled_ns=scheduled_ns,
+                data=_VECTOR, finish="stop", done=True,
+            )  # fmt: skip
         if done:
             return self._last(job)
         job.sent = 1
-        return self._delta(job, _tokens(1))
+        scheduled_ns = self._scheduled_ns(job)
+        return Delta(id=job.id, attempt=job.attempt, tokens=_tokens(1), scheduled_ns=scheduled_ns)
 
     def _last(self, job: Job) -> Delta:
         made = job.sequence.generated
         self._drop(job)
-        return self._progress(job, made, self._steps, finish="length", done=True)
+        return self._progress(job, made, self._steps, finish="length")
 
-    def _progress(self, job: Job, made: int, steps: dict[int, int], **more: Any) -> Delta:
-        """What was made since the replica was last told."""
+    def _progress(
+        self, job: Job, made: int, steps: dict[int, int], finish: str | None = None
+    ) -> Delta:
+        """What was made since the replica was last told; with `finish` it is the last of it."""
         gaps, job.gaps = job.gaps, {}
         if job.marks is not None:
             _add_since(gaps, job.marks, steps)
-            job.marks = None if more else steps.copy()
+            job.marks = None if finish is not None else steps.copy()
         count, job.sent = made - job.sent, made
-        return self._delta(job, _tokens(count), gaps=gaps, **more)
-
-    def _delta(self, job: Job, tokens: list[int], **more: Any) -> Delta:
-        scheduled, job.scheduled_ns = job.scheduled_ns, job.scheduled_ns and -1
-        told = scheduled is not None and scheduled >= 0
         return Delta(
             id=job.id,
             attempt=job.attempt,
-            tokens=tokens,
-            scheduled_ns=scheduled if told else None,
-            **more,
+            tokens=_tokens(count),
+            scheduled_ns=self._scheduled_ns(job),
+            gaps=gaps,
+            finish=finish,
+            done=finish is not None,
         )
+
+    def _scheduled_ns(self, job: Job) -> int | None:
+        """When it was first given a place in a step, the first time this is asked."""
+        scheduled_ns = job.scheduled_ns
+        if scheduled_ns is None or scheduled_ns < 0:
+            return None
+        job.scheduled_ns = scheduled_ns and -1
+        return scheduled_ns
 
     def _tell_cancelled(self) -> None:
         if not self._cancels:
@@ -388,7 +398,7 @@ class Worker:
             if self._jobs.get((job.id, job.attempt)) is job:
                 made = self._engine.tokens_at(job.sequence, self._now_ps())
                 self._drop(job)
-                deltas.append(self._progress(job, made, self._steps, finish="cancelled", done=True))
+                deltas.append(self._progress(job, made, self._steps, finish="cancelled"))
         if deltas:
             self._feed(Stepped(deltas=deltas))
 
@@ -399,6 +409,12 @@ class Worker:
     def _later(self, delta: Delta) -> None:
         """Tell it in a moment: the replica is in the midst of starting this very attempt."""
         self._kernel.at(self._kernel.now, self._feed, Stepped(deltas=[delta]))
+
+
+def _add(gaps: dict[int, int], gap_ps: int, steps: int) -> None:
+    """Count so many steps that came so long after the one before."""
+    bound = bucket(gap_ps // PS_PER_NS)
+    gaps[bound] = gaps.get(bound, 0) + steps
 
 
 def _add_since(gaps: dict[int, int], marks: dict[int, int], steps: dict[int, int]) -> None:

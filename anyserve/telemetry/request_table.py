@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import compress
 from typing import Any, Final, NamedTuple, TypeVar
 
-from anyserve.core.events import RequestDelegated, RequestOffered, RequestOutcome, RequestRouted
+from anyserve.core.events import RequestDelegated, RequestOffered, RequestOutcome
 
 NEVER: Final = -(1 << 63)
 """For a time that there is none of."""
@@ -48,10 +48,9 @@ class Way(NamedTuple):
 
 Routed = tuple[int, str, str]
 """Attempt, capability, replica."""
-Ended = tuple[str | None, str | None, str | None, int, int, int]
+Ended = tuple[str, str | None, str | None, int, int, int]
 """Outcome, code, replica that served it, tokens, time of the first one, time of the outcome."""
 _NO_GAPS: Final[Mapping[int, int]] = {}
-_NOT_ENDED: Final[Ended] = (None, None, None, 0, NEVER, NEVER)
 
 
 class Heard:
@@ -74,15 +73,11 @@ class Heard:
         self.assigned = False
         self.delegated: tuple[Delegated, ...] = ()
         self.routed: tuple[Routed, ...] = ()
-        self.ended = _NOT_ENDED
+        self.ended: Ended | None = None
 
     def replica_of(self, attempt: int) -> str | None:
         """The replica this attempt was bound to, where the scheduler bound it."""
         return next((name for number, _, name in self.routed if number == attempt), None)
-
-    def route(self, event: RequestRouted) -> None:
-        """The scheduler bound it to a replica."""
-        self.routed = (*self.routed, (event.attempt, event.capability, event.replica))
 
     def delegate(self, event: RequestDelegated) -> None:
         """It was delegated; said twice, it counts once."""
@@ -108,15 +103,16 @@ class RequestTable:
         """Gaps between tokens of completed requests, by capability asked."""
         self._early: dict[str, Mapping[int, int]] = {}
         """Gaps of requests that were not heard to be offered yet."""
-        self._open: dict[str, Heard] = {}
+        self.open: dict[str, Heard] = {}
+        """What was heard of requests without an outcome, by id; `heard` where an id is not here."""
         self._places = _Places()
         self._shared: dict[Any, Any] = {}
 
     def heard(self, request_id: str) -> Heard:
         """This request, to be changed: more is heard of it."""
-        one = self._open.get(request_id)
+        one = self.open.get(request_id)
         if one is None:
-            one = self._open[request_id] = Heard()
+            one = self.open[request_id] = Heard()
             row = self._places.find(request_id, one)
             if row >= 0:
                 self._read(row, one)
@@ -128,15 +124,15 @@ class RequestTable:
         one.capability = event.capability
         one.prompt_tokens = event.prompt_tokens
         one.intended_ns = event.intended_ns
-        if one.ended is not _NOT_ENDED:
+        if one.ended is not None:
             self._add_gaps(event.capability, self._early.pop(event.id, {}))
             self._write(event.id, one, event.capability)
-            del self._open[event.id]
+            del self.open[event.id]
 
     def end(self, event: RequestOutcome) -> None:
         """It has its outcome; only the first one counts."""
-        one = self._open.get(event.id) or self.heard(event.id)
-        if one.ended is not _NOT_ENDED:
+        one = self.open.get(event.id) or self.heard(event.id)
+        if one.ended is not None:
             return
         first_ns = event.first_ns
         one.ended = (
@@ -151,11 +147,11 @@ class RequestTable:
         if gaps:
             self._add_gaps(capability, gaps)
         self._write(event.id, one, capability)
-        del self._open[event.id]
+        del self.open[event.id]
 
     def groups(self) -> dict[str, Group]:
         """Every request whose `offered` was seen, by the capability that it asked for."""
-        for request_id, one in self._open.items():
+        for request_id, one in self.open.items():
             if one.capability is not None:
                 self._write(request_id, one, one.capability)
         names = sorted({way.capability for way in set(self.way)})
@@ -178,7 +174,11 @@ class RequestTable:
     # --- rows ------------------------------------------------------------------------------------
 
     def _write(self, request_id: str, one: Heard, capability: str) -> None:
-        outcome, code, served_by, n_tokens, first_ns, end_ns = one.ended
+        outcome: str | None = None
+        code = served_by = None
+        n_tokens, first_ns, end_ns = 0, NEVER, NEVER
+        if one.ended is not None:
+            outcome, code, served_by, n_tokens, first_ns, end_ns = one.ended
         shared = self._shared
         common = (capability, outcome, code, one.assigned, one.delegated)
         way = shared.get(common)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from anyserve.core.events import (
     AnyEvent,
     AttemptAdmitted,
     AttemptEnded,
+    AttemptFirstToken,
     AttemptHandedBack,
     AttemptStarted,
     BusTrouble,
@@ -19,11 +20,14 @@ from anyserve.core.events import (
     ReplicaChanged,
     ReplicaLoad,
     RequestDelegated,
+    RequestFirstToken,
     RequestOffered,
     RequestOutcome,
+    RequestQueued,
     RequestReentered,
     RequestRejected,
     RequestRouted,
+    RequestSubmitted,
     RunEnded,
     RunStarted,
     WorkerChanged,
@@ -59,6 +63,10 @@ class ReplicaTally:
         self.waiting_max = 0
 
 
+UNCOUNTED: Final = (RequestSubmitted, RequestQueued, AttemptFirstToken, RequestFirstToken)
+"""Events of requests that change no figure."""
+
+
 class Tally:
     """Counts one run's envelopes, in any order between sources; repeated ones count once."""
 
@@ -76,6 +84,8 @@ class Tally:
         """By the source that said which replica it is."""
         self._spans: dict[str, list[int]] = {}
         """First and last time of each boot."""
+        self._here: list[int] | None = None
+        """Those of what is followed."""
         self._run_span: list[tuple[int, str] | None] = [None, None]
         self._handlers: dict[type, Callable[[int, str, Any], None]] = {
             RequestOffered: self._offered,
@@ -136,9 +146,9 @@ class Tally:
 
     def follow(self, t: int, source: str, _incarnation: int, _seq: int, event: AnyEvent) -> None:
         """Count one event of a simulation: there none is lost or repeated, or out of order."""
-        span = self._spans.get("")
+        span = self._here
         if span is None:
-            span = self._spans[""] = [t, t]
+            span = self._here = self._spans[""] = [t, t]
         span[1] = t
         handler = self._handlers.get(type(event))
         if handler is not None:
@@ -163,9 +173,6 @@ class Tally:
             replica = self.replicas[name] = ReplicaTally()
         return replica
 
-    def _said_by(self, source: str) -> ReplicaTally:
-        return self._speakers.get(source) or self._replica(source)
-
     def _introduced(self, source: str, name: str) -> ReplicaTally:
         """A replica says who it is; the scheduler tells of those that were lost or are back."""
         replica = self._replica(name)
@@ -177,9 +184,10 @@ class Tally:
         self.requests.offer(event)
 
     def _routed(self, t: int, _source: str, event: RequestRouted) -> None:
-        request = self.requests.heard(event.id)
+        requests = self.requests
+        request = requests.open.get(event.id) or requests.heard(event.id)
         request.assigned = True
-        request.route(event)
+        request.routed += ((event.attempt, event.capability, event.replica),)
         if t > event.received_ns:
             request.queue_ns += t - event.received_ns
 
@@ -203,18 +211,19 @@ class Tally:
         self.requests.heard(event.id).assigned = True
 
     def _attempt_started(self, t: int, source: str, event: AttemptStarted) -> None:
-        request = self.requests.heard(event.id)
+        requests = self.requests
+        request = requests.open.get(event.id) or requests.heard(event.id)
         request.assigned = True
         if t > event.received_ns:
             request.queue_ns += t - event.received_ns
-        self._said_by(source).started += 1
+        (self._speakers.get(source) or self._replica(source)).started += 1
 
     def _handed_back(self, t: int, source: str, event: AttemptHandedBack) -> None:
         self.requests.heard(event.id).queue_ns += max(0, t - event.received_ns)
-        self._said_by(source).comebacks[event.kind] += 1
+        (self._speakers.get(source) or self._replica(source)).comebacks[event.kind] += 1
 
     def _attempt_ended(self, _t: int, source: str, event: AttemptEnded) -> None:
-        replica = self._said_by(source)
+        replica = self._speakers.get(source) or self._replica(source)
         replica.ended[event.status] += 1
         replica.output_tokens += event.n_tokens
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from anyserve.core.events import Envelope
@@ -69,14 +69,20 @@ class Rewind:
 
     @staticmethod
     def _copy(reducer: Reducer) -> Reducer:
-        """A reducer of its own; envelopes never change, so both keep the same ones."""
-        shared: dict[int, object] = {
-            id(envelope): envelope
-            for requests in (reducer.requests, reducer.settled, reducer.unoffered)
-            for request in requests.values()
-            for envelope in request.events
-        }
+        """A reducer of its own; what never changes is in both."""
+        shared: dict[int, object] = {id(one): one for one in _unchanging(reducer)}
         return copy.deepcopy(reducer, shared)
+
+
+def _unchanging(reducer: Reducer) -> Iterator[object]:
+    """Envelopes and frozen views: most of what a reducer holds."""
+    for requests in (reducer.requests, reducer.settled, reducer.unoffered):
+        for request in requests.values():
+            yield from request.events
+    for replica in reducer.replicas.values():
+        yield from replica.history
+        yield from replica.trend.view()
+    yield from reducer.notices
 
 
 class ReplayFeed:

@@ -55,7 +55,10 @@ class PlannedRequest(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     @property
     def prompt_tokens(self) -> int:
         """Length of the prompt."""
-        return sum(length for _hash, length in self.segments)
+        tokens = 0
+        for segment in self.segments:
+            tokens += segment[1]
+        return tokens
 
     @property
     def affinity(self) -> str | None:

@@ -10,6 +10,7 @@ with `anyserve up scenarios/mixed.yaml` on two CPU cores, with four real vLLM en
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import sys
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ from anyserve.tui.app import AnyServeApp
 from anyserve.tui.options import TuiOptions
 from anyserve.tui.replay import ReplayFeed
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 RUN = HERE / "mixed"
 FONT = "DejaVu Sans Mono"
 FONT_DIRS = ["/usr/share/fonts/truetype/dejavu"]
@@ -59,7 +61,7 @@ SHOTS = {
 async def draw(shot: Shot) -> str:
     """The picture as SVG."""
     recording = record(merge([read_events(RUN / "events.jsonl.zst")]))
-    facts = {"run_dir": str(RUN)}
+    facts = {"run_dir": str(RUN.relative_to(ROOT))}
     feed = ReplayFeed(
         recording, read_run_plan(RUN), facts, lambda: 0.0, at_s=shot.at_s, playing=False
     )
@@ -90,6 +92,7 @@ def stable(svg: str) -> str:
 
 def main(names: list[str]) -> None:
     """Draw these pictures."""
+    os.chdir(ROOT)  # a picture names no folder of this machine
     for name in names or list(SHOTS):
         svg = stable(asyncio.run(draw(SHOTS[name])))
         (HERE / f"{name}.png").write_bytes(to_png(svg))

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+from typing import NoReturn
+
 import pytest
 from cli_world import Cli
 
 from anyserve.cli.calibration_plot import scatter, span
 from anyserve.core.engine.fit import Sample
 from anyserve.core.engine.step_time import StepTimeModel, StepWork
+from anyserve.runtime.calibrate.messages import CalibrationError
+from anyserve.runtime.calibrate.run import Settings
 from anyserve.runtime.engines.base import EngineKind
 from anyserve.runtime.engines.detect import Detection, VllmBuild
 from anyserve.workload.profiles import load_profile
@@ -15,8 +21,16 @@ from anyserve.workload.profiles import load_profile
 TRY = ("calibrate", "--model", "minilm", "--engine", "model", "--max-num-seqs", "2")
 
 
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
 @pytest.mark.timeout(120)
-def test_an_engine_is_measured_and_its_profile_can_be_used(cli: Cli) -> None:
+def test_an_engine_is_measured_and_its_profile_can_be_used(cli: Cli, temporary: Path) -> None:
     answer = cli(*TRY, "--seconds", "5", "--out", "mine.json", "--json")
 
     assert answer.code == 0, answer.err
@@ -30,6 +44,24 @@ def test_an_engine_is_measured_and_its_profile_can_be_used(cli: Cli) -> None:
     assert profile.ranges.prefill_tokens is not None
     assert profile.machine["processor"]
     assert "calibrate 100% done" in answer.err
+    assert list(temporary.iterdir()) == []
+
+
+def test_the_log_of_an_engine_that_could_not_be_measured_is_kept_and_named(
+    cli: Cli, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(settings: Settings, _show: object) -> NoReturn:
+        settings.log.write_text("no such model\n")
+        raise CalibrationError("The engine ended.", code="calibration_engine")
+
+    monkeypatch.setattr("anyserve.cli.calibrating.calibrate", breaks)
+
+    answer = cli(*TRY)
+
+    (log,) = temporary.iterdir()
+    assert log.read_text() == "no such model\n"
+    assert answer.code != 0
+    assert str(log) in answer.err.replace("\n", "")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,11 +32,34 @@ def test_help_and_version_load_no_engine_and_no_screen(words: list[str]) -> None
         [sys.executable, "-c", CODE, *words], capture_output=True, text=True, check=True
     )
 
-    # typer itself loads pydantic as soon as it converts an option of a command
-    allowed = {"pydantic"} if words[0] == "up" else set()
-    forbidden = set(HEAVY) - allowed if "--help" in words else {"textual", "vllm", "torch", "rich"}
-    assert set(done.stderr.split()) & forbidden == set()
+    forbidden = HEAVY if "--help" in words else ("textual", "vllm", "torch", "rich", "pydantic")
+    assert set(done.stderr.split()) & set(forbidden) == set()
     assert done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["tui", "--replay", "nowhere", "--at", "1:05", "--hz", "4"],
+        ["tui", "--theme", "nord"],
+        ["status", "--json"],
+        ["explain", "queue_full"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_text_is_taken_as_it_is_given_without_pydantic(words: list[str], tmp_path: Path) -> None:
+    environ = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, *words],
+        capture_output=True,
+        text=True,
+        env=environ,
+        check=False,
+    )
+
+    loaded = set(done.stderr.split())
+    assert "typer" in loaded
+    assert ("pydantic" in loaded) == ("--hz" in words)  # text that is to be a number needs it
 
 
 def test_the_table_of_commands_names_each_of_them() -> None:

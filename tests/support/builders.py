@@ -22,7 +22,7 @@ from anyserve.core.spec import (
 
 M = TypeVar("M", bound=msg.Message)
 E = TypeVar("E", bound=ev.Event)
-F = TypeVar("F", bound=fx.Effect)
+F = TypeVar("F", bound=fx.Command | ev.Event)
 
 LADDER = {"decode": "decode.heavy", "decode.heavy": "decode.huge"}
 

@@ -15,7 +15,8 @@ from types import FunctionType, MethodType
 from typing import Any
 
 import msgspec
-from ghost import Ear, Ghost, Life, Past, Told
+from ghost import Ghost
+from known import Ear, Life, Past, Told
 from violations import Stories
 
 from anyserve.core.capability import Ladder

@@ -2,8 +2,8 @@
 
     python -P compiled_runs.py STORE SCENARIO ...
 
-STORE is a folder of builds, or "-" for Python. Prints, as JSON, whether compiled modules were used
-and for each scenario a digest of its events, or the error that ended it.
+STORE is a folder of builds, or "-" for Python. Prints, as JSON, whether compiled modules were used,
+and for each scenario a digest of its events and of what they add up to, or the error that ended it.
 """
 
 from __future__ import annotations
@@ -32,14 +32,18 @@ def log_of(path: Path) -> str:
     from anyserve.errors import AnyServeError  # noqa: PLC0415
     from anyserve.sim.recorder import enveloped  # noqa: PLC0415
     from anyserve.sim.simulation import Simulation  # noqa: PLC0415
+    from anyserve.telemetry.summary import RunFacts, summary_of, to_dict  # noqa: PLC0415
+    from anyserve.telemetry.tally import Tally  # noqa: PLC0415
     from anyserve.workload.compile import compile_scenario  # noqa: PLC0415
     from anyserve.workload.load import load_scenario  # noqa: PLC0415
 
     found = hashlib.sha256()
     encoder = msgspec.json.Encoder()
+    tally = Tally()
 
     def record(envelope: Envelope) -> None:
         found.update(encoder.encode(envelope))
+        tally.add(envelope)
 
     compiled = compile_scenario(
         load_scenario(path),
@@ -51,6 +55,8 @@ def log_of(path: Path) -> str:
         Simulation(compiled, enveloped(record), scenario_dir=str(path.absolute().parent)).run()
     except AnyServeError as error:
         return f"{error.code} after {found.hexdigest()}"
+    facts = RunFacts(scenario=compiled.cluster.name, seed=compiled.seed, kind="sim")
+    found.update(encoder.encode(to_dict(summary_of(tally, {}, facts))))
     return found.hexdigest()
 
 

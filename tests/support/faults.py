@@ -15,9 +15,19 @@ from unittest.mock import patch
 import msgspec
 
 from anyserve.core import messages as msg
-from anyserve.core.effects import Finish, Inbox, JournalRecord, Outcome, OutcomeKind, Persist, Send
+from anyserve.core.effects import (
+    CancelWork,
+    Finish,
+    Inbox,
+    JournalRecord,
+    Outcome,
+    OutcomeKind,
+    Persist,
+    Send,
+)
 from anyserve.core.inputs import Offered
 from anyserve.core.lifecycle import TicketState
+from anyserve.core.messages import Code, ReplicaState
 from anyserve.core.origin import Origin
 from anyserve.core.origin.pending import Pending
 from anyserve.core.replica import Replica
@@ -69,11 +79,12 @@ def _bent(owner: Any, attribute: str, mutation: Mutation) -> Any:
     return method
 
 
-class _Forgetful(set[str]):
-    """A set in which nothing stays."""
+class _Forgetful(frozenset[str]):
+    """A set to which nothing can be added."""
 
-    def add(self, _element: str) -> None:
+    def __or__(self, _other: object) -> Any:
         """Forget it at once."""
+        return self
 
 
 def fault(invariant: int, *places: tuple[Any, str]) -> Callable[[Mutation], Mutation]:
@@ -94,7 +105,6 @@ def fault(invariant: int, *places: tuple[Any, str]) -> Callable[[Mutation], Muta
 def hop_count_trusted_from_the_message(
     original: Any, self: Scheduler, ticket: Ticket, back: msg.HandBack, now: int
 ) -> None:
-    """What the request looks like decides: still as it was asked, so never delegated."""
     original(self, ticket, back, now)
     ticket.delegations = int(back.request.capability != back.request.asked)
 
@@ -117,6 +127,16 @@ def drain_counted_as_delegation(original: Any, self: Scheduler, back: msg.Return
 def crash_counted_as_delegation(original: Any, self: Scheduler, ticket: Ticket, *args: Any) -> None:
     ticket.delegations += 1
     original(self, ticket, *args)
+
+
+@fault(1, (Scheduler, "_on_delegate"))
+def repeated_delegation_counted_after_a_restart(
+    original: Any, self: Scheduler, back: msg.Delegate, now: int
+) -> None:
+    counters = self._counters.get(back.id)
+    if counters is not None and back.id not in self.tickets:
+        self._counters[back.id] = replace(counters, delegated_at=0)
+    original(self, back, now)
 
 
 @fault(1, (Scheduler, "_persist"))
@@ -161,6 +181,31 @@ def tombstone_forgotten_by_a_replica(
     pass
 
 
+@fault(2, (Replica, "_on_settled"))
+def settled_request_kept_by_a_replica(
+    _original: Any, self: Replica, settled: msg.Settled, _now: int
+) -> None:
+    for request_id in settled.ids:
+        self._settled.add(request_id)
+
+
+@fault(2, (Replica, "_stop"))
+def engine_not_told_of_a_cancel(original: Any, self: Replica, slot: Slot, *args: Any) -> None:
+    original(self, slot, *args)
+    self._out = [effect for effect in self._out if not isinstance(effect, CancelWork)]
+
+
+@fault(2, (Origin, "_settle"))
+def scheduler_not_told_of_an_outcome(original: Any, self: Origin, *args: Any) -> None:
+    original(self, *args)
+    self._out = [
+        effect
+        for effect in self._out
+        if not (isinstance(effect, Send) and isinstance(effect.message, msg.Settled))
+        or effect.inbox is not Inbox.SCHEDULER
+    ]
+
+
 @fault(2, (Scheduler, "_on_cancel"))
 def tombstone_forgotten_by_the_scheduler(
     original: Any, self: Scheduler, cancel: msg.Cancel, now: int
@@ -179,7 +224,7 @@ def deadline_ignored_by_the_origin(original: Any, self: Origin, offered: Offered
 def overflow_dropped_without_a_word(
     original: Any, self: Scheduler, ticket: Ticket, *args: Any
 ) -> None:
-    """A queue's overflow is dropped without a word, and stays so when the origin asks."""
+    """And so it stays when the origin asks."""
     original(self, ticket, *args)
     self._out = [
         effect
@@ -222,6 +267,32 @@ def stale_registration_accepted(
     _original: Any, _self: ReplicaView, _registration: msg.Registration
 ) -> bool:
     return True
+
+
+@fault(3, (Replica, "_on_stale_epoch"))
+def stale_epoch_not_learnt(
+    _original: Any, _self: Replica, _stale: msg.StaleEpoch, _now: int
+) -> None:
+    pass
+
+
+@fault(3, (Ticket, "__init__"))
+def refused_back_to_the_same_replica(original: Any, self: Ticket, *args: Any, **kw: Any) -> None:
+    original(self, *args, **kw)
+    self.refused_by = _Forgetful()
+
+
+@fault(3, (Scheduler, "_contradicts_registry"))
+def registration_believed_against_its_replica(
+    _original: Any, _self: Scheduler, _back: msg.Delegate
+) -> bool:
+    return False
+
+
+@fault(3, (ReplicaView, "become"))
+def draining_replica_assigned_to(original: Any, self: ReplicaView, state: ReplicaState) -> None:
+    original(self, state)
+    self.takes_work = self.takes_work or state is ReplicaState.DRAINING
 
 
 @fault(3, (Replica, "_on_assign"))
@@ -388,6 +459,59 @@ def recovery_unbounded(original: Any, self: Scheduler, *args: Any, **kw: Any) ->
     self._rules = replace(self._rules, recovery_limit=10_000)
 
 
+@fault(7, (Scheduler, "__init__"))
+def recovery_bound_too_low(original: Any, self: Scheduler, *args: Any, **kw: Any) -> None:
+    original(self, *args, **kw)
+    self._rules = replace(self._rules, recovery_limit=self._rules.recovery_limit - 1)
+
+
+@fault(7, (Origin, "_on_attempt_lost"))
+def repeated_loss_recovered_again(
+    original: Any, self: Origin, lost: msg.AttemptLost, now: int
+) -> None:
+    pending = self._pending.get(lost.id)
+    if pending is not None:
+        lost = replace(lost, submission=pending.submission)
+    original(self, lost, now)
+
+
+@fault(7, (Scheduler, "_attempt_after"))
+def attempts_numbered_anew_after_a_restart(_original: Any, _self: Scheduler, ticket: Ticket) -> int:
+    return ticket.last_attempt + 1
+
+
+@fault(7, (Scheduler, "_take_new"))
+def recovered_request_refused_for_fullness(
+    original: Any, self: Scheduler, submit: msg.Submit, now: int
+) -> None:
+    request = submit.request
+    if self._queues.depth(request.capability) < self._queue_limit(request.capability):
+        original(self, submit, now)
+        return
+    ticket = self._new_ticket(request, submit.submission, now)
+    self._reject(ticket, Code.QUEUE_FULL, "full", now)
+
+
+@fault(7, (Scheduler, "_on_delegate"))
+def delegated_request_refused_for_fullness(
+    original: Any, self: Scheduler, back: msg.Delegate, now: int
+) -> None:
+    original(self, back, now)
+    ticket = self.tickets.get(back.id)
+    if ticket is None or ticket.state is not TicketState.QUEUED:
+        return
+    capability = ticket.request.capability
+    if self._queues.depth(capability) > self._queue_limit(capability):
+        self._reject(ticket, Code.QUEUE_FULL, "full", now)
+
+
+@fault(7, (CreditBook, "report"))
+def arrival_taken_for_that_of_all_before(original: Any, self: CreditBook, *args: Any) -> msg.Credit:
+    credit: msg.Credit = original(self, *args)
+    newest = max(self._assigned.sparse, default=self._assigned.watermark)
+    return replace(credit, ordinals_below=newest)
+
+
 @fault(7, (Router, "_kept_back"))
 def reserve_ignored(_original: Any, _self: Router, _ticket: Ticket, _view: ReplicaView) -> int:
     return 0
@@ -447,3 +571,31 @@ def lost_wake_up_of_an_entry_queue(_original: Any, _self: Replica, _now: int) ->
 @fault(8, (Scheduler, "_answer_again"))
 def question_of_an_origin_not_answered(_original: Any, _self: Scheduler, _ticket: Ticket) -> None:
     pass
+
+
+@fault(8, (Scheduler, "_say_entries_again"))
+def entry_not_sent_again(_original: Any, _self: Scheduler, _now: int) -> None:
+    pass
+
+
+@fault(8, (Origin, "_settled_message"))
+def watermark_above_an_open_request(original: Any, self: Origin, ids: list[str]) -> msg.Settled:
+    settled: msg.Settled = original(self, ids)
+    return replace(settled, settled_below=settled.settled_below + 1)
+
+
+@fault(8, (Replica, "_on_repair"))
+def first_missing_frame_not_repaired(
+    original: Any, self: Replica, repair: msg.Repair, now: int
+) -> None:
+    original(self, replace(repair, sequence=repair.sequence + 1), now)
+
+
+@fault(8, (Scheduler, "_on_gone"))
+def will_of_an_earlier_connection_believed(
+    original: Any, self: Scheduler, gone: msg.Gone, now: int
+) -> None:
+    view = self.replicas.get(gone.source)
+    if view is not None and view.incarnation == gone.incarnation:
+        gone = replace(gone, connection=view.connection)
+    original(self, gone, now)

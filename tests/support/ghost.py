@@ -8,37 +8,20 @@ holds for lost), it reads that, and nothing else.
 from __future__ import annotations
 
 import math
-import zlib
-from collections import defaultdict
-from dataclasses import dataclass, field
 
+from known import Ear, Life, Past, Told, fits, token
 from violations import MS, Stories, Violated
 
 from anyserve.core import effects as fx
+from anyserve.core import events as ev
 from anyserve.core import messages as msg
 from anyserve.core.messages import Code, ReplicaState
 from anyserve.core.replica import Replica
 from anyserve.core.scheduler import Scheduler
 from anyserve.core.spec import ClusterSpec, ReplicaSpec
 
-EPOCHAL = (msg.SchedulerState, msg.StaleEpoch, msg.Assign, msg.CancelAttempt)
+STOPS = (msg.Cancel, msg.Settled, msg.CancelAttempt)
 SERVING = (ReplicaState.READY, ReplicaState.SATURATED)
-
-
-def token(replica: str, incarnation: int, attempt: int, index: int) -> int:
-    """The token that this attempt gives at this place of the answer: no two attempts agree."""
-    return zlib.crc32(f"{replica}/{incarnation}/{attempt}/{index}".encode())
-
-
-def fits(offers: list[msg.Offer], request: msg.Request) -> bool:
-    """Whether one of the offers matches the request by name, attributes and limits."""
-    tokens = request.prompt_tokens + request.max_tokens
-    return any(
-        offer.capability == request.capability
-        and set(request.attributes.items()) <= set(offer.attributes.items())
-        and tokens <= (math.inf if offer.limits.max_tokens is None else offer.limits.max_tokens)
-        for offer in offers
-    )
 
 
 def check_replica(name: str, machine: Replica, spec: ReplicaSpec) -> None:
@@ -50,103 +33,6 @@ def check_replica(name: str, machine: Replica, spec: ReplicaSpec) -> None:
     if any(n > bound for n, bound in zip(real, bounds, strict=True)) or counts != real:
         text = f"{name} runs, holds and queues {real}, by its own count {counts}"
         raise Violated(7, f"{text}, within {bounds}")
-
-
-@dataclass
-class Told:
-    """What one life of a process has been told is over."""
-
-    cancelled: set[str] = field(default_factory=set)
-    settled: set[str] = field(default_factory=set)
-    stopped: set[tuple[str, int]] = field(default_factory=set)
-    epoch: int = 0
-
-    def hear(self, message: object) -> None:
-        """Fold what says that something is over, or that a new scheduler life began."""
-        if isinstance(message, msg.Cancel):
-            self.cancelled.add(message.id)
-        elif isinstance(message, msg.Settled):
-            self.settled.update(message.ids)
-        elif isinstance(message, msg.CancelAttempt):
-            self.stopped.add((message.id, message.attempt))
-        if isinstance(message, EPOCHAL):
-            self.epoch = max(self.epoch, message.epoch)
-
-    def is_over(self, request: str, attempt: int) -> bool:
-        """Whether this must not begin any more."""
-        return (
-            request in self.cancelled
-            or request in self.settled
-            or (request, attempt) in self.stopped
-        )
-
-
-@dataclass
-class Ear:
-    """What one life of the scheduler has heard of one replica, and used of its credit."""
-
-    registration: msg.Registration
-    sequence: int = -1
-    granted: int = 0
-    taken: int = 0
-    assigned: int = 0
-
-    @property
-    def credit(self) -> int:
-        """Slots that this replica has granted and that are not used, as far as was heard."""
-        return self.granted - self.taken - self.assigned if self.sequence >= 0 else 0
-
-    @property
-    def key(self) -> tuple[int, int, int]:
-        """Sorts registrations of one replica by age."""
-        one = self.registration
-        return one.incarnation, one.connection, one.revision
-
-
-@dataclass
-class Life:
-    """One life of the scheduler, as seen from outside."""
-
-    told: Told = field(default_factory=Told)
-    ears: dict[str, Ear] = field(default_factory=dict)
-    excluded: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    overload: dict[str, bool] = field(default_factory=dict)
-    ordinals: dict[tuple[str, int, int], tuple[str, int]] = field(default_factory=dict)
-
-
-@dataclass
-class Past:
-    """The life of one request, over all processes and their lives."""
-
-    request: msg.Request
-    rung: str
-    """The capability it has reached, by its newest attempt."""
-    epoch: int
-    """The scheduler life that its origin knew of when it was offered."""
-    delegations: set[int] = field(default_factory=set)
-    """Attempts whose hand-back for delegation was carried on."""
-    refusals: set[int] = field(default_factory=set)
-    returns: set[int] = field(default_factory=set)
-    bound: dict[int, str] = field(default_factory=dict)
-    """As what each attempt was given to a replica by the scheduler."""
-    attempts: dict[int, str] = field(default_factory=dict)
-    refused_entry: set[str] = field(default_factory=set)
-    """Replicas that gave it up themselves, in any life."""
-    carried_on: set[tuple[str, int]] = field(default_factory=set)
-    is_back: bool = False
-    """Some hand-back of it was carried on; what comes back is never refused for fullness."""
-    was_full: bool = False
-    """It was told so already: an overload that nobody above could take."""
-    forgotten: bool = False
-    """A journal that knew of it, or may have, is gone."""
-    cancelled: bool = False
-    outcomes: list[fx.Outcome] = field(default_factory=list)
-    tokens: list[int] = field(default_factory=list)
-
-    @property
-    def id(self) -> str:
-        """The request's."""
-        return self.request.id
 
 
 class Ghost:
@@ -233,6 +119,7 @@ class Ghost:
         self._journal(effects)
         if isinstance(message, msg.HandBack):
             self._handed_back(message, sent)
+        self._pardon(scheduler)
         for one in sent:
             if isinstance(one, msg.Assign | msg.Entry):
                 self._check_binding(now, one, _receiver(effects, one))
@@ -270,6 +157,7 @@ class Ghost:
         past = self.pasts[back.id]
         if isinstance(back, msg.Delegate):
             past.refused_entry.add(back.replica)
+            past.asked.add(back.attempt)
         elif isinstance(back, msg.Refuse):
             past.refusals.add(back.attempt)
         else:
@@ -292,6 +180,8 @@ class Ghost:
             self._delegated(past, back)
             return
         kind = type(back).__name__.lower()
+        if kind == "refuse" and (kind, back.attempt) not in past.carried_on:
+            self.life.refused[back.id].add(back.replica)
         past.carried_on.add((kind, back.attempt))
         times = sum(other == kind for other, _ in past.carried_on)
         refused = isinstance(back, msg.Refuse)
@@ -316,6 +206,24 @@ class Ghost:
         if overload or ear is None or fits(ear.registration.offers, back.request):
             self.life.excluded[back.id].add(back.replica)
 
+    def _pardon(self, scheduler: Scheduler) -> None:
+        """Who refused is asked again where there is nobody else."""
+        for request_id, refused in list(self.life.refused.items()):
+            ticket = scheduler.tickets.get(request_id)
+            if ticket is None or not self._others(scheduler, ticket.request, refused):
+                del self.life.refused[request_id]
+
+    def _others(self, scheduler: Scheduler, request: msg.Request, refused: set[str]) -> list[str]:
+        excluded = self.life.excluded.get(request.id, ())
+        return [
+            name
+            for name, ear in self.life.ears.items()
+            if scheduler.replicas[name].state in (*SERVING, ReplicaState.STARTING)
+            and name not in refused
+            and name not in excluded
+            and fits(ear.registration.offers, request)
+        ]
+
     def _check_binding(self, now: int, bound: msg.Assign | msg.Entry, replica: str) -> None:
         request, past = bound.request, self.pasts[bound.request.id]
         story = self.stories
@@ -330,6 +238,9 @@ class Ghost:
             raise story.violated(7, f"has attempt {bound.attempt} at two replicas", request.id)
         if replica in self.life.excluded[request.id]:
             raise story.violated(3, f"goes back to {replica}, which gave it up", request.id)
+        if isinstance(bound, msg.Assign) and replica in self.life.refused.get(request.id, ()):
+            text = f"goes back to {replica}, which refused it, while another could serve"
+            raise story.violated(3, text, request.id)
         if bound.submission > 1 + self.rules.recovery_limit:
             text = f"is recovered {bound.submission - 1} times"
             raise story.violated(7, f"{text}, the limit is {self.rules.recovery_limit}", request.id)
@@ -381,8 +292,11 @@ class Ghost:
         was_full, past.was_full = past.was_full, past.was_full or code is Code.QUEUE_FULL
         if past.forgotten:
             return
+        delegated = (1, len(past.delegations), self.spec.delegation.limit)
+        if isinstance(message, msg.HandBack):  # one that is not carried on
+            delegated = (1, len(past.asked), self.spec.delegation.limit + 1)
         used = {
-            Code.DELEGATION_EXHAUSTED: (1, len(past.delegations), self.spec.delegation.limit),
+            Code.DELEGATION_EXHAUSTED: delegated,
             Code.REFUSE_EXHAUSTED: (7, len(past.refusals), self.rules.refuse_limit + 1),
             Code.RETURN_EXHAUSTED: (7, len(past.returns), self.rules.return_limit + 1),
         }
@@ -391,12 +305,11 @@ class Ghost:
             if n < limit:
                 text = f"is rejected ({code.value}) at {n} of {limit}"
                 raise self.stories.violated(invariant, text, past.id)
-        if (
-            code is Code.QUEUE_FULL
-            and isinstance(message, msg.Submit)
-            and past.is_back
-            and not was_full
-        ):
+        made, limit = rejected.submission - 1, self.rules.recovery_limit
+        if code in (Code.REPLICA_LOST, Code.POISONED) and made <= limit:
+            text = f"is rejected ({code.value}) at {made} of {limit} recoveries"
+            raise self.stories.violated(7, text, past.id)
+        if code is Code.QUEUE_FULL and not was_full and _comes_back(past, message):
             raise self.stories.violated(7, "came back and is refused for fullness", past.id)
 
     def _check_queue(self, scheduler: Scheduler, request_id: str) -> None:
@@ -459,7 +372,29 @@ class Ghost:
                     self.check_rejection(message, effect.message)
             elif isinstance(effect, fx.StartWork):
                 self._check_start(name, incarnation, now, message, effect)
+        self._check_stops(name, incarnation, message, effects)
         self.told[name].hear(message)
+
+    def _check_stops(
+        self, name: str, incarnation: int, message: object, effects: list[fx.Effect]
+    ) -> None:
+        """What runs and is over is stopped at once."""
+        working = self.told[name].working
+        for effect in effects:
+            if isinstance(effect, fx.StartWork):
+                working.add((effect.request.id, effect.attempt))
+            elif isinstance(effect, fx.CancelWork | ev.AttemptEnded):
+                working.discard((effect.id, effect.attempt))
+        if not isinstance(message, STOPS):
+            return
+        if isinstance(message, msg.CancelAttempt) and message.incarnation != incarnation:
+            return
+        told = Told()
+        told.hear(message)
+        for request_id, attempt in working:
+            if told.is_over(request_id, attempt):
+                text = f"runs on at {name}, which was told of its end"
+                raise self.stories.violated(2, text, request_id)
 
     def _check_way(self, name: str, send: fx.Send) -> None:
         allowed = (fx.Inbox.SCHEDULER, fx.Inbox.ORIGIN, fx.Inbox.REPLICA_REGISTRATION)
@@ -507,13 +442,24 @@ class Ghost:
 
     # --- the origin ------------------------------------------------------------------------------
 
-    def origin_did(self, now: int, effects: list[fx.Effect]) -> None:
+    def origin_did(self, now: int, message: object, effects: list[fx.Effect]) -> None:
         """After the origin handled something."""
+        if isinstance(message, msg.AttemptLost):
+            self._check_recovery(message, effects)
         for effect in effects:
             if isinstance(effect, fx.Deliver):
                 self._deliver(effect.id, effect.frame)
             elif isinstance(effect, fx.Finish):
                 self._finish(now, effect.id, effect.outcome)
+
+    def _check_recovery(self, lost: msg.AttemptLost, effects: list[fx.Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, fx.Send) and isinstance(effect.message, msg.Submit):
+                submit = effect.message
+                if submit.submission != lost.submission + 1:
+                    text = f"is submitted as number {submit.submission}, for one loss of number"
+                    text = f"{text} {lost.submission}"
+                    raise self.stories.violated(7, text, lost.id)
 
     def _deliver(self, request_id: str, frame: msg.Frame) -> None:
         past, story = self.pasts[request_id], self.stories
@@ -563,6 +509,14 @@ class Ghost:
             due = end if request.deadline is None else min(end, request.deadline.at_ns)
             if now > due and not past.outcomes:
                 raise self.stories.violated(2, "is open after it expired", request_id)
+
+
+def _comes_back(past: Past, message: object) -> bool:
+    """Whether what this message brings was here before: it is never refused for fullness."""
+    if isinstance(message, msg.Submit):
+        return past.is_back or message.submission > 1
+    overload = isinstance(message, msg.Delegate) and message.reason is msg.DelegateReason.OVERLOAD
+    return isinstance(message, msg.HandBack) and not overload
 
 
 def _receiver(effects: list[fx.Effect], message: object) -> str:

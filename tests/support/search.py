@@ -3,6 +3,10 @@
 Breadth first means that the first violation found has a shortest story. A state in which nothing
 can happen any more but mishaps is an end; from each end time may pass, and then all requests must
 have ended and nothing may be held.
+
+`reduced` searches leave out what makes no difference: letters that can do nothing any more
+(`spent.py`), and states from which less can happen than from one that is known already, since a
+duplicate has been used up to no effect.
 """
 
 from __future__ import annotations
@@ -13,7 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from small_parts import ORIGIN, SCHEDULER, ReplicaPart, SchedulerPart
-from small_world import Choice, Small, SmallWorld, State
+from small_world import DUPLICATES, Choice, Small, SmallWorld, State
+from spent import Spent
 from violations import Violated, in_words
 
 PATIENCE = 400
@@ -31,6 +36,8 @@ class Found:
     transitions: int = 0
     ends: int = 0
     depth: int = 0
+    rounds: int = 1
+    """How often it was begun anew, since something left out may have mattered; with the last."""
     delegations: int = 0
     """The most that any request was delegated."""
     seconds: float = 0.0
@@ -49,19 +56,47 @@ class Found:
         return text
 
 
-def search(small: Small, *, most: int | None = None) -> Found:
-    """Visit every state of a small system, up to `most` of them."""
-    return _Search(small).run(most)
+def search(small: Small, *, most: int | None = None, reduced: bool = False) -> Found:
+    """Visit every state of a small system, up to `most` of them; `reduced`: or one for several."""
+    world = SmallWorld(small)
+    if reduced:
+        return represented(world, most=most).found
+    whole = Search(world)
+    whole.run(most)
+    return whole.found
 
 
-class _Search:
-    def __init__(self, small: Small) -> None:
-        self.world = SmallWorld(small)
+def represented(world: SmallWorld, *, most: int | None = None) -> Search:
+    """A reduced search that left nothing out that matters: the last of as many as it takes."""
+    spent, began, rounds = Spent(world), time.process_time(), 0
+    while True:
+        one, rounds = Search(world, spent), rounds + 1
+        one.run(most)
+        if not spent.reconsider():
+            one.found.rounds = rounds
+            one.found.seconds = time.process_time() - began
+            return one
+
+
+class Search:
+    """One search through a world."""
+
+    def __init__(self, world: SmallWorld, spent: Spent | None = None) -> None:
+        self.world = world
         self.found = Found()
+        self._spent = spent
         self._way: dict[State, tuple[State, Choice] | None] = {}
 
-    def run(self, most: int | None) -> Found:
-        found, began = self.found, time.perf_counter()
+    def memories(self) -> set[tuple[object, ...]]:
+        """What all processes and the observer remember together, in any state that was reached."""
+        return {
+            (state.scheduler, state.origin, *state.replicas, state.ghost, state.offered)
+            for state in self._way
+        }
+
+    def run(self, most: int | None = None) -> None:
+        """Search until there is nothing more to find, or `most` states are known."""
+        found, began = self.found, time.process_time()
         start = self.world.begin()
         self._way[start] = None
         level = [start]
@@ -75,7 +110,6 @@ class _Search:
         found.states = len(self._way)
         found.delegations = self.world.most_delegations
         found.seconds = time.process_time() - began
-        return found
 
     def _expand(self, state: State) -> Iterator[State]:
         is_end = True
@@ -83,7 +117,7 @@ class _Search:
             is_end = is_end and choice[0] in MISHAPS
             self.found.transitions += 1
             after = self._try(state, choice)
-            if after not in self._way:
+            if not self._is_known(after):
                 self._way[after] = (state, choice)
                 yield after
         if is_end:
@@ -92,13 +126,22 @@ class _Search:
 
     def _try(self, state: State, choice: Choice) -> State:
         try:
-            return self.world.after(state, choice)
+            after = self.world.after(state, choice)
         except Violated as violated:
             self.found.violation = violated
         except Exception as error:  # noqa: BLE001 - a machine that breaks is a finding, with its story
             self.found.broke = error
+        else:
+            return after if self._spent is None else self._spent.without(after)
         self.found.story = self._told([*self._way_to(state), choice])
         raise _Stop
+
+    def _is_known(self, state: State) -> bool:
+        if state in self._way:
+            return True
+        if self._spent is None or state.left[DUPLICATES] == self.world.small.duplicates:
+            return False
+        return _with_more(state, DUPLICATES) in self._way
 
     def _way_to(self, state: State) -> list[Choice]:
         choices = []
@@ -139,6 +182,13 @@ class _Search:
         self.found.violation = wrong
         self.found.story = [*self._told(self._way_to(first)), "and then nothing bad, but time"]
         raise _Stop
+
+
+def _with_more(state: State, what: int) -> State:
+    """The state from which one more mishap of a kind may happen."""
+    left = list(state.left)
+    left[what] += 1
+    return state._replace(left=tuple(left))
 
 
 class _Stop(Exception):  # noqa: N818 - it is no error

@@ -6,10 +6,12 @@ import io
 import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from canonical import form
-from ghost import check_replica, token
+from ghost import check_replica
+from known import token
 from violations import Stories, Violated
 
 from anyserve.core import effects as fx
@@ -140,17 +142,27 @@ class Table(Generic[T]):
 
     def __init__(self) -> None:
         self._numbers: dict[Any, int] = {}
+        self._by_pickle: dict[bytes, int] = {}
+        """The same by digests of pickles: quicker, but equal things may be pickled differently."""
         self._pickled: list[bytes] = []
         self.things: list[T] = []
 
     def number(self, thing: T) -> int:
         """The number of this thing, which must not change any more."""
+        pickled = _pickled(thing)
+        digest = blake2b(pickled, digest_size=16).digest()
+        number = self._by_pickle.get(digest)
+        if number is None:
+            number = self._by_pickle[digest] = self._by_form(thing, pickled)
+        return number
+
+    def _by_form(self, thing: T, pickled: bytes) -> int:
         key = form(thing)
         number = self._numbers.get(key)
         if number is None:
             number = self._numbers[key] = len(self.things)
             self.things.append(thing)
-            self._pickled.append(_pickled(thing))
+            self._pickled.append(pickled)
         return number
 
     def copy(self, number: int) -> T:

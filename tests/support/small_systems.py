@@ -90,13 +90,25 @@ SYSTEMS: Mapping[str, Small] = {
     ),
 }
 
-THREE = replace(TWO, spec=_cluster(L1, H1, _replica("h2", HEAVY)))
+EVERY_ORDER = replace(TWO, in_order=False)
 LARGE: Mapping[str, Small] = {
     "the journal is lost": replace(
         ONE, duplicates=0, mortal=_dying("scheduler", "amnesia"), in_order=True, at_once=True
     ),
     "limit 2, a rung is lost, a duplicate": replace(ONE, spec=CLIMB_TWICE, offers=((LOW, "e1"),)),
-    "two requests, a duplicate and a crash": replace(TWO, at_once=True),
-    "two requests, a crash, every order": replace(TWO, duplicates=0, in_order=False, at_once=True),
-    "two requests, three replicas": replace(THREE, at_once=True),
+    "two requests, a crash, every order": replace(EVERY_ORDER, duplicates=0, at_once=True),
 }
+"""Searched whole as they are."""
+REDUCED: Mapping[str, Small] = {
+    "two requests, a duplicate and a crash": EVERY_ORDER,
+    "a replica returns, every order": replace(
+        SYSTEMS["a replica returns"], duplicates=1, in_order=False
+    ),
+    "the scheduler dies, every order": replace(
+        SYSTEMS["the scheduler dies"], in_order=False, at_once=False
+    ),
+    "two requests, three replicas": replace(
+        EVERY_ORDER, spec=_cluster(L1, H1, _replica("h2", HEAVY))
+    ),
+}
+"""Searched by representatives (`spent.py`): all of it in every order, and at any time."""

@@ -8,6 +8,7 @@ search over all states (`search.py`) fast. Time stands still but where a timer f
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -110,7 +111,7 @@ class SmallWorld:
 
     def part(self, state: State, name: str) -> Part:
         """A process as it is in a state; not to be changed."""
-        part: Part = self._table(name).things[self._number(state, name)]
+        part: Part = self._table(name).things[self.number(state, name)]
         return part
 
     def ghost(self, state: State) -> Ghost:
@@ -128,10 +129,46 @@ class SmallWorld:
             return self._schedulers
         return self._origins if name == ORIGIN else self._replicas[name]
 
-    def _number(self, state: State, name: str) -> int:
+    def number(self, state: State, name: str) -> int:
+        """The number of what a process remembers in a state."""
         if name == SCHEDULER:
             return state.scheduler
         return state.origin if name == ORIGIN else state.replicas[self._names.index(name)]
+
+    def passes_over(self, state: State, letter: int) -> bool:
+        """Whether a letter, if it came now, would change nothing, also for the observer."""
+        to = self.letters[letter].to
+        return not _runs(self.part(state, to)) or self._act(state, to, ("letter", letter)) == state
+
+    def may_start(self, state: State, name: str) -> bool:
+        """Whether a process may begin another life before all is over."""
+        mortal = SCHEDULER if name == SCHEDULER else "return"
+        is_down = not _runs(self.part(state, name))
+        return mortal in self.small.mortal and bool(is_down or state.left[CRASHES])
+
+    def is_idle(self, at: tuple[str, int], letter: int) -> bool:
+        """Whether a process with this memory passes over a letter."""
+        name, number = at
+        if not _runs(self._table(name).things[number]):
+            return True
+        done = self._worked(name, number, MS, ("letter", letter))
+        return done == Done(number, ())
+
+    def onward(self) -> dict[tuple[str, int], set[tuple[str, int]]]:
+        """What each memory of each process was seen to become at once, while time stood still.
+
+        Without what only happens when all is over: that what was down starts again.
+        """
+        seen = {"letter", "offer", "step", "kill", *COSTS}
+        if "worker" in self.small.mortal:
+            seen.add("worker ready")
+        if {SCHEDULER, "return"} & self.small.mortal:
+            seen.add("start")
+        onward = defaultdict(set)
+        for (name, number, now, what, _), done in self._done.items():
+            if now == MS and what[0] in seen:
+                onward[name, number].add((name, done.part))
+        return onward
 
     # --- the beginning ---------------------------------------------------------------------------
 
@@ -316,7 +353,7 @@ class SmallWorld:
         return self._act(state, letter.to, ("letter", number))
 
     def _act(self, state: State, name: str, what: tuple[Any, ...], sends: int = -1) -> State:
-        before = self._number(state, name)
+        before = self.number(state, name)
         done = self._work(state, name, state.now, what, sends)
         key = (state.ghost, name, before, state.now, what)
         ghost = self._watched.get(key)
@@ -334,8 +371,9 @@ class SmallWorld:
         return state._replace(replicas=(*state.replicas[:at], part, *state.replicas[at + 1 :]))
 
     def _kill(self, state: State, name: str) -> State:
-        number = self._number(state, name)
-        done = self._done.get((name, number, "kill"))
+        number = self.number(state, name)
+        key = (name, number, state.now, ("kill",), -1)
+        done = self._done.get(key)
         if done is None:
             part = self._table(name).copy(number)
             letters: tuple[int, ...] = ()
@@ -348,7 +386,7 @@ class SmallWorld:
                 gone = msg.Gone(source=name, incarnation=part.incarnation, connection=1)
                 letters = (self._letter("broker", SCHEDULER, "gone", gone),)
             done = Done(self._table(name).number(part), letters)
-            self._done[name, number, "kill"] = done
+            self._done[key] = done
         return self._post(self._with_part(state, name, done.part), done.letters)
 
     # --- letters ---------------------------------------------------------------------------------
@@ -395,13 +433,18 @@ class SmallWorld:
     def _work(
         self, state: State, name: str, now: int, what: tuple[Any, ...], sends: int = -1
     ) -> Done:
-        number = self._number(state, name)
+        done = self._worked(name, self.number(state, name), now, what, sends)
+        if what[0] == "start":
+            return done._replace(letters=(*done.letters, *self._retained(state, name)))
+        return done
+
+    def _worked(
+        self, name: str, number: int, now: int, what: tuple[Any, ...], sends: int = -1
+    ) -> Done:
         key = (name, number, now, what, sends)
         done = self._done.get(key)
         if done is None:
             done = self._done[key] = self._work_out(name, number, now, what, sends)
-        if what[0] == "start":
-            return done._replace(letters=(*done.letters, *self._retained(state, name)))
         return done
 
     def _work_out(
@@ -442,7 +485,7 @@ class SmallWorld:
     def _watch(self, state: State, name: str, what: tuple[Any, ...]) -> int:
         """The observer's number after it saw what one process did."""
         ghost, now = self._ghosts.copy(state.ghost), state.now
-        part = self._table(name).copy(self._number(state, name))
+        part = self._table(name).copy(self.number(state, name))
         for given in self._inputs(what):
             message = given[1] if given[0] == "letter" else None
             if isinstance(part, SchedulerPart) and part.machine is not None:
@@ -453,7 +496,7 @@ class SmallWorld:
             if given[0] == "start":
                 self._watch_start(ghost, name, part, given)
             if isinstance(part, OriginPart):
-                ghost.origin_did(now, effects)
+                ghost.origin_did(now, message, effects)
             elif isinstance(part, ReplicaPart):
                 ghost.replica_did(name, part.incarnation, now, message, effects)
             elif given[0] != "start":

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from ghost import Ghost, check_replica, fits, token
+from ghost import Ghost, check_replica
+from known import fits, token
 from violations import MS, Violated
 
 from anyserve.core import effects as fx
@@ -206,7 +207,7 @@ class World:
 
     def _to_origin(self, message: Any) -> None:
         effects = self.origin.handle(self.now, message)
-        self.ghost.origin_did(self.now, effects)
+        self.ghost.origin_did(self.now, message, effects)
         self._carry_out("p", effects)
 
     def _to_node(self, name: str, message: Any) -> None:
@@ -523,6 +524,8 @@ class World:
             machine, view, spec = node.machine, self.scheduler.replicas[name], self._spec_of(name)
             if not machine.idle or node.jobs:
                 raise Violated(7, f"all requests are over, and {name} is not idle")
+            if view.state is not ReplicaState.READY:
+                raise Violated(8, f"{name} is ready, and the scheduler has it {view.state.value}")
             window = spec.concurrency + spec.prefetch
             if machine.credit_outstanding != window:
                 text = f"{name} has granted {machine.credit_outstanding} of its {window} credits"

@@ -94,10 +94,10 @@ def _announce(session: Session, prepared: PreparedSim) -> None:
     if prepared.options.ui == "none":
         return
     compiled = prepared.compiled
-    facts = compiled.facts()
+    plan = compiled.plan
     session.diagnostics.say(
         f"{compiled.cluster.name}, simulated: {len(compiled.cluster.replicas)} replicas, "
-        f"{facts.requests} requests in {facts.duration_s:g} s, seed {compiled.seed}"
+        f"{len(plan.requests)} requests in {plan.duration_ns / 1e9:g} s, seed {compiled.seed}"
     )
     if prepared.policy:
         session.diagnostics.say(f"policy {prepared.policy}")

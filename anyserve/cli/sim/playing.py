@@ -20,7 +20,7 @@ from anyserve.sim.simulation import Phase, Progress, Simulation
 from anyserve.sim.watch import Watch
 from anyserve.telemetry.log import EventLogWriter
 from anyserve.telemetry.runs import RunDirectory
-from anyserve.telemetry.tally import Tally
+from anyserve.telemetry.tally import UNCOUNTED, Tally
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _Show = Callable[[Progress], None]
 ENTRIES: Final = 20_000
 """Computed between two looks at the terminal: some tens of milliseconds."""
+LINES_S: Final = 15.0
+"""Between two lines of progress, where there is no terminal to draw on."""
 
 
 @dataclass(slots=True)
@@ -130,6 +132,9 @@ class _Listener:
                 self._listening = False
 
 
+_UNCOUNTED: Final[frozenset[type]] = frozenset(UNCOUNTED)
+
+
 class _SampledLog:
     """Counts every event, and records those of a sample of the requests, numbered anew."""
 
@@ -142,10 +147,12 @@ class _SampledLog:
 
     def record(self, t: int, source: str, incarnation: int, seq: int, event: AnyEvent) -> None:
         """One more event; the first of a request is that it was offered."""
-        self._follow(t, source, incarnation, seq, event)
+        kind = type(event)
+        if kind not in _UNCOUNTED:
+            self._follow(t, source, incarnation, seq, event)
         request_id = getattr(event, "id", None)
         if request_id is not None and request_id not in self._taken:
-            if type(event) is not RequestOffered or not self._takes(request_id):
+            if kind is not RequestOffered or not self._takes(request_id):
                 return
             self._taken.add(request_id)
         life = (source, incarnation)
@@ -169,13 +176,39 @@ class _ProgressBar:
         )
 
 
+class ProgressLines:
+    """A line now and then, where there is no terminal: a long run must not look dead."""
+
+    def __init__(
+        self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._say = say
+        self._clock = clock
+        self._began_s = clock()
+        self._next_s = self._began_s + LINES_S
+
+    def show(self, progress: Progress) -> None:
+        """Say how far it is, where it is time."""
+        now_s = self._clock()
+        if now_s < self._next_s:
+            return
+        self._next_s = now_s + LINES_S
+        done, planned = progress.settled, progress.planned
+        text = f"{done:,} of {planned:,} requests"
+        if done:
+            left_s = (now_s - self._began_s) * (planned - done) / done
+            text += f", about {left_s:.0f} s left"
+        self._say(text)
+
+
 @contextmanager
 def _progress(session: Session, prepared: PreparedSim) -> Iterator[_Show]:
     diagnostics = session.diagnostics
-    if prepared.options.ui not in {"plain", "tui"} or not diagnostics.terminal.lively(
-        diagnostics.stream
-    ):
+    if prepared.options.ui not in {"plain", "tui"}:
         yield _show_nothing
+        return
+    if not diagnostics.terminal.lively(diagnostics.stream):
+        yield ProgressLines(diagnostics.say).show
         return
     from rich.progress import (  # noqa: PLC0415 - only where it is drawn
         BarColumn,

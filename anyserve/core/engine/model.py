@@ -261,19 +261,23 @@ class EngineModel:
 
     def load(self, now_ps: int) -> EngineLoad:
         """What the engine last reported, at the end of the last step that ended by now."""
-        batch = self._batch
-        stretch = self._stretch
-        if stretch is None:
-            state = batch.state()
-        elif stretch.steps == 1 or not (done := stretch.ended_before(now_ps + 1)):
-            state = self._before
-        else:
-            state = batch.state()
-            taken = batch.pack.blocks_for(done) - self._plan.reserved
-            state = (state[0], state[1], state[2] - taken, *state[3:])
-        running, waiting, free, queries, hits, preemptions = state
-        usage = batch.cache.usage_at(free)
+        running, waiting, free, queries, hits, preemptions = self._state_at(now_ps)
+        usage = self._batch.cache.usage_at(free)
         return EngineLoad(running, waiting, usage, queries, hits, preemptions)
+
+    def kv_usage(self, now_ps: int) -> float:
+        """That of `load`."""
+        return self._batch.cache.usage_at(self._state_at(now_ps)[2])
+
+    def _state_at(self, now_ps: int) -> tuple[int, int, int, int, int, int]:
+        batch, stretch = self._batch, self._stretch
+        if stretch is None:
+            return batch.state()
+        if stretch.steps == 1 or not (done := stretch.ended_before(now_ps + 1)):
+            return self._before
+        running, waiting, free, queries, hits, preemptions = batch.state()
+        taken = batch.pack.blocks_for(done) - self._plan.reserved
+        return running, waiting, free - taken, queries, hits, preemptions
 
     def _take_in(self, now_ps: int) -> None:
         """Obey what came by now; it takes its time before the next step."""

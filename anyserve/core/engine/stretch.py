@@ -63,9 +63,9 @@ class Stretch:
 
     def after(self, steps: int) -> int:
         """Time from the start to the end of step number `steps` (from 1), undisturbed."""
-        time_ps = self.wait_ps + steps * self.first_ps
+        time_ps = self.wait_ps + self.first_ps
         if steps > 1:
-            time_ps += self.growth_ps * (steps * (steps - 1) // 2)
+            time_ps += self.first_ps * (steps - 1) + self.growth_ps * (steps * (steps - 1) // 2)
         if self.noise is not None:
             time_ps += self.noise.sum_ps(steps)
         return time_ps

@@ -23,6 +23,7 @@ from anyserve.core.effects import (
 )
 from anyserve.core.inputs import BusDown, BusUp, Cancelled, Enough, Offered, Wake
 from anyserve.core.lifecycle import OriginState
+from anyserve.core.machine import Machine
 from anyserve.core.messages import AttemptStatus, Code
 from anyserve.core.order import MS, deadline_ns
 from anyserve.core.origin.pending import SCHEDULER, Pending, StreamKey
@@ -47,7 +48,7 @@ FAILED = frozenset({Code.REPLICA_LOST, Code.WORKER_DIED, Code.POISONED, Code.RES
 OriginInput = msg.OriginInbound | Offered | Cancelled | Enough | Wake | BusUp | BusDown
 
 
-class Origin:
+class Origin(Machine):
     """One life of an origin. Offer with `Offered`, built on `next_id`; `Finish` comes once each.
 
     Args:
@@ -297,10 +298,12 @@ class Origin:
         if pending.stream is None:
             self._hear(pending, SCHEDULER, pending.last_attempt, now)
             pending.sent_epoch = accepted.epoch
-        if self._ladder.is_at_or_above(accepted.capability, pending.request.capability):
-            pending.request = msgspec.structs.replace(
-                pending.request, capability=accepted.capability
-            )
+        self._climb(pending, accepted.capability)
+
+    def _climb(self, pending: Pending, capability: str) -> None:
+        """Note the rung that the request has reached; news may be old, so never down."""
+        if self._ladder.is_at_or_above(capability, pending.request.capability):
+            pending.request = msgspec.structs.replace(pending.request, capability=capability)
 
     # --- bad ends --------------------------------------------------------------------------------
 
@@ -332,6 +335,7 @@ class Origin:
         if pending.stream is not None and pending.stream[2] != lost.attempt:
             return
         pending.last_attempt = max(pending.last_attempt, lost.attempt)
+        self._climb(pending, lost.capability)
         self._recover(pending, lost.code, f"attempt {lost.attempt} was lost", now)
 
     def _on_unknown_attempt(self, unknown: msg.UnknownAttempt, now: int) -> None:

@@ -12,6 +12,7 @@ from anyserve.core import messages as msg
 from anyserve.core.capability import Ladder, attributes_match
 from anyserve.core.effects import Effect, Inbox, Send
 from anyserve.core.lifecycle import SlotState
+from anyserve.core.machine import Machine
 from anyserve.core.messages import AttemptStatus, Code, RefuseReason, ReplicaState
 from anyserve.core.order import queue_order
 from anyserve.core.replica.credits import CreditBook
@@ -24,7 +25,7 @@ DueTime = tuple[int, int, AttemptKey | None]
 """When, a running number, and the attempt whose end is to be said again; None: the heartbeat."""
 
 
-class ReplicaBase:
+class ReplicaBase(Machine):
     """A replica's memory. Its parts, one module each, add the rules, each to the one before:
     work, intake, endings, timekeeping, and `Replica` at the end."""
 
@@ -223,6 +224,7 @@ class ReplicaBase:
             submission=slot.submission,
             code=Code.WORKER_DIED,
             started=True,
+            capability=slot.request.capability,
         )
         self._out.append(Send(Inbox.ORIGIN, slot.origin, lost))
 

@@ -85,8 +85,8 @@ class Slot:
 
     def totals(self) -> list[int]:
         """Per choice, the length of the answer with what was resumed."""
-        choices = range(max(self.counts, default=0) + 1)
-        return [self.counts.get(choice, 0) + self.resumed for choice in choices]
+        counts, resumed = self.counts, self.resumed
+        return [counts.get(choice, 0) + resumed for choice in range(max(counts, default=0) + 1)]
 
     def times(self, now: int) -> Times:
         """How the stay divides; the parts telescope from `received_ns` to `now`."""

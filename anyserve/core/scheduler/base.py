@@ -11,6 +11,7 @@ from anyserve.core import messages as msg
 from anyserve.core.capability import Ladder
 from anyserve.core.effects import Effect, Inbox, JournalRecord, Persist, Send
 from anyserve.core.lifecycle import TicketState
+from anyserve.core.machine import Machine
 from anyserve.core.messages import Code
 from anyserve.core.order import deadline_ns, queue_order
 from anyserve.core.policies import RoutingPolicy
@@ -24,7 +25,7 @@ from anyserve.core.seen import SettledIds
 from anyserve.core.spec import ClusterSpec
 
 
-class SchedulerBase:
+class SchedulerBase(Machine):
     """The scheduler's memory. Its parts, one module each, add the rules, each to the one before:
     placing, submissions, handbacks, replicas, timekeeping, and `Scheduler` at the end."""
 
@@ -206,6 +207,7 @@ class SchedulerBase:
             submission=ticket.submission,
             code=code,
             started=started,
+            capability=ticket.request.capability,
         )
         self._out.append(Send(Inbox.ORIGIN, ticket.request.origin, lost))
 

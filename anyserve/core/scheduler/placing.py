@@ -162,10 +162,8 @@ class Placing(SchedulerBase):
     def _aged(self, ticket: Ticket, now: int) -> msg.Request:
         """The request with what is left of its deadline, for a host with another clock."""
         request = ticket.request
-        if request.deadline is None:
+        if request.deadline is None or (at_ns := self._deadline_ns(ticket)) is None:
             return request
-        at_ns = self._deadline_ns(ticket)
-        assert at_ns is not None
         left_ms = max(0, (at_ns - now) // MS)
         deadline = msgspec.structs.replace(request.deadline, left_ms=left_ms)
         return msgspec.structs.replace(request, deadline=deadline)

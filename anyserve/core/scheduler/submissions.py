@@ -80,7 +80,9 @@ class Submissions(Placing):
         self._climb(ticket, reached)
         ticket.received_ns = now
         ticket.last_attempt = max(ticket.last_attempt, submit.last_attempt)
-        ticket.recoveries = max(ticket.recoveries + 1, submit.submission - 1)
+        # By its number, not one more: after a restart this one may be in the journal already, while
+        # the ticket is of an attempt before it, which its replica still holds or hands back.
+        ticket.recoveries = max(ticket.recoveries, submit.submission - 1)
         ticket.end_code = ticket.served_by = None
         self._persist_counters(ticket)
         self._emit_reentry(ticket, "lost", ticket.recoveries, "")

@@ -156,11 +156,7 @@ class _Engine:
                     show(Report(stage, fraction))
                 case Measuring(wave, fraction, steps):
                     show(Report(f"{steps} steps, {wave}", fraction))
-        raise CalibrationError(
-            f"The engine ended.\n{_tail(self._log)}",
-            code="calibration_engine",
-            hint=f"Its log is {self._log}",
-        )
+        raise CalibrationError(f"The engine ended.\n{_tail(self._log)}", code="calibration_engine")
 
 
 @contextmanager

@@ -36,6 +36,7 @@ from anyserve.runtime.engines.base import (
 from anyserve.runtime.engines.cpu_attention import avoid_amx_attention
 from anyserve.runtime.engines.gpu_turn import gpu_turn
 from anyserve.runtime.engines.step_record import StepRecord, step_record
+from anyserve.runtime.engines.vllm_memory import slim, use_one_tokenizer
 
 _log = logging.getLogger(__name__)
 _CPU_BATCHED_TOKENS: Final = 256  # a step of 2048 tokens takes seconds on a CPU core
@@ -78,6 +79,7 @@ class VllmEngine:
             # Single functions of vLLM's sampler are compiled all the same, at their first use (log
             # probabilities): half a minute within a step, and the worker counts as hung.
             torch.compiler.set_stance("force_eager")
+        use_one_tokenizer()
         report("loading the model", 0.2)
         engine_config = vllm.EngineArgs(
             **_engine_args(self._config, cpu=cpu)
@@ -86,9 +88,11 @@ class VllmEngine:
             self._engine = LLMEngine.from_vllm_config(
                 engine_config, stat_loggers=[self._stats.factory()]
             )
+        if cpu:
+            self._engine.apply_model(lambda model: slim(model, Path(self._config.model)))
         self._info = _info(engine_config, vllm.__version__, cpu=cpu)
         give_back()
-        if cpu:  # on a GPU vLLM has done so itself
+        if cpu:  # on a GPU vLLM has warmed up itself
             report("warming up", 0.9)
             self._warm_up()
         self._record = step_record(self._engine)

@@ -16,8 +16,8 @@ from anyserve.runtime.supervisor.config import SupervisorConfig
 OVERRIDE_ENV: Final = "ANYSERVE_MEMORY_CHECK"
 _GIB: Final = 2**30
 _ENGINE_GIB: Final = 1.0
-"""What a vLLM engine with a small model takes beside its KV cache (1.3 to 1.8 GiB measured with
-1 GiB of cache; pages shared with the zygote are counted once)."""
+"""What a vLLM engine with a small model takes beside its KV cache: 0.4 GiB once it is ready, its
+share of the zygote's pages included, and twice that while it loads."""
 _CGROUP: Final = Path("/sys/fs/cgroup")
 
 

@@ -32,6 +32,7 @@ import msgspec
 
 from anyserve.errors import ProtocolError
 from anyserve.runtime.engines.detect import VllmBuild, detect
+from anyserve.runtime.engines.vllm_memory import prepare_to_fork
 from anyserve.runtime.lifeline import watch_lifeline
 from anyserve.runtime.worker import main as worker
 from anyserve.runtime.worker.fdpass import Exited, Fork, Forked, receive_with_fds
@@ -78,6 +79,8 @@ class Zygote:
         """Import the modules of each named engine; what is missing shows when it is used."""
         for name in names:
             import_each(preload_modules(name, build))
+        if "vllm" in sys.modules and build is VllmBuild.CPU:
+            _prepare()
         if self._forks and build is VllmBuild.CUDA and not can_still_fork():
             _log.warning("an import has started CUDA: workers are spawned, which takes longer")
             self._forks = False
@@ -189,6 +192,15 @@ class Zygote:
         client.sock.close()
         for fd in client.fds:
             os.close(fd)
+
+
+def _prepare() -> None:
+    try:
+        prepare_to_fork()
+    except (ImportError, AttributeError) as error:
+        _log.info("nothing to prepare in this version: %s", error)  # before vLLM 0.31
+    except Exception:  # noqa: BLE001 - a foreign library may raise anything; it only saves memory
+        _log.exception("workers will share less memory")
 
 
 def _leave_with_zygote(alive_fd: int) -> None:

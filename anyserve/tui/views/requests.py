@@ -82,7 +82,7 @@ def row_of(one: RequestView, frame: Frame) -> Row:
         "delegations": one.delegations,
         "recoveries": one.recoveries,
         "in": one.prompt_tokens,
-        "out": one.n_tokens,
+        "out": None if one.outcome is None else one.n_tokens,
         "ttft": one.ttft_ms,
         "e2e": one.e2e_ms,
         "stage": one.stage.value,
@@ -110,11 +110,17 @@ def cells(one: RequestView, widths: Mapping[str, int], frame: Frame, look: Look)
         "replica": line(glyphs.text(one.replica or glyphs.unknown)),
         "hops": _hops(one, look),
         "in": number_cell(one.prompt_tokens or 0, look),
-        "out": line(str(one.n_tokens), (f"/{one.max_tokens or 0}", "dim")),
+        "out": _out(one, look),
         "ttft": line((ms(one.ttft_ms), "dim" if one.ttft_ms is None else "")),
         "e2e": line((ms(one.e2e_ms), "dim" if one.e2e_ms is None else "")),
         "end": end,
     }
+
+
+def _out(one: RequestView, look: Look) -> Line:
+    """How many tokens came; events tell it with the outcome, and until then nobody knows."""
+    came = (look.glyphs.unknown, "faint") if one.outcome is None else (str(one.n_tokens), "")
+    return line(came, (f"/{one.max_tokens or 0}", "dim"))
 
 
 def here_cells(

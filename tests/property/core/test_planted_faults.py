@@ -22,7 +22,7 @@ REACHED = {
 }  # fmt: skip
 """How requests end on these days; None: with all their tokens."""
 KINDS = ("crowded", "restarting", "crashing", "broken")
-SEEDS = 200
+SEEDS = 600
 
 
 def caught(fault: Fault) -> tuple[str, int, Violated] | None:

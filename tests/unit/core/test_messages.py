@@ -160,6 +160,7 @@ EXAMPLES: list[dict[str, Any]] = [
         "submission": 2,
         "code": "replica_lost",
         "started": True,
+        "capability": "decode.heavy",
     },
     {
         "type": "frame",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anyserve.sim.kernel import Kernel
+from anyserve.sim.kernel import Kernel, engine_lane
 
 
 def run_all(kernel: Kernel) -> None:
@@ -26,8 +26,8 @@ def test_of_one_instant_engines_come_first_in_the_order_of_their_replicas() -> N
     kernel, said = Kernel(lane_ns=7), list[str]()
     kernel.soon(said.append, "message")
     kernel.at(7, said.append, "timer")
-    kernel.engine_at(7, 1, said.append, "engine 1")
-    kernel.engine_at(7, 0, said.append, "engine 0")
+    kernel.engine_at(7, engine_lane(1), said.append, "engine 1")
+    kernel.engine_at(7, engine_lane(0), said.append, "engine 0")
 
     run_all(kernel)
 

@@ -8,7 +8,7 @@ import pytest
 
 from anyserve.core.spec import NetworkSpec
 from anyserve.sim.kernel import Kernel
-from anyserve.sim.network import Network
+from anyserve.sim.network import Network, Receiver
 
 LATENCY_NS = 1_000
 
@@ -17,11 +17,11 @@ class Ear:
     """Notes what it hears, and when."""
 
     def __init__(self, kernel: Kernel, name: str = "b") -> None:
-        self.name = name
         self.heard: list[tuple[int, Any]] = []
+        self.receiver = Receiver(name, self.hear)
         self._kernel = kernel
 
-    def inlet(self, message: Any) -> None:
+    def hear(self, message: Any) -> None:
         self.heard.append((self._kernel.now, message))
 
 
@@ -39,7 +39,7 @@ def settle(kernel: Kernel) -> None:
 
 def test_a_message_takes_the_latency() -> None:
     kernel, network, ear = made()
-    network.send("a", ear, "hello")
+    network.send("a", ear.receiver, "hello")
     settle(kernel)
     assert ear.heard == [(LATENCY_NS, "hello")]
 
@@ -48,7 +48,7 @@ def test_a_message_takes_the_latency() -> None:
 def test_jitter_keeps_the_order_of_a_pair_unless_told_otherwise(reorder: bool) -> None:
     kernel, network, ear = made(jitter_ns=50_000, reorder=reorder)
     for number in range(50):
-        network.send("a", ear, number)
+        network.send("a", ear.receiver, number)
     settle(kernel)
 
     numbers = [number for _, number in ear.heard]
@@ -59,7 +59,7 @@ def test_jitter_keeps_the_order_of_a_pair_unless_told_otherwise(reorder: bool) -
 def test_a_share_is_lost_and_a_share_comes_twice() -> None:
     kernel, network, ear = made(drop=0.2, duplicate=0.1)
     for number in range(2_000):
-        network.send("a", ear, number)
+        network.send("a", ear.receiver, number)
     settle(kernel)
 
     heard = [number for _, number in ear.heard]
@@ -71,8 +71,8 @@ def test_a_cut_connection_holds_messages_both_ways_until_it_is_back() -> None:
     kernel, network, ear = made()
     other = Ear(kernel, "a")
     network.trouble("b").held = []
-    network.send("a", ear, "to")
-    network.send("b", other, "from")
+    network.send("a", ear.receiver, "to")
+    network.send("b", other.receiver, "from")
     kernel.run(1_000)
     assert (ear.heard, other.heard) == ([], [])
 
@@ -85,7 +85,7 @@ def test_a_cut_connection_holds_messages_both_ways_until_it_is_back() -> None:
 def test_what_a_lost_connection_held_is_gone() -> None:
     kernel, network, ear = made()
     network.trouble("b").held = []
-    network.send("a", ear, "to")
+    network.send("a", ear.receiver, "to")
     network.release("b", lost=True)
     settle(kernel)
     assert ear.heard == []
@@ -94,8 +94,8 @@ def test_what_a_lost_connection_held_is_gone() -> None:
 @pytest.mark.parametrize("jitter_ns", [0, 10])
 def test_a_broker_that_dies_takes_along_what_is_under_way(jitter_ns: int) -> None:
     kernel, network, ear = made(jitter_ns=jitter_ns)
-    network.send("a", ear, "lost")
+    network.send("a", ear.receiver, "lost")
     network.forget()
-    network.send("a", ear, "kept")
+    network.send("a", ear.receiver, "kept")
     settle(kernel)
     assert [message for _, message in ear.heard] == ["kept"]

@@ -89,6 +89,22 @@ def test_what_cannot_be_continued_is_not_resumed(fields: dict[str, object]) -> N
     assert outcome(bench.lost()).code is Code.RESUME_REFUSED
 
 
+@pytest.mark.parametrize(
+    ("entered", "told", "again"),
+    [
+        ("decode", "decode.heavy", "decode.heavy"),
+        ("decode.heavy", "decode", "decode.heavy"),
+        ("decode", "", "decode"),
+    ],
+)
+def test_a_loss_says_which_rung_was_reached_and_never_leads_down(
+    entered: str, told: str, again: str
+) -> None:
+    bench = offered(capability=entered)
+
+    assert bench.lost(capability=told).one(msg.Submit).request.capability == again
+
+
 def test_with_all_its_tokens_there_only_the_end_was_lost() -> None:
     bench = offered(max_tokens=2)
     bench.frame(0, 7, 8)

@@ -108,6 +108,26 @@ def test_a_delegation_that_an_earlier_life_counted_is_not_counted_again() -> Non
     assert effects.event(ev.RequestDelegated).count == 1
 
 
+def test_a_recovery_that_an_earlier_life_counted_is_not_counted_again() -> None:
+    """Also where the attempt before it is heard of first: its replica says again how it ended."""
+    rules = cluster(recovery_limit=1)
+    first = SchedulerBench(rules)
+    _, back, assign = delegated(first)
+    submit = msg.Submit(
+        request=first.request(1), epoch=1, submission=2, last_attempt=assign.attempt
+    )
+    first.tell(submit)
+    second = SchedulerBench(rules, journal=first.journal)
+    second.peer("s1", offer("decode", max_tokens=6))
+    second.peer("h1", offer("decode.heavy"))
+    second.tell(back)
+
+    effects = second.tell(msgspec.structs.replace(submit, epoch=2))
+
+    assert effects.sent(msg.Rejected) == []
+    assert second.scheduler.tickets["p/1/1"].recoveries == 1
+
+
 def test_settled_requests_leave_the_journal() -> None:
     first = SchedulerBench()
     delegated(first)
