@@ -84,9 +84,10 @@ def document() -> dict[str, Any]:
 def _asking(request: str, summary: str) -> dict[str, Any]:
     body = {"required": True, "content": {_JSON: {"schema": _ref(request)}}}
     headers = [_parameter(name, "header", text, kind) for name, text, kind in _HEADERS]
-    answer: dict[str, Any] = {"description": "The answer, whole or as a stream of events."}
-    answer["content"] = {_JSON: {"schema": {"type": "object"}}}
-    answer["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    text = "The answer, whole or as a stream of events whose data is JSON, then `[DONE]`."
+    answer: dict[str, Any] = {"description": text}
+    # OpenAPI 3.1 has no words for one event of a stream.
+    answer["content"] = {_JSON: {"schema": {"type": "object"}}, "text/event-stream": {}}
     return {
         "summary": summary,
         "parameters": headers,
