@@ -11,11 +11,11 @@ from typing import Final
 from typer.exceptions import TyperException
 
 from anyserve.cli.app import make_command
-from anyserve.cli.collecting import no_collecting
 from anyserve.cli.diagnostics import Diagnostics, ExitCode, error_object, quiet_streams
 from anyserve.cli.output import Output, OutputClosed
 from anyserve.cli.session import Session, open_session
 from anyserve.cli.terminal import Terminal
+from anyserve.collecting import no_collecting
 from anyserve.errors import AnyServeError, UsageError
 
 PROGRAM: Final = "anyserve"

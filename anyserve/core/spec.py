@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -202,6 +202,12 @@ class ClusterSpec(Spec, frozen=True):
     call of a call of a call."""
     request_lifetime_ms: int = 600_000
     ingress: IngressSpec | None = None
+
+
+KEEPALIVE_S: Final = 5
+"""An idle connection to the broker gives a sign of life this often."""
+GIVE_UP_NS: Final = KEEPALIVE_S * 1_500_000_000
+"""A connection without one is given up after this, by both ends: MQTT's 1.5 times."""
 
 
 class NetworkSpec(Spec, frozen=True):

@@ -7,14 +7,14 @@ import logging
 import random
 from typing import Final
 
+from anyserve.core.spec import GIVE_UP_NS
 from anyserve.errors import UsageError
 from anyserve.runtime.bus.disturbance import Disturbance, Way
 from anyserve.runtime.bus.mqtt import MqttBus
 from anyserve.runtime.node_control import ConnectionFault
 
 _LOG = logging.getLogger(__name__)
-GIVE_UP_S: Final = 7.5
-"""A connection without a sign of life is given up after this: 1.5 x the keepalive."""
+GIVE_UP_S: Final = GIVE_UP_NS / 1e9
 
 
 class Disturber:

@@ -33,11 +33,9 @@ class EngineSetup:
     context: int
     embeds: bool
     name: str
-    intake_ps: int = 0
-    cold_ps: int = 0
-    shape_ps: int = 0
     load_ns: int = 0
     profile: EngineProfile | None = None
+    """None: an echo, which takes nothing but the time of its steps."""
     watch: RangeWatch | None = None
     guessed_for: str = ""
     """The model of which nothing is known, where the profile is another's."""
@@ -46,13 +44,16 @@ class EngineSetup:
 
     def make(self, seed: int) -> EngineModel:
         """An engine with nothing in it. `seed`: of its jitter."""
-        residuals = self.profile.residuals if self.profile is not None and self.jitters else ()
+        profile = self.profile
+        if profile is None:
+            return EngineModel(self.limits, self.step_time)
+        residuals = profile.residuals if self.jitters else ()
         return EngineModel(
             self.limits,
             self.step_time,
-            intake_ps=self.intake_ps,
-            cold_ps=self.cold_ps,
-            shape_ps=self.shape_ps,
+            intake_ps=profile.intake_ps,
+            cold_ps=profile.cold_ps,
+            shape_ps=profile.shape_ps,
             jitter=Jitter(residuals, seed) if residuals else None,
             watch=self.watch,
         )
@@ -115,11 +116,9 @@ def engine_setup(
             code="kv_too_small",
             hint="Raise kv_cache_gib or lower max_model_len.",
         )
-    intake_ps, cold_ps, shape_ps = profile.intake_ps, profile.cold_ps, profile.shape_ps
     if spec.kind == "echo":
         step_time = StepTimeModel(base_ps=round(spec.step_ms * _PS_PER_MS))
         limits = msgspec.structs.replace(limits, kv_blocks=0)
-        intake_ps = cold_ps = shape_ps = 0
     real = spec.kind in {"vllm", "auto"}
     return EngineSetup(
         limits,
@@ -127,9 +126,6 @@ def engine_setup(
         context,
         spec.task == "embed",
         profile.name,
-        intake_ps,
-        cold_ps,
-        shape_ps,
         profile=profile if spec.kind != "echo" else None,
         jitters=jitters,
         load_ns=round(profile.load_s * _NS_PER_S) if real else 0,

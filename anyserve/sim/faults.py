@@ -7,13 +7,11 @@ from typing import Any, Final
 
 from anyserve.core.events import FaultInjected
 from anyserve.core.messages import Gone, Operate
-from anyserve.core.spec import FaultSpec
+from anyserve.core.spec import GIVE_UP_NS, FaultSpec
 from anyserve.sim.replica import ReplicaProcess
 from anyserve.sim.world import World
 
 NS_PER_S: Final = 1_000_000_000
-KEEPALIVE_NS: Final = 7_500_000_000
-"""A connection without a sign of life is closed by the broker after this (1.5 x keepalive)."""
 RECONNECT_NS: Final = 50_000_000
 """From the broker's return to the first connection."""
 RESTART_NS: Final = 500_000_000
@@ -89,7 +87,7 @@ class Faults:
             return
         replica.freeze()
         life = (replica.incarnation, replica.connection)
-        self._later(KEEPALIVE_NS, self._close_frozen, (replica, life))
+        self._later(GIVE_UP_NS, self._close_frozen, (replica, life))
 
     def _close_frozen(self, what: tuple[ReplicaProcess, tuple[int, int]]) -> None:
         """The broker closes a silent connection; the process finds out when it wakes."""
@@ -129,7 +127,7 @@ class Faults:
         replica, _ = self._target(fault)
         replica.flush()
         self._world.network.trouble(replica.name).held = []
-        self._later(KEEPALIVE_NS, self._time_out, (replica, replica.incarnation))
+        self._later(GIVE_UP_NS, self._time_out, (replica, replica.incarnation))
 
     def _time_out(self, what: tuple[ReplicaProcess, int]) -> None:
         """Both ends give a silent connection up: what was on its way is lost."""

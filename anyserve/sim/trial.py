@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from anyserve.sim.objects import quick_objects
+from anyserve.collecting import no_collecting
 from anyserve.sim.simulation import Simulation
 from anyserve.telemetry.summary import RunFacts, Slo, summary_of, to_dict
 from anyserve.telemetry.tally import Tally
@@ -36,7 +36,7 @@ def run_trial(trial: Trial) -> dict[str, Any]:
     Raises:
         AnyServeError: the scenario with these changes is not valid, or cannot be simulated.
     """
-    with quick_objects():
+    with no_collecting():
         return _summary_of(trial)
 
 

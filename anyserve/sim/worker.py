@@ -386,7 +386,7 @@ class Worker:
         scheduled_ns = job.scheduled_ns
         if scheduled_ns is None or scheduled_ns < 0:
             return None
-        job.scheduled_ns = scheduled_ns and -1
+        job.scheduled_ns = -1
         return scheduled_ns
 
     def _tell_cancelled(self) -> None:

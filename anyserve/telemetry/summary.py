@@ -16,11 +16,10 @@ import msgspec
 
 from anyserve.core.events import Envelope
 from anyserve.telemetry.request_table import COMPLETED, TIMES, Group, RequestTable
-from anyserve.telemetry.stats import Distribution, distribution, histogram_distribution
+from anyserve.telemetry.stats import NS_PER_MS, Distribution, distribution, histogram_distribution
 from anyserve.telemetry.tally import ReplicaTally, Tally
 
 SUMMARY_SCHEMA = "anyserve.summary/1"
-NS_PER_MS = 1e6
 OUTCOMES = ("completed", "failed", "rejected", "cancelled", "expired")
 ANY_CAPABILITY = "*"
 

@@ -33,7 +33,7 @@ from anyserve.core.events import (
     WorkerChanged,
 )
 from anyserve.telemetry.gaps import GapCounter
-from anyserve.telemetry.replica_names import SCHEDULER
+from anyserve.telemetry.replica_names import ReplicaNames
 from anyserve.telemetry.request_table import RequestTable
 
 _NS_PER_S = 1e9
@@ -63,7 +63,9 @@ class ReplicaTally:
         self.waiting_max = 0
 
 
-UNCOUNTED: Final = (RequestSubmitted, RequestQueued, AttemptFirstToken, RequestFirstToken)
+UNCOUNTED: Final[frozenset[type]] = frozenset(
+    {RequestSubmitted, RequestQueued, AttemptFirstToken, RequestFirstToken}
+)
 """Events of requests that change no figure."""
 
 
@@ -80,8 +82,7 @@ class Tally:
         self.policy_failures = 0
         self.started: RunStarted | None = None
         self.ended: str | None = None
-        self._speakers: dict[str, ReplicaTally] = {}
-        """By the source that said which replica it is."""
+        self._names = ReplicaNames()
         self._spans: dict[str, list[int]] = {}
         """First and last time of each boot."""
         self._here: list[int] | None = None
@@ -108,27 +109,9 @@ class Tally:
 
     def add(self, envelope: Envelope) -> None:
         """Count one envelope."""
-        self.count(
-            envelope.t,
-            envelope.source,
-            envelope.incarnation,
-            envelope.seq,
-            envelope.event,
-            envelope.boot,
-        )
-
-    def count(  # noqa: PLR0917 - called for every event
-        self,
-        t: int,
-        source: str,
-        incarnation: int,
-        seq: int,
-        event: AnyEvent,
-        boot: str = "",
-    ) -> None:
-        """Count one event; the arguments are the parts of its envelope."""
-        if not self.gaps.add(source, incarnation, seq):
+        if not self.gaps.add(envelope.source, envelope.incarnation, envelope.seq):
             return
+        t, boot = envelope.t, envelope.boot
         span = self._spans.get(boot)
         if span is None:
             span = self._spans[boot] = [t, t]
@@ -136,13 +119,7 @@ class Tally:
             span[1] = t
         elif t < span[0]:
             span[0] = t
-        handler = self._handlers.get(type(event))
-        if handler is not None:
-            handler(t, source, event)
-        elif isinstance(event, RunStarted):
-            self._run_started(t, boot, event)
-        elif isinstance(event, RunEnded):
-            self._run_ended(t, boot, event)
+        self._fold(t, envelope.source, envelope.event, boot)
 
     def follow(self, t: int, source: str, _incarnation: int, _seq: int, event: AnyEvent) -> None:
         """Count one event of a simulation: there none is lost or repeated, or out of order."""
@@ -150,13 +127,16 @@ class Tally:
         if span is None:
             span = self._here = self._spans[""] = [t, t]
         span[1] = t
+        self._fold(t, source, event, "")
+
+    def _fold(self, t: int, source: str, event: AnyEvent, boot: str) -> None:
         handler = self._handlers.get(type(event))
         if handler is not None:
             handler(t, source, event)
         elif isinstance(event, RunStarted):
-            self._run_started(t, "", event)
+            self._run_started(t, boot, event)
         elif isinstance(event, RunEnded):
-            self._run_ended(t, "", event)
+            self._run_ended(t, boot, event)
 
     @property
     def duration_s(self) -> float | None:
@@ -171,13 +151,6 @@ class Tally:
         replica = self.replicas.get(name)
         if replica is None:
             replica = self.replicas[name] = ReplicaTally()
-        return replica
-
-    def _introduced(self, source: str, name: str) -> ReplicaTally:
-        """A replica says who it is; the scheduler tells of those that were lost or are back."""
-        replica = self._replica(name)
-        if source != SCHEDULER:
-            self._speakers[source] = replica
         return replica
 
     def _offered(self, _t: int, _source: str, event: RequestOffered) -> None:
@@ -216,14 +189,14 @@ class Tally:
         request.assigned = True
         if t > event.received_ns:
             request.queue_ns += t - event.received_ns
-        (self._speakers.get(source) or self._replica(source)).started += 1
+        self._replica(self._names.of(source)).started += 1
 
     def _handed_back(self, t: int, source: str, event: AttemptHandedBack) -> None:
         self.requests.heard(event.id).queue_ns += max(0, t - event.received_ns)
-        (self._speakers.get(source) or self._replica(source)).comebacks[event.kind] += 1
+        self._replica(self._names.of(source)).comebacks[event.kind] += 1
 
     def _attempt_ended(self, _t: int, source: str, event: AttemptEnded) -> None:
-        replica = self._speakers.get(source) or self._replica(source)
+        replica = self._replica(self._names.of(source))
         replica.ended[event.status] += 1
         replica.output_tokens += event.n_tokens
 
@@ -231,13 +204,15 @@ class Tally:
         self.requests.end(event)
 
     def _replica_changed(self, _t: int, source: str, event: ReplicaChanged) -> None:
-        replica = self._introduced(source, event.replica)
+        self._names.learn(source, event)
+        replica = self._replica(event.replica)
         replica.state = event.state
         replica.offers = event.offers or replica.offers
         replica.concurrency = event.concurrency or replica.concurrency
 
     def _replica_load(self, _t: int, source: str, event: ReplicaLoad) -> None:
-        replica = self._introduced(source, event.replica)
+        self._names.learn(source, event)
+        replica = self._replica(event.replica)
         load = event.load
         replica.loads += 1
         replica.running_sum += load.running
@@ -245,7 +220,8 @@ class Tally:
         replica.waiting_max = max(replica.waiting_max, load.waiting)
 
     def _worker_changed(self, _t: int, source: str, event: WorkerChanged) -> None:
-        replica = self._introduced(source, event.replica)
+        self._names.learn(source, event)
+        replica = self._replica(event.replica)
         if event.state in _WORKER_GONE:
             replica.worker_exits += 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 
 from anyserve.core.messages import Load
 from anyserve.telemetry.views import TrendPoint
@@ -23,26 +24,18 @@ class Trend:
     def load(self, at_ns: int, load: Load) -> None:
         """A load report."""
         last = self._step(at_ns)
-        self._points[-1] = TrendPoint(
-            at_ns=last.at_ns,
+        self._points[-1] = replace(
+            last,
             waiting=max(last.waiting or 0, load.waiting),
             running=max(last.running or 0, load.running),
             kv_usage=_higher(last.kv_usage, load.kv_usage),
             tokens_per_s=max(last.tokens_per_s or 0.0, load.tokens_per_s),
-            ttft_ms=last.ttft_ms,
         )
 
     def ttft(self, at_ns: int, ttft_ms: float) -> None:
         """A request got its first token so many milliseconds after it was meant to be sent."""
         last = self._step(at_ns)
-        self._points[-1] = TrendPoint(
-            at_ns=last.at_ns,
-            waiting=last.waiting,
-            running=last.running,
-            kv_usage=last.kv_usage,
-            tokens_per_s=last.tokens_per_s,
-            ttft_ms=_higher(last.ttft_ms, ttft_ms),
-        )
+        self._points[-1] = replace(last, ttft_ms=_higher(last.ttft_ms, ttft_ms))
 
     def view(self) -> tuple[TrendPoint, ...]:
         """The steps, oldest first."""

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from anyserve.cli.collecting import no_collecting
 from anyserve.cli.commands.options import ClusterName, RunsDir
 from anyserve.cli.completion import complete_run
 from anyserve.cli.session import Session, session_of
+from anyserve.collecting import no_collecting
 from anyserve.errors import UsageError
 
 _HELP = """

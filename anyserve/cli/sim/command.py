@@ -16,9 +16,9 @@ from anyserve.cli.sim.checking import check_run
 from anyserve.cli.sim.options import SimOptions
 from anyserve.cli.sim.playing import Played, play
 from anyserve.cli.sim.prepare import PreparedSim, prepare_sim
+from anyserve.collecting import no_collecting
 from anyserve.compiled.use import Standing, in_use, look
 from anyserve.errors import UsageError
-from anyserve.sim.objects import quick_objects
 from anyserve.sim.watch import Watch
 from anyserve.telemetry.invariants import Violation
 from anyserve.telemetry.runs import RunDirectory, create_run
@@ -42,7 +42,7 @@ def run_sim(session: Session, options: SimOptions) -> int:
         hint = f"one of: {', '.join(UI_CHOICES)}"
         raise UsageError(f"there is no ui '{options.ui}'", code="usage", hint=hint)
     began_s = time.perf_counter()
-    with quick_objects():
+    with no_collecting():
         prepared = _prepare(options)
         _announce(session, prepared)
         run = make_run(prepared)

@@ -47,7 +47,7 @@ class Played:
 def play(
     session: Session, prepared: PreparedSim, run: RunDirectory, watch: Watch | None = None
 ) -> Played:
-    """Compute the run, best within `quick_objects`; Ctrl-C ends it early, in order.
+    """Compute the run, best within `no_collecting`; Ctrl-C ends it early, in order.
 
     Raises:
         StalledError: it cannot end.
@@ -132,9 +132,6 @@ class _Listener:
                 self._listening = False
 
 
-_UNCOUNTED: Final[frozenset[type]] = frozenset(UNCOUNTED)
-
-
 class _SampledLog:
     """Counts every event, and records those of a sample of the requests, numbered anew."""
 
@@ -148,7 +145,7 @@ class _SampledLog:
     def record(self, t: int, source: str, incarnation: int, seq: int, event: AnyEvent) -> None:
         """One more event; the first of a request is that it was offered."""
         kind = type(event)
-        if kind not in _UNCOUNTED:
+        if kind not in UNCOUNTED:
             self._follow(t, source, incarnation, seq, event)
         request_id = getattr(event, "id", None)
         if request_id is not None and request_id not in self._taken:

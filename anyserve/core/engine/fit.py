@@ -103,8 +103,7 @@ def relative_errors(
     model: StepTimeModel, samples: Sequence[Sample], shape_ps: int = 0
 ) -> list[float]:
     """Predicted / measured - 1, step by step."""
-    found = _Found(model, shape_ps)
-    return [found.predict_ps(one) / one.time_ps - 1 for one in samples]
+    return _Found(model, shape_ps).errors(samples)
 
 
 class _Found(NamedTuple):
@@ -115,6 +114,9 @@ class _Found(NamedTuple):
 
     def predict_ps(self, sample: Sample) -> int:
         return self.model.step_ps(sample.work) + self.shape_ps * _new_tokens(sample)
+
+    def errors(self, samples: Sequence[Sample]) -> list[float]:
+        return [self.predict_ps(one) / one.time_ps - 1 for one in samples]
 
 
 def _new_tokens(sample: Sample) -> int:
@@ -284,7 +286,7 @@ def _solve_free(gram: Array, target: Array, x: Array, free: list[int]) -> Array:
 def _mean_error(found: _Found, samples: Sequence[Sample]) -> float:
     """Mean of |predicted / measured - 1| without the worst twentieth, rare kinds of steps weighted
     up as in the fit."""
-    errors = (abs(one) for one in relative_errors(found.model, samples, found.shape_ps))
+    errors = (abs(one) for one in found.errors(samples))
     weighted = sorted(zip(errors, _evenly(samples), strict=True))
     kept = weighted[: max(1, len(weighted) * 19 // 20)]
     return float(sum(error * weight for error, weight in kept) / sum(weight for _, weight in kept))
@@ -297,7 +299,7 @@ def _quality(
     held_out: Sequence[Sample],
     others: dict[str, float],
 ) -> FitQuality:
-    errors = sorted(abs(one) for one in relative_errors(found.model, held_out, found.shape_ps))
+    errors = sorted(abs(one) for one in found.errors(held_out))
     times = [one.time_ps for one in held_out]
     predicted = [found.predict_ps(one) for one in held_out]
     mean = sum(times) / len(times)

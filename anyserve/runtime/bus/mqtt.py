@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from anyserve.core.spec import KEEPALIVE_S
 from anyserve.errors import ProtocolError, StartError
 from anyserve.runtime.bus.address import BrokerAddress, Credential
 from anyserve.runtime.bus.base import BusStats, OnConnection, OnMessage, Will
@@ -28,7 +29,7 @@ _NOTHING: Final = "anyserve-round-trip"
 class MqttSettings:
     """How a connection is kept. The defaults are those of the design, measured there."""
 
-    keepalive_s: int = 5
+    keepalive_s: int = KEEPALIVE_S
     connect_timeout_s: float = 5.0
     backoff_first_s: float = 0.05
     backoff_max_s: float = 2.0

@@ -73,7 +73,6 @@ class VllmEngine:
         cpu = _is_cpu()
         if cpu:
             avoid_amx_attention()
-        if cpu:
             torch.set_num_threads(self._config.threads)
         if cpu and self._config.args.get("enforce_eager", True):
             # Single functions of vLLM's sampler are compiled all the same, at their first use (log

@@ -13,7 +13,6 @@ from markupsafe import Markup
 from anyserve.core.events import Envelope
 from anyserve.telemetry.expect import ExpectationResult, Verdict
 from anyserve.telemetry.html.series import (
-    NS_PER_MS,
     RunSeries,
     counted,
     mean_segments,
@@ -30,7 +29,7 @@ from anyserve.telemetry.html.svg import (
     waterfall,
 )
 from anyserve.telemetry.request_table import RequestTable
-from anyserve.telemetry.stats import Distribution
+from anyserve.telemetry.stats import NS_PER_MS, Distribution
 from anyserve.telemetry.summary import OUTCOMES, Slo, Summary
 from anyserve.telemetry.text import format_ns
 from anyserve.telemetry.trace import Trace, notable_requests

@@ -19,10 +19,10 @@ from anyserve.core.events import (
 from anyserve.telemetry.export.requests import WallClock
 from anyserve.telemetry.html.svg import Marker, Point
 from anyserve.telemetry.request_table import COMPLETED, RequestTable
+from anyserve.telemetry.stats import NS_PER_MS
 from anyserve.telemetry.trace import Trace, build_trace
 
 NS_PER_S = 1e9
-NS_PER_MS = 1e6
 MAX_BINS = 180
 SAMPLED_TRACES = 1000
 """So many requests, evenly chosen, say where time went on average."""

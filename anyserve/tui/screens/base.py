@@ -10,6 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widget import Widget
 
+from anyserve.telemetry.filters import Filter
 from anyserve.tui.frame import Frame
 from anyserve.tui.keys import Place, footer_keys
 from anyserve.tui.palette import Palette
@@ -142,3 +143,30 @@ class FrameScreen(Screen[None]):
             widget.use(self.palette)
         for grid in self.query(LiveGrid):
             grid.use(self.palette)
+
+
+class FilteredScreen(FrameScreen):
+    """A screen with one list, which a filter narrows. Subclasses name its `filter_fields`."""
+
+    filter_fields: ClassVar[frozenset[str]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._filter = Filter()
+
+    @property
+    def filter_text(self) -> str:
+        """The filter that is set."""
+        return self._filter.text
+
+    def set_filter(self, wanted: Filter) -> None:
+        """Show only what matches."""
+        self._filter = wanted
+        self.paint(self.desk.frame)
+
+    def step_back(self) -> bool:
+        """See `FrameScreen`."""
+        if self._filter:
+            self.set_filter(Filter())
+            return True
+        return False

@@ -7,12 +7,11 @@ from typing import Any
 
 from textual.widget import Widget
 
-from anyserve.telemetry.filters import Filter
 from anyserve.telemetry.source import SourceKind
 from anyserve.tui.frame import Frame
 from anyserve.tui.keys import Place
 from anyserve.tui.logfile import LogKind, LogLine, LogTail, level_of, log_path, why_no_lines
-from anyserve.tui.screens.base import FrameScreen
+from anyserve.tui.screens.base import FilteredScreen
 from anyserve.tui.spans import Line, Span
 from anyserve.tui.views import log as view
 from anyserve.tui.widgets.grid import LiveGrid
@@ -21,7 +20,7 @@ MOST_LINES = 5000
 MOST_BYTES = 2 * 2**20
 
 
-class LogScreen(FrameScreen):
+class LogScreen(FilteredScreen):
     """Follows the log until the cursor is moved; `f` follows again."""
 
     place = Place.LOG
@@ -32,7 +31,6 @@ class LogScreen(FrameScreen):
         self._replica = replica
         self._kind = LogKind.WORKER
         self._log: LogTail | None = None
-        self._filter = Filter()
         self._errors_only = False
         self._listed = 0
         self._shown_for: tuple[object, ...] = ()
@@ -132,23 +130,6 @@ class LogScreen(FrameScreen):
         """All lines, or warnings and errors only."""
         self._errors_only = not self._errors_only
         self.paint(self.desk.frame)
-
-    @property
-    def filter_text(self) -> str:
-        """The filter that is set."""
-        return self._filter.text
-
-    def set_filter(self, wanted: Filter) -> None:
-        """Show only what matches."""
-        self._filter = wanted
-        self.paint(self.desk.frame)
-
-    def step_back(self) -> bool:
-        """See `FrameScreen`."""
-        if self._filter:
-            self.set_filter(Filter())
-            return True
-        return False
 
     def copy_object(self) -> Any:
         """See `FrameScreen`."""

@@ -8,25 +8,24 @@ from typing import Any
 
 from textual.widget import Widget
 
-from anyserve.telemetry.filters import Filter
 from anyserve.telemetry.views import RequestView
 from anyserve.tui.frame import Frame
 from anyserve.tui.keys import Place
-from anyserve.tui.screens.base import FrameScreen
+from anyserve.tui.screens.base import FilteredScreen
 from anyserve.tui.spans import Line
 from anyserve.tui.views import requests as view
 from anyserve.tui.widgets.grid import LiveGrid
 
 
-class TracesScreen(FrameScreen):
+class TracesScreen(FilteredScreen):
     """A list of requests, newest first unless it is sorted otherwise."""
 
     place = Place.TRACES
+    filter_fields = view.FIELDS
     crumbs = ("requests",)
 
     def __init__(self) -> None:
         super().__init__()
-        self._filter = Filter()
         self._sort, self._reverse = "time", True
 
     def body(self) -> Iterator[Widget]:
@@ -90,26 +89,6 @@ class TracesScreen(FrameScreen):
     def toggle_follow(self) -> None:
         """Keep the cursor on the newest row, or let it be."""
         self._rows.follow = not self._rows.follow
-        self.paint(self.desk.frame)
-
-    def step_back(self) -> bool:
-        """See `FrameScreen`."""
-        if self._filter:
-            self._filter = Filter()
-            self.paint(self.desk.frame)
-            return True
-        return False
-
-    filter_fields = view.FIELDS
-
-    @property
-    def filter_text(self) -> str:
-        """The filter that is set."""
-        return self._filter.text
-
-    def set_filter(self, wanted: Filter) -> None:
-        """Show only what matches."""
-        self._filter = wanted
         self.paint(self.desk.frame)
 
     def copy_object(self) -> Any:
