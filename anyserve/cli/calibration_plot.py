@@ -56,7 +56,7 @@ def draw_calibration(console: Console, found: Calibration) -> None:
     )
     held_out = [one for one in found.samples if one.held_out]
     console.print("\npredicted / measured over the time of a held-out step (each dot: steps)")
-    for line in scatter(profile.step_time, held_out):
+    for line in scatter(profile.step_time, held_out, profile.shape_ps):
         console.print(line, highlight=False)
 
 
@@ -68,9 +68,12 @@ def span(time_ps: float) -> str:
     return f"{time_ps:.0f} ps"
 
 
-def scatter(model: StepTimeModel, samples: list[Sample]) -> list[str]:
-    """Rows of text: relative errors, from +20% down to -20%, over measured times."""
-    errors = relative_errors(model, samples)
+def scatter(model: StepTimeModel, samples: list[Sample], shape_ps: int = 0) -> list[str]:
+    """Rows of text: relative errors, from +20% down to -20%, over measured times.
+
+    `shape_ps`: what each token of a step costs whose number of them is new, in ps.
+    """
+    errors = relative_errors(model, samples, shape_ps)
     times = [one.time_ps for one in samples]
     low, high = min(times), max(times)
     counts = [[0] * _COLUMNS for _ in range(_ROWS)]

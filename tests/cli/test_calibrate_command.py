@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 from cli_world import Cli
+from rich.console import Console
 
-from anyserve.cli.calibration_plot import scatter, span
+from anyserve.cli.calibration_plot import draw_calibration, scatter, span
 from anyserve.core.engine.fit import Sample
+from anyserve.core.engine.profile import EngineProfile, FitQuality
 from anyserve.core.engine.step_time import StepTimeModel, StepWork
 from anyserve.runtime.calibrate.messages import CalibrationError
-from anyserve.runtime.calibrate.run import Settings
+from anyserve.runtime.calibrate.run import Calibration, Settings
 from anyserve.runtime.engines.base import EngineKind
 from anyserve.runtime.engines.detect import Detection, VllmBuild
 from anyserve.workload.profiles import load_profile
@@ -93,6 +96,32 @@ def test_the_drawing_puts_errors_at_their_height() -> None:
     marked = [number for number, row in enumerate(rows[:12]) if set(row) & set("·•●")]
     assert marked == [1, 6, 11]
     assert rows[11].rstrip().endswith(("·", "•", "●"))
+
+
+def test_the_drawing_knows_what_new_shapes_cost() -> None:
+    """Else it would show errors that the line above it does not have."""
+    profile = EngineProfile(
+        name="mine",
+        step_time=StepTimeModel(base_ps=1_000_000),
+        context=512,
+        kv_bytes_per_token=0,
+        block_size=16,
+        source="measured",
+        shape_us=0.01,
+        quality=FitQuality(
+            form="base", steps=2, held_out_steps=2, r2=1.0, median_error=0, p90_error=0, mean_bias=0
+        ),
+    )
+    exact = [
+        Sample(StepWork(prefill_tokens=100), 1_000_000, held_out=True),
+        Sample(StepWork(prefill_tokens=100), 2_000_000, held_out=True, new_shape=True),
+    ]
+    drawn = io.StringIO()
+
+    draw_calibration(Console(file=drawn, width=120), Calibration(profile, exact, 1.0))
+
+    marked = [row for row in drawn.getvalue().splitlines() if "│" in row and set(row) & set("·•●")]
+    assert len(marked) == 1
 
 
 @pytest.mark.parametrize(
