@@ -42,6 +42,7 @@ def row(name: str, found: Found, *, reduced: bool) -> dict[str, object]:
         "ends": found.ends,
         "delegations": found.delegations,
         "steps": found.depth,
+        "rounds": found.rounds,
         "s": found.seconds,
         "verdict": "complete" if found.complete else str(found),
     }
