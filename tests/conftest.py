@@ -1,6 +1,6 @@
 """What all tests share: none fails for being slow, and ANYSERVE_TEST_COMPILED=1 lets all of them
-run against the build of `anyserve compile`. Tests that put something in the place of a method of
-`core` fail then.
+run against the build of `anyserve compile`. Tests that encode messages, or put something in the
+place of a method of `core`, fail then.
 """
 
 from __future__ import annotations

@@ -25,13 +25,11 @@ TAKEN: Final = (
 """What is compiled: modules, and packages with all in them."""
 LEFT_OUT: Final = frozenset(
     {
-        # msgspec's classes: they gain nothing, and compiled they forget what their fields hold
-        # beyond the outermost type, so that they would be decoded wrongly.
-        "core/effects.py",
+        # msgspec's classes: as such they gain nothing, and compiled they forget what their fields
+        # hold beyond the outermost type, so that they would be decoded wrongly.
         "core/events.py",
-        "core/inputs.py",
-        "core/messages.py",
         "core/objects.py",
+        "core/parts.py",
         "core/policies.py",
         "core/scheduler/inputs_log.py",
         "core/spec.py",
@@ -45,6 +43,8 @@ LEFT_OUT: Final = frozenset(
         "sim/trial.py",  # sent by name to other processes
     }
 )
+PLAIN: Final = ("core/messages.py", "core/inputs.py", "core/effects.py")
+"""Those whose classes of msgspec are made plain before (see `plain.py`), bases first."""
 SEEN: Final = ("__init__.py", "compiled", "core", "errors.py", "sim", "telemetry", "workload")
 """What the compiled modules are made from: themselves, and all that the compiler reads of ours."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import repeat
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -18,6 +19,10 @@ from anyserve.core.enums import DelegateReason as DelegateReason
 from anyserve.core.enums import RefuseReason as RefuseReason
 from anyserve.core.enums import ReplicaState as ReplicaState
 from anyserve.core.objects import ObjRef
+from anyserve.core.parts import Limits as Limits
+from anyserve.core.parts import Load as Load
+from anyserve.core.parts import Offer as Offer
+from anyserve.core.parts import Times as Times
 
 PROTOCOL_VERSION = 1
 SPOKEN_VERSIONS = (PROTOCOL_VERSION, PROTOCOL_VERSION - 1)
@@ -29,6 +34,7 @@ An attempt that began where the request entered has epoch 0: it is number 1."""
 ENTRY_ATTEMPT = 1
 
 
+_Part = TypeVar("_Part", bound="Message | Record")
 _version = repeat(PROTOCOL_VERSION).__next__
 """A factory that calls no Python: it is asked for every message."""
 
@@ -43,6 +49,11 @@ class Message(
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """Base of the parts that messages are made of."""
+
+
+def changed(part: _Part, **fields: Any) -> _Part:
+    """A copy with these fields changed."""
+    return msgspec.structs.replace(part, **fields)
 
 
 CANCEL_CODES = frozenset({Code.CLIENT_CANCELLED, Code.ORIGIN_LOST, Code.SHUTDOWN})
@@ -112,23 +123,6 @@ class Body(Record, frozen=True):
     sampling: msgspec.Raw = msgspec.Raw(b"{}")
     payload: msgspec.Raw = NO_DATA
     payload_ref: ObjRef | None = None
-
-
-class Limits(Record, frozen=True):
-    """What one replica can take for a capability; None means no limit.
-
-    `max_tokens`: prompt plus requested tokens, the engine's context length.
-    """
-
-    max_tokens: int | None = None
-
-
-class Offer(Record, frozen=True):
-    """One capability a replica registers."""
-
-    capability: str
-    attributes: Mapping[str, str] = {}
-    limits: Limits = Limits()
 
 
 # --- origins -> scheduler ----------------------------------------------------------------------
@@ -209,20 +203,6 @@ class Refuse(HandBack, frozen=True, tag="refuse"):
 
 class Return(HandBack, frozen=True, tag="return"):
     """Draining and not started; costs no delegation."""
-
-
-class Load(Record, frozen=True):
-    """What a replica says of itself with every credit; policies read it.
-
-    `waiting` counts its entry queue, `kv_usage` is 0..1, `service_ms` an EWMA of a request's time
-    in a slot, `tokens_per_s` since the last report.
-    """
-
-    running: int = 0
-    waiting: int = 0
-    kv_usage: float | None = None
-    service_ms: float | None = None
-    tokens_per_s: float = 0.0
 
 
 class Credit(Message, frozen=True, tag="credit"):
@@ -387,20 +367,6 @@ class AttemptLost(Message, frozen=True, tag="attempt_lost"):
     code: Code
     started: bool
     capability: str = ""
-
-
-class Times(Record, frozen=True):
-    """Durations of an attempt at its replica, on that host's clock, in nanoseconds.
-
-    received -> (queue) -> given to the engine -> (engine wait) -> scheduled -> (prefill) -> first
-    token -> (decode) -> end. Their sum is the attempt's whole stay.
-    """
-
-    received_ns: int
-    queue_ns: int = 0
-    engine_wait_ns: int = 0
-    prefill_ns: int = 0
-    decode_ns: int = 0
 
 
 class End(Record, frozen=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from anyserve.core.effects import Effect, Finish, Outcome, OutcomeKind
+from anyserve.core.effects import Command, Finish, Outcome, OutcomeKind
 from anyserve.core.events import PhaseStarted, RunEnded, RunStarted
 from anyserve.core.inputs import Cancelled, Offered
 from anyserve.core.messages import Code, Deadline, Request
@@ -140,7 +140,7 @@ class OriginProcess(Process):
             )
         )
 
-    def _perform(self, effect: Effect) -> None:
+    def _perform(self, effect: Command) -> None:
         if isinstance(effect, Finish):
             self._settle(effect.id, effect.outcome)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from anyserve.core.effects import Effect, Inbox, Send, SetTimer
-from anyserve.core.events import EVENT_TYPES, AnyEvent
+from anyserve.core.effects import Command, Effect, Inbox, Send, SetTimer
+from anyserve.core.events import AnyEvent
 from anyserve.core.inputs import BusDown, BusUp, Wake
 from anyserve.core.machine import Machine
 from anyserve.core.messages import Registration, SchedulerState
@@ -14,10 +14,6 @@ from anyserve.sim.recorder import Voice
 from anyserve.sim.world import World
 
 _WAKE: Final = Wake()
-# What a compiled module imports from one that is not, it looks up by name; its own it knows.
-_SEND: Final = Send
-_EVENTS: Final = EVENT_TYPES
-_SET_TIMER: Final = SetTimer
 # A member of an enumeration is reached by a call into Python; this is the hot path.
 _SCHEDULER: Final = Inbox.SCHEDULER
 _ORIGIN: Final = Inbox.ORIGIN
@@ -59,18 +55,17 @@ class Process(Receiver):
 
     def _carry_out(self, effects: list[Effect], now: int) -> None:
         for effect in effects:
-            kind = type(effect)
-            if kind is _SEND:
-                self._send(effect)  # type: ignore[arg-type]
-            elif kind in _EVENTS:
-                self._voice.say(effect, now)  # type: ignore[arg-type]
-            elif kind is _SET_TIMER:
+            if isinstance(effect, Send):
+                self._send(effect)
+            elif isinstance(effect, SetTimer):
                 self._timer += 1
-                self._kernel.at(effect.at_ns, self._wake, self._timer)  # type: ignore[union-attr]
-            else:
+                self._kernel.at(effect.at_ns, self._wake, self._timer)
+            elif isinstance(effect, Command):
                 self._perform(effect)
+            else:
+                self._voice.say(effect, now)
 
-    def _perform(self, effect: Effect) -> None:
+    def _perform(self, effect: Command) -> None:
         """Carry out an effect that only this role has."""
 
     def _send(self, send: Send) -> None:

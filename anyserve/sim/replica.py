@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from anyserve.core.effects import CancelWork, Effect, StartWork
+from anyserve.core.effects import CancelWork, Command, StartWork
 from anyserve.core.events import ProcessExited, WorkerChanged
 from anyserve.core.inputs import Stepped, WorkerDied, WorkerReady
 from anyserve.core.messages import Control, Gone
@@ -184,7 +184,7 @@ class ReplicaProcess(Process):
 
     # --- effects ---------------------------------------------------------------------------------
 
-    def _perform(self, effect: Effect) -> None:
+    def _perform(self, effect: Command) -> None:
         if self._worker is None:
             return
         if isinstance(effect, StartWork):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from anyserve.core.effects import Effect, JournalRecord, Persist
+from anyserve.core.effects import Command, JournalRecord, Persist
 from anyserve.core.scheduler import Scheduler
 from anyserve.sim.process import Process
 from anyserve.sim.world import World
@@ -55,7 +55,7 @@ class SchedulerProcess(Process):
         for registration in self._world.registrations.values():
             self._network.send("broker", self, registration)
 
-    def _perform(self, effect: Effect) -> None:
+    def _perform(self, effect: Command) -> None:
         if isinstance(effect, Persist):
             self._journal.append(effect.record)
 

@@ -141,7 +141,7 @@ def _say_how_fast(session: Session, finished: Finished, played: Played, wall_s: 
     say()
     say(f"{virtual_s:.1f} s of serving in {played.wall_s:.2f} s ({how}), {wall_s:.2f} s in all")
     if wall_s > _LONG_S and look(session.environ)[0] in {Standing.NEVER_BUILT, Standing.STALE}:
-        session.diagnostics.hint("anyserve compile makes simulations about three times as fast")
+        session.diagnostics.hint("anyserve compile makes simulations about four times as fast")
     for text in played.notes:
         say(text)
     say(f"run      {finished.run.path}")

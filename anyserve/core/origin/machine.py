@@ -6,8 +6,6 @@ import heapq
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from anyserve.core import events as ev
 from anyserve.core import messages as msg
 from anyserve.core.capability import Ladder
@@ -122,7 +120,7 @@ class Origin(Machine):
     def _on_offered(self, offered: Offered, now: int) -> None:
         request = offered.request
         if request.first_epoch != self._epoch:
-            request = msgspec.structs.replace(request, first_epoch=self._epoch)
+            request = msg.changed(request, first_epoch=self._epoch)
         pending = Pending(request, offered.entry, offered.intended_ns, now)
         pending.resumable = offered.resumable and offered.choices == 1
         pending.deadline_ns = deadline_ns(request, self._boot, now)
@@ -303,7 +301,7 @@ class Origin(Machine):
     def _climb(self, pending: Pending, capability: str) -> None:
         """Note the rung that the request has reached; news may be old, so never down."""
         if self._ladder.is_at_or_above(capability, pending.request.capability):
-            pending.request = msgspec.structs.replace(pending.request, capability=capability)
+            pending.request = msg.changed(pending.request, capability=capability)
 
     # --- bad ends --------------------------------------------------------------------------------
 
@@ -368,7 +366,7 @@ class Origin(Machine):
                 return
         if pending.state is OriginState.STREAMING:
             pending.go(OriginState.WAITING)
-        pending.request = msgspec.structs.replace(pending.request, resume_ids=list(tokens))
+        pending.request = msg.changed(pending.request, resume_ids=list(tokens))
         pending.begin_again(now)
         self._submit(pending, now, resent=False)
 
@@ -457,7 +455,7 @@ class Origin(Machine):
         """The scheduler may have missed what was settled: say it in one message."""
         prefix = f"{self._name}/{self._incarnation}/"
         ids = [f"{prefix}{number}" for number in self._settled.sparse]
-        message = msgspec.structs.replace(self._settled_message(ids), all_open=True)
+        message = msg.changed(self._settled_message(ids), all_open=True)
         self._out.append(Send(Inbox.SCHEDULER, "", message))
 
     def _settled_message(self, ids: list[str]) -> msg.Settled:

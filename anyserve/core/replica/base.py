@@ -5,8 +5,6 @@ from __future__ import annotations
 import heapq
 from typing import Any
 
-import msgspec
-
 from anyserve.core import events as ev
 from anyserve.core import messages as msg
 from anyserve.core.capability import Ladder, attributes_match
@@ -207,7 +205,7 @@ class ReplicaBase(Machine):
             self._say_ended(slot, AttemptStatus.WORKER_DIED)
             self._say_lost(slot)
         elif slot.answer is not None:
-            self._to_scheduler(msgspec.structs.replace(slot.answer, epoch=self._epoch))  # type: ignore[arg-type]
+            self._to_scheduler(msg.changed(slot.answer, epoch=self._epoch))  # type: ignore[arg-type]
         elif slot.rejection is not None:
             self._out.append(Send(Inbox.ORIGIN, slot.origin, slot.rejection))
         elif slot.end is not None:

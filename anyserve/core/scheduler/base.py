@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import cast
 
-import msgspec
-
 from anyserve.core import events as ev
 from anyserve.core import messages as msg
 from anyserve.core.capability import Ladder
@@ -86,7 +84,7 @@ class SchedulerBase(Machine):
         """Take the ticket to a rung that it is known to have reached; never down."""
         request = ticket.request
         if request.asked and self._ladder.is_at_or_above(capability, request.capability):
-            ticket.request = msgspec.structs.replace(request, capability=capability)
+            ticket.request = msg.changed(request, capability=capability)
 
     def _know(self, ticket: Ticket, request: msg.Request, now: int) -> None:
         """The request of a ticket of which so far only the attempt was heard."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-import msgspec
-
 from anyserve.core import events as ev
 from anyserve.core import messages as msg
 from anyserve.core.lifecycle import TicketState
@@ -42,7 +40,7 @@ class HandBacks(Submissions):
             ticket.delegations += 1
             ticket.delegated_at = back.attempt
         self._emit_delegated(ticket, back, rung)
-        ticket.request = msgspec.structs.replace(ticket.request, capability=rung)
+        ticket.request = msg.changed(ticket.request, capability=rung)
         self._persist_counters(ticket)
         self._queue(ticket, now)
         if ticket.state is not TicketState.QUEUED:

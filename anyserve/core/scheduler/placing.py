@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from anyserve.core import events as ev
 from anyserve.core import messages as msg
 from anyserve.core.effects import Inbox, Send
@@ -165,8 +163,8 @@ class Placing(SchedulerBase):
         if request.deadline is None or (at_ns := self._deadline_ns(ticket)) is None:
             return request
         left_ms = max(0, (at_ns - now) // MS)
-        deadline = msgspec.structs.replace(request.deadline, left_ms=left_ms)
-        return msgspec.structs.replace(request, deadline=deadline)
+        deadline = msg.changed(request.deadline, left_ms=left_ms)
+        return msg.changed(request, deadline=deadline)
 
     def _fill(self, view: ReplicaView, now: int) -> None:
         """Give a replica's credit to the best waiting requests over all queues it can serve."""

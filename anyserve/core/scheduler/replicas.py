@@ -123,7 +123,7 @@ class Replicas(HandBacks):
             ticket.go(TicketState.STARTED)
             self._note_arrived(ticket, started.replica)
             if ticket.request.body != NO_BODY:
-                ticket.request = msgspec.structs.replace(ticket.request, body=NO_BODY)
+                ticket.request = msg.changed(ticket.request, body=NO_BODY)
 
     def _note_arrived(self, ticket: Ticket, replica: str) -> None:
         """Its assignment need not be sent again."""

@@ -1,0 +1,119 @@
+"""msgspec's classes of a module, written as plain ones, before the module is compiled.
+
+A field of a `msgspec.Struct` is read through Python's own machinery, whatever the code around it
+was compiled to. In a simulation no message leaves its process, so none has to be encoded; there its
+class can be one with the same name, bases, fields and defaults, and the constructor that msgspec
+would give it. mypyc makes a record of that, whose fields are read where they lie.
+"""
+
+from __future__ import annotations
+
+import ast
+from typing import Final, NamedTuple
+
+_STRUCT: Final = "msgspec.Struct"
+_FIELD: Final = "msgspec.field"
+_REPLACE: Final = "msgspec.structs.replace"
+
+
+class _Field(NamedTuple):
+    """A field as source: its name, its type and its default."""
+
+    name: str
+    type: str
+    default: str | None
+    keyword: bool
+    """It is given by its name only."""
+    made: bool
+    """By a factory, for each object; nobody gives it."""
+
+    @property
+    def fresh(self) -> bool:
+        """Each object has an empty list or dictionary of its own."""
+        return self.default in ("[]", "{}")
+
+    @property
+    def parameter(self) -> str:
+        """What the constructor takes."""
+        if self.default is None:
+            return f"{self.name}: {self.type}"
+        if self.fresh:
+            return f"{self.name}: {self.type} | None = None"
+        return f"{self.name}: {self.type} = {self.default}"
+
+    @property
+    def value(self) -> str:
+        """What the constructor keeps."""
+        if self.made:
+            return str(self.default)
+        if self.fresh:
+            return f"{self.default} if {self.name} is None else {self.name}"
+        return self.name
+
+
+class PlainClasses(ast.NodeTransformer):
+    """Rewrites modules, those first that others derive classes from."""
+
+    def __init__(self) -> None:
+        self._fields: dict[str, list[_Field]] = {_STRUCT: []}
+        """Of each class, inherited ones first."""
+
+    def rewrite(self, source: str) -> str:
+        """The module with plain classes. It has no comments, and no words about its fields."""
+        return ast.unparse(ast.fix_missing_locations(self.visit(ast.parse(source))))
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
+        """See `ast.NodeTransformer`."""
+        inherited = self._fields.get(ast.unparse(node.bases[0])) if node.bases else None
+        if inherited is None:
+            return node
+        own = [line for line in node.body if isinstance(line, ast.AnnAssign)]
+        keyword = "kw_only=True" in [ast.unparse(word) for word in node.keywords]
+        fields = [*inherited, *(_field(line, keyword=keyword) for line in own)]
+        self._fields[node.name] = fields
+        node.keywords = []
+        node.bases = [base for base in node.bases if ast.unparse(base) != _STRUCT]
+        node.body = [
+            *(ast.AnnAssign(line.target, line.annotation, None, simple=1) for line in own),
+            *_methods(node.name, fields),
+            *(line for line in node.body if isinstance(line, ast.FunctionDef)),
+        ]
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.Call:
+        """See `ast.NodeTransformer`."""
+        self.generic_visit(node)
+        if ast.unparse(node.func) == _REPLACE:
+            what = ast.unparse(node.args[0])
+            node.func = ast.parse(f"getattr({what}, '__replace__')", mode="eval").body
+            node.args = []
+        return node
+
+
+def _field(line: ast.AnnAssign, *, keyword: bool) -> _Field:
+    name, kind = ast.unparse(line.target), ast.unparse(line.annotation)
+    if isinstance(line.value, ast.Call) and ast.unparse(line.value.func) == _FIELD:
+        (factory,) = (word.value for word in line.value.keywords if word.arg == "default_factory")
+        return _Field(name, kind, f"{ast.unparse(factory)}()", keyword, made=True)
+    default = None if line.value is None else ast.unparse(line.value)
+    return _Field(name, kind, default, keyword, made=False)
+
+
+def _methods(name: str, fields: list[_Field]) -> list[ast.stmt]:
+    """The constructor, and what makes a copy with some fields changed."""
+    given = [field for field in fields if not field.made]
+    by_place = [field.parameter for field in given if not field.keyword]
+    by_name = [field.parameter for field in given if field.keyword]
+    parameters = ", ".join(["self", *by_place, *(["*"] if by_name else []), *by_name])
+    values = [f"self.{field.name} = {field.value}" for field in fields]
+    arguments = ", ".join(f"{field.name}=self.{field.name}" for field in given)
+    source = f"""
+def __init__({parameters}) -> None:
+    {"; ".join(values) or "pass"}
+def __replace__(self, **changes: object) -> {name}:
+    copy = {name}({arguments})
+    for field, value in changes.items():
+        setattr(copy, field, value)
+    return copy
+"""
+    return ast.parse(source).body
