@@ -1,9 +1,9 @@
 """How close is the simulator? Every scenario live, live again, and simulated; signed errors.
 
     python benchmarks/fidelity.py                  # all, with the shipped profiles, about 9 minutes
-    python benchmarks/fidelity.py --calibrate 30   # measure engines and network first, in the same
-                                                   # window; about 12 minutes
-    python benchmarks/fidelity.py --calibrate 30 --ship  # and ship those profiles
+    python benchmarks/fidelity.py --calibrate 30   # measure the network first, and the engines of a
+                                                   # scenario between its live runs; 18 minutes
+    python benchmarks/fidelity.py --calibrate 30 --ship  # and ship the middle one of those profiles
     python benchmarks/fidelity.py steady burst     # some of them
     python benchmarks/fidelity.py --sim-only RUNS  # compare live runs that are there already
 
@@ -12,10 +12,12 @@ the two live runs to each other, `sim` that of the simulation to their mean; bot
 mean. A figure is good within its goal, or within the difference of the two live runs where that is
 larger. With two busy engines on two cores nothing is claimed: those rows are reported apart.
 
-A machine that others use, or another life of the worker, makes all steps slower or faster
-together. `speed` tells such a drift from errors of the model: the live runs record their steps, and
-what those that only decode took, over what the profile says of them, is one number for both runs.
-`at speed` is the error of a simulation with the profile multiplied by it (one engine only).
+The processor itself drifts by several percent in minutes, so a profile is compared with what ran
+just before and after it. Others on the machine, or another life of the worker, make all steps
+slower or faster together, too. `speed` tells such a drift from errors of the model: the live runs
+record their steps, and what those that only decode took, over what the profile says of them, is one
+number for both runs. `at speed` is the error of a simulation with the profile multiplied by it (one
+engine only).
 Writes benchmarks/results/fidelity-one.json and fidelity-several.json.
 """
 
@@ -99,7 +101,7 @@ class RunFailedError(Exception):
 class Player:
     """Runs scenarios, live and simulated, by the command line that users have."""
 
-    def __init__(self, folder: Path, profiles: dict[str, str], latency_us: float | None) -> None:
+    def __init__(self, folder: Path, profiles: Profiles, latency_us: float | None) -> None:
         self._folder = folder
         self._profiles = profiles
         self._latency_us = latency_us
@@ -111,14 +113,14 @@ class Player:
 
     def simulated(self, name: str) -> dict[str, Any]:
         """The summary of a simulated run."""
-        return self._summary(name, "sim", ["sim"], self._overrides(name, self._profiles))
+        return self._summary(name, "sim", ["sim"], self._overrides(name, self._profiles.of(name)))
 
     def at_speed(self, name: str) -> tuple[float, dict[str, Any]] | None:
         """How many times as long as the profile says the live runs' decodes took, and the summary
         of a simulation with a profile of that speed. None: no steps were recorded."""
         steps = [step for turn in (1, 2) for step in _steps(self._folder / f"{name}-live{turn}")]
         model = next(iter(_models(name)))
-        profile = load_profile(self._profiles.get(model, model))
+        profile = load_profile(self._profiles.of(name).get(model, model))
         formula = profile.step_time
         said = sum(formula.step_ps(step.work) for step in steps)
         if not said:
@@ -173,11 +175,31 @@ class Player:
         return words
 
 
+def _as_in(name: str, replicas: list[str]) -> list[str]:
+    """Options that measure the engine of these replicas (the largest of each); where its memory
+    is for pressure, more than that, which does not change how long a step takes."""
+    said = [_replicas(name)[one] for one in replicas]
+    engines = [one["engine"] for one in said]
+    seqs = max(one["concurrency"] for one in said)
+    context = max(one["max_model_len"] for one in engines)
+    memory = max(one.get("kv_cache_gib", 0.25) for one in engines)
+    return [
+        "--max-num-seqs", str(seqs),
+        "--max-model-len", str(context),
+        "--kv-cache-gib", str(max(0.25, memory)),
+    ]  # fmt: skip
+
+
+def _replicas(name: str) -> dict[str, dict[str, Any]]:
+    scenario = yaml.safe_load((SCENARIOS / f"{name}.yaml").read_text())
+    replicas: dict[str, dict[str, Any]] = scenario["cluster"]["replicas"]
+    return replicas
+
+
 def _models(name: str) -> dict[str, list[str]]:
     """The models of a scenario, and the replicas that serve each."""
-    scenario = yaml.safe_load((SCENARIOS / f"{name}.yaml").read_text())
     found: dict[str, list[str]] = {}
-    for replica, said in scenario["cluster"]["replicas"].items():
+    for replica, said in _replicas(name).items():
         found.setdefault(said["engine"].get("model", ""), []).append(replica)
     return found
 
@@ -244,28 +266,52 @@ def compare(
     return rows
 
 
-def calibrated(models: list[str], seconds: float, folder: Path) -> dict[str, str]:
-    """Profiles measured now."""
-    found = {}
-    for model in models:
-        path = folder / f"{model}.profile.json"
-        more = ["--max-model-len", "256"] if model == "minilm" else ["--max-model-len", "1536"]
-        command = [
-            sys.executable, "-m", "anyserve.cli", "calibrate", "--model", model,
-            "--seconds", str(seconds), "--out", str(path), *more,
-        ]  # fmt: skip
-        subprocess.run(command, cwd=ROOT, check=True, timeout=400)
-        found[model] = str(path)
-    return found
+class Profiles:
+    """Which profile each model of a scenario is simulated with; models that are not in it have
+    the shipped one."""
 
+    def __init__(self, folder: Path, given: dict[str, str], seconds: float | None) -> None:
+        self._folder = folder
+        self._given = given
+        self._seconds = seconds
 
-def ship(profiles: dict[str, str]) -> None:
-    """Replace the shipped profiles of these models; what they say of contention stays."""
-    for model, path in profiles.items():
-        shipped = ROOT / "anyserve" / "workload" / "profile_data" / f"{model}.json"
-        measured = json.loads(Path(path).read_text())
-        measured.setdefault("contention", json.loads(shipped.read_text()).get("contention", []))
-        shipped.write_text(json.dumps(measured, indent=2) + "\n")
+    def measure(self, name: str) -> None:
+        """Measure the engines of a scenario, where that is asked for."""
+        for model, replicas in _models(name).items() if self._seconds else ():
+            more = _as_in(name, replicas)
+            if name in SEVERAL:
+                more += ["--contention", "2"]
+            command = [
+                sys.executable, "-m", "anyserve.cli", "calibrate", "--model", model,
+                "--seconds", str(self._seconds), "--out", str(self._path(name, model)), *more,
+            ]  # fmt: skip
+            subprocess.run(command, cwd=ROOT, check=True, timeout=400)
+
+    def of(self, name: str) -> dict[str, str]:
+        """Model -> the file with its profile."""
+        measured = {
+            model: str(path)
+            for model in _models(name)
+            if (path := self._path(name, model)).exists() and self._seconds
+        }
+        return self._given | measured
+
+    def ship(self) -> None:
+        """Replace each shipped profile by the one of middle speed; what it says of contention
+        stays."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for name in (*ONE_ENGINE, *SEVERAL):
+            for model, path in self.of(name).items():
+                found.setdefault(model, []).append(json.loads(Path(path).read_text()))
+        for model, profiles in found.items():
+            profiles.sort(key=lambda one: one["step_time"]["base_ps"])
+            middle = profiles[len(profiles) // 2]
+            shipped = ROOT / "anyserve" / "workload" / "profile_data" / f"{model}.json"
+            middle.setdefault("contention", json.loads(shipped.read_text()).get("contention", []))
+            shipped.write_text(json.dumps(middle, indent=2) + "\n")
+
+    def _path(self, name: str, model: str) -> Path:
+        return self._folder / f"{name}-{model}.profile.json"
 
 
 def network_latency_us(folder: Path) -> float:
@@ -274,7 +320,7 @@ def network_latency_us(folder: Path) -> float:
     A request comes to its engine over two messages (origin, scheduler, replica), and its first
     token back over one.
     """
-    Player(folder, {}, None).live("network", 0)
+    Player(folder, Profiles(folder, {}, None), None).live("network", 0)
     newest = max(
         (folder / "network-live0").glob("*/events.jsonl*"), key=lambda one: one.stat().st_mtime
     )
@@ -309,7 +355,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     names = (*ONE_ENGINE, *SEVERAL)
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(names))
-    parser.add_argument("--calibrate", type=float, metavar="S", help="measure the engines first")
+    parser.add_argument("--calibrate", type=float, metavar="S", help="measure engines meanwhile")
     parser.add_argument(
         "--profile", action="append", default=[], metavar="MODEL=FILE", help="use these profiles"
     )
@@ -323,11 +369,9 @@ def main() -> int:
     options.runs = options.runs.resolve()
     options.runs.mkdir(parents=True, exist_ok=True)
     pairs = (pair.split("=", 1) for pair in options.profile)
-    profiles = {model: str(Path(path).resolve()) for model, path in pairs}
-    if options.calibrate:
-        profiles |= calibrated(["smollm2-135m", "minilm"], options.calibrate, options.runs)
-        if options.ship:
-            ship(profiles)
+    given = {model: str(Path(path).resolve()) for model, path in pairs}
+    profiles = Profiles(options.runs, given, options.calibrate)
+    if options.calibrate and not options.sim_only:
         options.latency = options.latency or network_latency_us(options.runs)
         print(f"one message takes {options.latency:.0f} us", file=sys.stderr)
     player = Player(options.runs, profiles, options.latency)
@@ -336,12 +380,17 @@ def main() -> int:
     failed = 0
     for name in options.scenarios or names:
         try:
-            first, second = live(name, 1), live(name, 2)
+            first = live(name, 1)
+            if not options.sim_only:
+                profiles.measure(name)
+            second = live(name, 2)
             at_speed = player.at_speed(name) if name in ONE_ENGINE else None
             rows += compare(name, first, second, player.simulated(name), at_speed)
         except RunFailedError as error:
             failed += 1
             print(f"{name} failed\n{error}", file=sys.stderr)
+    if options.ship:
+        profiles.ship()
     show(rows)
     return 1 if failed else 0
 
