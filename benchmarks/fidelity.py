@@ -31,7 +31,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -178,7 +178,8 @@ class Player:
 def _as_in(name: str, replicas: list[str]) -> list[str]:
     """Options that measure the engine of these replicas (the largest of each); where its memory
     is for pressure, more than that, which does not change how long a step takes."""
-    said = [_replicas(name)[one] for one in replicas]
+    every = _replicas(name)
+    said = [every[one] for one in replicas]
     engines = [one["engine"] for one in said]
     seqs = max(one["concurrency"] for one in said)
     context = max(one["max_model_len"] for one in engines)
@@ -289,26 +290,25 @@ class Profiles:
 
     def of(self, name: str) -> dict[str, str]:
         """Model -> the file with its profile."""
-        measured = {
-            model: str(path)
-            for model in _models(name)
-            if (path := self._path(name, model)).exists() and self._seconds
-        }
-        return self._given | measured
+        return self._given | {model: str(path) for model, path in self._measured(name).items()}
 
-    def ship(self) -> None:
-        """Replace each shipped profile by the one of middle speed; what it says of contention
-        stays."""
+    def ship(self, names: Sequence[str]) -> None:
+        """Replace each shipped profile by the one of middle speed of those measured for these
+        scenarios; what it says of contention stays."""
         found: dict[str, list[dict[str, Any]]] = {}
-        for name in (*ONE_ENGINE, *SEVERAL):
-            for model, path in self.of(name).items():
-                found.setdefault(model, []).append(json.loads(Path(path).read_text()))
+        for name in names:
+            for model, path in self._measured(name).items():
+                found.setdefault(model, []).append(json.loads(path.read_text()))
         for model, profiles in found.items():
             profiles.sort(key=lambda one: one["step_time"]["base_ps"])
             middle = profiles[len(profiles) // 2]
             shipped = ROOT / "anyserve" / "workload" / "profile_data" / f"{model}.json"
             middle.setdefault("contention", json.loads(shipped.read_text()).get("contention", []))
             shipped.write_text(json.dumps(middle, indent=2) + "\n")
+
+    def _measured(self, name: str) -> dict[str, Path]:
+        paths = {model: self._path(name, model) for model in _models(name) if self._seconds}
+        return {model: path for model, path in paths.items() if path.exists()}
 
     def _path(self, name: str, model: str) -> Path:
         return self._folder / f"{name}-{model}.profile.json"
@@ -378,7 +378,8 @@ def main() -> int:
     live = player.recorded if options.sim_only else player.live
     rows: list[Row] = []
     failed = 0
-    for name in options.scenarios or names:
+    played = options.scenarios or names
+    for name in played:
         try:
             first = live(name, 1)
             if not options.sim_only:
@@ -390,7 +391,7 @@ def main() -> int:
             failed += 1
             print(f"{name} failed\n{error}", file=sys.stderr)
     if options.ship:
-        profiles.ship()
+        profiles.ship(played)
     show(rows)
     return 1 if failed else 0
 

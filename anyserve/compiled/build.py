@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from anyserve.compiled import translate
-from anyserve.compiled.plain import PlainClasses
-from anyserve.compiled.sources import PACKAGE, PLAIN, compiled_modules, digest, source_files
+from anyserve.compiled.plain import plain_sources
+from anyserve.compiled.sources import PACKAGE, compiled_modules, digest, source_files
 from anyserve.compiled.store import Build, Store
 from anyserve.errors import AnyServeError, MissingDependencyError
 
@@ -111,7 +111,8 @@ def make_build(store: Store, progress: Progress) -> Build:
     with _workshop(store) as folder:
         _copy_sources(folder)
         key = digest(folder / PACKAGE.name)  # of the copies: the sources may change meanwhile
-        _make_plain(folder)
+        for name, source in plain_sources(folder / PACKAGE.name).items():
+            (folder / PACKAGE.name / name).write_text(source, encoding="utf-8")
         progress("translating to C", 0.0)
         files = [str(Path(PACKAGE.name) / path) for path in modules.values()]
         _run([sys.executable, "-P", translate.__file__, *files], folder)
@@ -138,13 +139,6 @@ def _copy_sources(folder: Path) -> None:
         copy = folder / PACKAGE.name / path.relative_to(PACKAGE)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
-
-
-def _make_plain(folder: Path) -> None:
-    classes = PlainClasses()
-    for name in PLAIN:
-        path = folder / PACKAGE.name / name
-        path.write_text(classes.rewrite(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def _compile(

@@ -9,11 +9,22 @@ would give it. mypyc makes a record of that, whose fields are read where they li
 from __future__ import annotations
 
 import ast
+from pathlib import Path
 from typing import Final, NamedTuple
 
 _STRUCT: Final = "msgspec.Struct"
 _FIELD: Final = "msgspec.field"
 _REPLACE: Final = "msgspec.structs.replace"
+
+
+PLAIN: Final = ("core/messages.py", "core/inputs.py", "core/effects.py")
+"""The modules whose classes are made plain, those first that others derive classes from."""
+
+
+def plain_sources(package: Path) -> dict[str, str]:
+    """These modules of the package with plain classes."""
+    classes = PlainClasses()
+    return {name: classes.rewrite((package / name).read_text(encoding="utf-8")) for name in PLAIN}
 
 
 class _Field(NamedTuple):

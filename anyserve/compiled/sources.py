@@ -26,7 +26,8 @@ TAKEN: Final = (
 LEFT_OUT: Final = frozenset(
     {
         # msgspec's classes: as such they gain nothing, and compiled they forget what their fields
-        # hold beyond the outermost type, so that they would be decoded wrongly.
+        # hold beyond the outermost type, so that they would be decoded wrongly. Those that nothing
+        # encodes in a simulation are compiled as plain ones (`plain.py`).
         "core/events.py",
         "core/objects.py",
         "core/parts.py",
@@ -43,8 +44,6 @@ LEFT_OUT: Final = frozenset(
         "sim/trial.py",  # sent by name to other processes
     }
 )
-PLAIN: Final = ("core/messages.py", "core/inputs.py", "core/effects.py")
-"""Those whose classes of msgspec are made plain before (see `plain.py`), bases first."""
 SEEN: Final = ("__init__.py", "compiled", "core", "errors.py", "sim", "telemetry", "workload")
 """What the compiled modules are made from: themselves, and all that the compiler reads of ours."""
 

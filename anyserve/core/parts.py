@@ -1,4 +1,8 @@
-"""What messages have in common with events and with the specification of a cluster."""
+"""What messages have in common with events and with the specification of a cluster.
+
+A module of its own, because these are encoded in simulations too, where messages are not
+(`anyserve/compiled/plain.py`).
+"""
 
 from __future__ import annotations
 

@@ -8,19 +8,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from anyserve.compiled.plain import PlainClasses
-from anyserve.compiled.sources import PACKAGE, PLAIN
+from anyserve.compiled.plain import PLAIN, PlainClasses, plain_sources
+from anyserve.compiled.sources import PACKAGE
 from anyserve.core import effects, inputs, messages
 
 MODULES = {"core/messages.py": messages, "core/inputs.py": inputs, "core/effects.py": effects}
 
 
 def plain_modules() -> dict[str, dict[str, Any]]:
-    classes = PlainClasses()
     found: dict[str, dict[str, Any]] = {}
-    for name in PLAIN:
+    for name, source in plain_sources(PACKAGE).items():
         space: dict[str, Any] = {"__name__": f"plain.{name}"}
-        exec(compile(classes.rewrite((PACKAGE / name).read_text()), name, "exec"), space)
+        exec(compile(source, name, "exec"), space)
         found[name] = space
     return found
 
