@@ -24,6 +24,7 @@ from rich.table import Table
 from anyserve.core.spec import ClusterSpec
 from anyserve.runtime.bus.address import Role
 from anyserve.runtime.clusters import ClusterRecord, ClusterStore, state_dir
+from anyserve.runtime.gpus import find_gpus
 from anyserve.runtime.origin import OriginClient
 from anyserve.runtime.process import boot_id
 from anyserve.runtime.supervisor.config import SupervisorConfig
@@ -124,7 +125,9 @@ def machine() -> dict[str, Any]:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
+    gpus = {"gpus": [gpu.info.name for gpu in found]} if (found := find_gpus()) else {}
     return {
+        **gpus,
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),

@@ -5,7 +5,8 @@
                                                    # scenario between its live runs; 18 minutes
     python benchmarks/fidelity.py --calibrate 30 --ship  # and ship the middle one of those profiles
     python benchmarks/fidelity.py steady burst     # some of them
-    python benchmarks/fidelity.py --sim-only RUNS  # compare live runs that are there already
+    python benchmarks/fidelity.py --sim-only --runs RUNS  # the live runs that are there
+    python benchmarks/fidelity.py --gpu --calibrate 60     # the scenarios for one GPU, see below
 
 Live and simulated runs play the same requests (same plan, same seed). `again` is the difference of
 the two live runs to each other, `sim` that of the simulation to their mean; both in percent of the
@@ -18,7 +19,11 @@ slower or faster together, too. `speed` tells such a drift from errors of the mo
 record their steps, and what those that only decode took, over what the profile says of them, is one
 number for both runs. `at speed` is the error of a simulation with the profile multiplied by it (one
 engine only).
-Writes benchmarks/results/fidelity-one.json and fidelity-several.json.
+
+On a GPU the model has the shape of Llama 3.1 8B and made-up weights (`benchmarks/llama_shape.py`
+makes its folder), and its engine is measured once: a GPU does not drift. Without --calibrate the
+profile from published figures is held against it.
+Writes benchmarks/results/fidelity-one.json, fidelity-several.json and fidelity-gpu.json.
 """
 
 from __future__ import annotations
@@ -53,6 +58,7 @@ SCENARIOS = Path(__file__).parent / "fidelity"
 SEED = 11
 ONE_ENGINE = ("steady", "burst", "long-prompts", "kv-pressure")
 SEVERAL = ("mixed", "delegation", "killed")
+ON_GPU = ("gpu-steady", "gpu-burst", "gpu-long-prompts", "gpu-kv-pressure")
 METRICS = (
     # name, path in the summary, goal in percent
     ("TTFT mean", "ttft.mean_ms", 3.0),
@@ -120,7 +126,7 @@ class Player:
         of a simulation with a profile of that speed. None: no steps were recorded."""
         steps = [step for turn in (1, 2) for step in _steps(self._folder / f"{name}-live{turn}")]
         model = next(iter(_models(name)))
-        profile = load_profile(self._profiles.of(name).get(model, model))
+        profile = load_profile(self._profiles.of(name).get(model, _profile(name, model)))
         formula = profile.step_time
         said = sum(formula.step_ps(step.work) for step in steps)
         if not said:
@@ -184,10 +190,19 @@ def _as_in(name: str, replicas: list[str]) -> list[str]:
     seqs = max(one["concurrency"] for one in said)
     context = max(one["max_model_len"] for one in engines)
     memory = max(one.get("kv_cache_gib", 0.25) for one in engines)
+    tokens = max(one.get("max_num_batched_tokens", 0) for one in engines)
+    options = {
+        f"{option}={setting}"
+        for one in engines
+        for option, setting in one.get("options", {}).items()
+        if option != "num_gpu_blocks_override"
+    }
     return [
         "--max-num-seqs", str(seqs),
         "--max-model-len", str(context),
         "--kv-cache-gib", str(max(0.25, memory)),
+        *(("--max-num-batched-tokens", str(tokens)) if tokens else ()),
+        *(word for option in sorted(options) for word in ("--option", option)),
     ]  # fmt: skip
 
 
@@ -203,6 +218,12 @@ def _models(name: str) -> dict[str, list[str]]:
     for replica, said in _replicas(name).items():
         found.setdefault(said["engine"].get("model", ""), []).append(replica)
     return found
+
+
+def _profile(name: str, model: str) -> str:
+    """What a scenario says its engines compute like."""
+    replica = _replicas(name)[_models(name)[model][0]]
+    return str(replica["engine"].get("profile", model))
 
 
 def _steps(runs: Path) -> list[MeasuredStep]:
@@ -277,8 +298,10 @@ class Profiles:
         self._seconds = seconds
 
     def measure(self, name: str) -> None:
-        """Measure the engines of a scenario, where that is asked for."""
+        """Measure the engines of a scenario, where that is asked for; on a GPU once."""
         for model, replicas in _models(name).items() if self._seconds else ():
+            if model in self._given:
+                continue
             more = _as_in(name, replicas)
             if name in SEVERAL:
                 more += ["--contention", "2"]
@@ -287,6 +310,8 @@ class Profiles:
                 "--seconds", str(self._seconds), "--out", str(self._path(name, model)), *more,
             ]  # fmt: skip
             subprocess.run(command, cwd=ROOT, check=True, timeout=400)
+            if name in ON_GPU:
+                self._given[model] = str(self._path(name, model))
 
     def of(self, name: str) -> dict[str, str]:
         """Model -> the file with its profile."""
@@ -311,7 +336,7 @@ class Profiles:
         return {model: path for model, path in paths.items() if path.exists()}
 
     def _path(self, name: str, model: str) -> Path:
-        return self._folder / f"{name}-{model}.profile.json"
+        return self._folder / f"{name}-{Path(model).name}.profile.json"
 
 
 def network_latency_us(folder: Path) -> float:
@@ -353,7 +378,7 @@ def open_log(path: Path) -> Iterator[Iterator[str]]:
 def main() -> int:
     """Run, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    names = (*ONE_ENGINE, *SEVERAL)
+    names = (*ONE_ENGINE, *SEVERAL, *ON_GPU)
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(names))
     parser.add_argument("--calibrate", type=float, metavar="S", help="measure engines meanwhile")
     parser.add_argument(
@@ -362,6 +387,7 @@ def main() -> int:
     parser.add_argument(
         "--ship", action="store_true", help="make the new profiles the shipped ones"
     )
+    parser.add_argument("--gpu", action="store_true", help="the scenarios for a GPU")
     parser.add_argument("--latency", type=float, metavar="US", help="of one message")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "fidelity")
     parser.add_argument("--sim-only", action="store_true", help="the live runs in --runs again")
@@ -378,14 +404,14 @@ def main() -> int:
     live = player.recorded if options.sim_only else player.live
     rows: list[Row] = []
     failed = 0
-    played = options.scenarios or names
+    played = options.scenarios or (ON_GPU if options.gpu else (*ONE_ENGINE, *SEVERAL))
     for name in played:
         try:
             first = live(name, 1)
             if not options.sim_only:
                 profiles.measure(name)
             second = live(name, 2)
-            at_speed = player.at_speed(name) if name in ONE_ENGINE else None
+            at_speed = player.at_speed(name) if name not in SEVERAL else None
             rows += compare(name, first, second, player.simulated(name), at_speed)
         except RunFailedError as error:
             failed += 1
@@ -398,7 +424,11 @@ def main() -> int:
 
 def show(rows: list[Row]) -> None:
     """The tables, and the file."""
-    for title, names in (("one engine", ONE_ENGINE), ("several engines, apart", SEVERAL)):
+    for file, title, names in (
+        ("one", "one engine", ONE_ENGINE),
+        ("several", "several engines, apart", SEVERAL),
+        ("gpu", "one engine on a GPU", ON_GPU),
+    ):
         part = [row for row in rows if row.scenario in names]
         if not part:
             continue
@@ -419,7 +449,7 @@ def show(rows: list[Row]) -> None:
         good = sum(row.good for row in part)
         corrected = sum(row.good_at_speed for row in part)
         report(
-            f"fidelity-{title.split()[0]}",
+            f"fidelity-{file}",
             f"Fidelity, {title}: {good} of {len(part)} within goal or live-to-live"
             + (f", {corrected} at the live runs' speed" if corrected else ""),
             table,

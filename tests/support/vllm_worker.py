@@ -14,10 +14,10 @@ from pathlib import Path
 from anyserve.core.messages import Offer
 from anyserve.core.spec import EngineSpec, ReplicaSpec
 from anyserve.runtime.engines.base import Delta, EngineInfo, EngineRequest
-from anyserve.runtime.engines.config import engine_config
 from anyserve.runtime.models import ResolvedModel, resolve_model
 from anyserve.runtime.models.tokenizers import TextTokenizer
 from anyserve.runtime.placing import place_engines
+from anyserve.runtime.replica.process import make_engine_config
 from anyserve.runtime.worker import ipc
 from anyserve.runtime.worker.client import WorkerClient, WorkerExit
 
@@ -125,7 +125,7 @@ async def vllm_worker(
     replica = ReplicaSpec(id="r", offers=(Offer(capability="decode"),), engine=spec)
     devices = place_engines([replica], os.environ).of("r")
     worker.client = await WorkerClient.launch(
-        engine_config(spec, model, devices=devices),
+        make_engine_config(replica, devices),
         worker,
         zygote=zygote,
         log_path=log,

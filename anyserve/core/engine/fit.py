@@ -1,8 +1,10 @@
-"""From measured steps to a step-time model: non-negative least squares, robust, on relative errors.
+"""From measured steps to a step-time model: non-negative least squares on relative errors.
 
 Each form of the formula is a sum of features with non-negative coefficients. It is fitted to the
 steps for fitting, judged by the steps held out, and the best form wins; a simpler one wins a tie.
-Weights follow Huber: a step that somebody else's work on the machine made slow counts little.
+Errors are relative to what is expected of a step, in rounds, and not to what it took: that would
+make a slow step count less than a fast one, and the formula too fast where steps scatter. Where
+others use the machine, weights follow Huber: a step that they made slow counts little.
 
 Sources: Lawson and Hanson, Solving Least Squares Problems (1974), ch. 23, for non-negative least
 squares by active sets, here on the normal equations; Huber, Robust Estimation of a Location
@@ -30,7 +32,10 @@ _TIE: Final = 0.97
 """A form with more terms has to be better by this factor, and by `_LEAST_GAIN`."""
 _LEAST_GAIN: Final = 0.001
 _HUBER: Final = 1.5
+_NEVER: Final = 1e9
 _ROUNDS: Final = 12
+_FAR: Final = 8.0
+"""A step is not expected to take less than this part of what it took."""
 _FLAT: Final = 1e-12
 _FEWEST: Final = 12
 _KNOTS: Final = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
@@ -68,8 +73,16 @@ class Fitted:
     """How much longer steps with a new number of tokens take, for each of their tokens."""
 
 
-def fit_step_time(samples: Sequence[Sample], graph_sizes: tuple[int, ...] = ()) -> Fitted:
+def fit_step_time(
+    samples: Sequence[Sample], graph_sizes: tuple[int, ...] = (), *, shared: bool = True
+) -> Fitted:
     """Fit every form and keep the best.
+
+    Args:
+        samples: Measured steps, some of them held out.
+        graph_sizes: Batch sizes that CUDA graphs were captured for, ascending.
+        shared: Whether others use the machine: then slow steps may be their doing. Else every step
+            counts, and the formula says what steps take on average.
 
     Raises:
         ValueError: Too few steps for a fit, or none held out.
@@ -81,7 +94,7 @@ def fit_step_time(samples: Sequence[Sample], graph_sizes: tuple[int, ...] = ()) 
     errors: dict[str, float] = {}
     best: tuple[float, str, _Found] | None = None
     for form in _forms(used, graph_sizes):
-        *values, shape_ps = _coefficients(form, used)
+        *values, shape_ps = _coefficients(form, used, _HUBER if shared else _NEVER)
         found = _Found(form.model(values), shape_ps)
         error = _mean_error(found, held_out)
         errors[form.name] = round(error, 5)
@@ -134,7 +147,8 @@ def _forms(used: Sequence[Sample], graph_sizes: tuple[int, ...]) -> list[Form]:
     if graph_sizes:
         forms.append(_linear("graphs", graph_sizes))
     forms += [_roofline(knot) for knot in _KNOTS if 2 <= knot < most]  # noqa: PLR2004
-    forms.append(_table([knot for knot in _KNOTS if knot < most] + [most]))
+    knots = {*_KNOTS, *(graph_sizes[-1:]), *(size + 1 for size in graph_sizes[-1:])}  # steps beyond
+    forms.append(_table([*sorted(knot for knot in knots if knot < most), most]))  # them have none
     return forms
 
 
@@ -201,23 +215,25 @@ def _table(knots: Sequence[int]) -> Form:
 # --- least squares -----------------------------------------------------------------------------
 
 
-def _coefficients(form: Form, samples: Sequence[Sample]) -> list[int]:
-    """Whole picoseconds per unit of each feature, and per token where their number is new."""
+def _coefficients(form: Form, samples: Sequence[Sample], outlier: float) -> list[int]:
+    """Whole picoseconds per unit of each feature, and per token where their number is new.
+    `outlier`: residuals beyond so many deviations count less."""
     import numpy as np  # noqa: PLC0415 - only where something is fitted
 
     times = np.array([float(one.time_ps) for one in samples])
-    features = [[*form.features(one.work), _new_tokens(one)] for one in samples]
-    rows = np.array(features) / times[:, None]
-    scale = np.maximum(np.abs(rows).max(axis=0), 1e-300)  # features differ by many powers of ten
-    rows = rows / scale
+    features = np.array([[*form.features(one.work), _new_tokens(one)] for one in samples])
+    scale = np.maximum((np.abs(features) / times[:, None]).max(axis=0), 1e-300)
+    features = features / scale  # they differ by many powers of ten
     weights = _evenly(samples)
     balance = weights.copy()
-    solution = np.zeros(rows.shape[1])
+    expected = times
     for _ in range(_ROUNDS):
-        solution = _non_negative(rows, balance)
-        residuals = np.abs(1.0 - rows @ solution)
-        bound = _HUBER * max(float(np.median(residuals)) * 1.4826, 1e-4)
+        rows = features / expected[:, None]
+        solution = _non_negative(rows, times / expected, balance)
+        residuals = np.abs(times / expected - rows @ solution)
+        bound = outlier * max(float(np.median(residuals)) * 1.4826, 1e-4)
         balance = weights * np.minimum(1.0, bound / np.maximum(residuals, 1e-12))
+        expected = np.maximum(features @ solution, times / _FAR)
     return [round(float(value)) for value in solution / scale]
 
 
@@ -240,13 +256,13 @@ def _evenly(samples: Sequence[Sample]) -> Array:
     return np.asarray(weights / weights.mean())
 
 
-def _non_negative(rows: Array, weights: Array) -> Array:
-    """The x >= 0 with least sum of weights * (rows @ x - 1)^2."""
+def _non_negative(rows: Array, wanted: Array, weights: Array) -> Array:
+    """The x >= 0 with least sum of weights * (rows @ x - wanted)^2."""
     import numpy as np  # noqa: PLC0415
 
     weighted = rows * weights[:, None]
     gram = weighted.T @ rows
-    target = weighted.sum(axis=0)
+    target = weighted.T @ wanted
     x = np.zeros(len(target))
     free: list[int] = []
     for _ in range(3 * len(x)):

@@ -91,6 +91,8 @@ class EngineProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """Tokens that the KV cache holds on that machine; 0: as the scenario's `kv_cache_gib` says."""
     max_num_batched_tokens: int = 0
     """Tokens per step there; 0: unknown."""
+    async_scheduling: bool = False
+    """Whether steps are planned ahead there, as vLLM does on GPUs unless it is told otherwise."""
     ranges: MeasuredRanges = MeasuredRanges()
     quality: FitQuality | None = None
     machine: dict[str, str] = {}

@@ -58,7 +58,7 @@ def engine_sizes(spec: EngineSpec, profile: EngineProfile) -> Sizes:
         long_prefill_adaptive=bool(options.get("long_prefill_token_threshold_adaptive")),
         reserve_full_sequence=bool(options.get("scheduler_reserve_full_isl", True)),
         watermark=float(options.get("watermark", 0.0)),
-        async_scheduling=bool(options.get("async_scheduling", False)),
+        async_scheduling=bool(options.get("async_scheduling", profile.async_scheduling)),
     )
     return Sizes(limits, context)
 

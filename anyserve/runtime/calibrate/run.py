@@ -34,9 +34,8 @@ from anyserve.runtime.calibrate.messages import (
     Spinning,
 )
 from anyserve.runtime.engines.allocator import allocator_settings
-from anyserve.runtime.engines.base import EngineConfig, EngineInfo, Task
+from anyserve.runtime.engines.base import EngineConfig, EngineInfo
 
-_GIB: Final = 1 << 30
 _BUSY_RATIO: Final = 1.02
 _PROBE_S: Final = 6.0
 _LOG_LINES: Final = 12
@@ -98,15 +97,15 @@ def calibrate(settings: Settings, show: Show) -> Calibration:
     others = [one for one in measured.steps if not one.rested]
     clock = _clock(info, settings.config, others)
     samples = _samples(others, clock)
-    fitted = fit_step_time(samples)
+    fitted = fit_step_time(samples, info.graph_sizes, shared=info.device == "cpu")
     intakes = [cpu if clock == "cpu" else wall for wall, cpu in measured.intakes]
     profile = EngineProfile(
         name=settings.name,
         step_time=fitted.step_time,
         context=settings.context or info.max_model_len,
-        kv_bytes_per_token=_kv_bytes(settings.config, info),
+        kv_bytes_per_token=info.kv_token_bytes,
         block_size=info.block_size or 16,
-        source=f"anyserve calibrate on {_processor()}",
+        source=f"anyserve calibrate on {info.accelerator or _processor()}",
         load_s=round(loaded.load_s, 1),
         intake_us=round(statistics.median(intakes) / 1000, 1),
         cold_us=_cold_us(fitted, _samples(rested, clock)),
@@ -115,9 +114,10 @@ def calibrate(settings: Settings, show: Show) -> Calibration:
         contention=contention,
         kv_tokens=info.kv_tokens if info.device != "cpu" else 0,
         max_num_batched_tokens=info.max_num_batched_tokens,
+        async_scheduling=info.async_scheduling,
         ranges=fitted.ranges,
         quality=fitted.quality,
-        machine=_machine(load_before),
+        machine=_machine(info, load_before),
         versions=_versions(info),
         engine=_engine(settings.config, info, clock),
     )
@@ -244,20 +244,6 @@ def _busy(steps: list[MeasuredStep]) -> float:
     return sum(one.wall_ns for one in steps) / max(1, sum(one.cpu_ns for one in steps))
 
 
-def _kv_bytes(config: EngineConfig, info: EngineInfo) -> int:
-    """Size of a token in the cache. The engine tells whole blocks, which leaves a range; sizes are
-    products of layers, heads and bytes, so the number in it with most factors of two is taken."""
-    if config.task is Task.EMBED or not info.kv_tokens:
-        return 0
-    size = int(config.kv_cache_gib * _GIB)
-    low, high = size // (info.kv_tokens + info.block_size) + 1, size // info.kv_tokens
-    for power in range(high.bit_length(), -1, -1):
-        roundest = high >> power << power
-        if roundest >= low:
-            return roundest
-    return high
-
-
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -267,8 +253,10 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def _machine(load: float) -> dict[str, str]:
+def _machine(info: EngineInfo, load: float) -> dict[str, str]:
+    gpu = {"gpu": info.accelerator} if info.accelerator else {}
     return {
+        **gpu,
         "processor": _processor(),
         "cores": str(os.cpu_count()),
         "system": f"{platform.system()} {platform.release()}",

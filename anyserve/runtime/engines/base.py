@@ -196,7 +196,13 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     vocab_size: int = 0
     async_scheduling: bool = False
     """Whether step k+1 is scheduled before step k's tokens are known."""
+    kv_token_bytes: int = 0
+    """Size of one token in the KV cache; 0: unknown, or there is none."""
+    graph_sizes: tuple[int, ...] = ()
+    """Batch sizes that CUDA graphs were captured for, ascending; a batch is padded to the next."""
     device: str = "none"
+    accelerator: str = ""
+    """Its name, where the engine computes on one."""
     version: str = ""
     """Version of the inference library."""
 

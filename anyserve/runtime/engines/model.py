@@ -101,6 +101,9 @@ class ModelEngine:
             max_num_batched_tokens=limits.max_num_batched_tokens,
             kv_tokens=self._sizes.kv_tokens,
             block_size=limits.block_size,
+            async_scheduling=limits.async_scheduling,
+            kv_token_bytes=self._profile.kv_bytes_per_token,
+            graph_sizes=self._profile.step_time.graph_sizes,
             device=f"model of {self._profile.name}",
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -39,7 +40,8 @@ class StepRecord:
         self._scheduler = scheduler
         self._schedule = scheduler.schedule
         scheduler.schedule = self._planned
-        self._work = [0, 0, 0, 0, 0]
+        self._in_flight: deque[list[int]] = deque()
+        """What was planned and has not ended; two, where vLLM plans ahead."""
         self._began = (0, 0)
 
     def begin(self) -> None:
@@ -50,7 +52,10 @@ class StepRecord:
         """It has ended."""
         started_ns, cpu_ns = self._began
         wall_ns = time.monotonic_ns() - started_ns
-        step = RecordedStep(started_ns, wall_ns, time.thread_time_ns() - cpu_ns, *self._work)
+        if not self._in_flight:
+            return
+        work = self._in_flight.popleft()
+        step = RecordedStep(started_ns, wall_ns, time.thread_time_ns() - cpu_ns, *work)
         self._file.write(msgspec.json.encode(step) + b"\n")
 
     def close(self) -> None:
@@ -62,7 +67,7 @@ class StepRecord:
         cached = plan.scheduled_cached_reqs
         computed = dict(zip(cached.req_ids, cached.num_computed_tokens, strict=True))
         computed |= {new.req_id: new.num_computed_tokens for new in plan.scheduled_new_reqs}
-        work = self._work = [0, 0, 0, 0, 0]
+        work = [0, 0, 0, 0, 0]
         for name, tokens in plan.num_scheduled_tokens.items():
             done = computed[name]
             if tokens == 1 and done >= self._scheduler.requests[name].num_prompt_tokens:
@@ -72,6 +77,8 @@ class StepRecord:
                 work[0] += tokens
                 work[1] += 1
                 work[4] += tokens * (2 * done + tokens)
+        if plan.num_scheduled_tokens:
+            self._in_flight.append(work)
         return plan
 
 

@@ -2,8 +2,7 @@
 
 `LLMEngine` runs with its core in process (no second process to feed), so a step of ours is a step
 of vLLM's scheduler, and one frame per step carries all its requests. Only documented names of vLLM
-are used but for two reads, both guarded: the KV cache configuration for `EngineInfo`, and the
-scheduler statistics, which come through the public stat logger interface.
+are used but for reads for `EngineInfo`, which are guarded, and what `vllm_steps.py` follows.
 """
 
 from __future__ import annotations
@@ -37,10 +36,13 @@ from anyserve.runtime.engines.cpu_attention import avoid_amx_attention
 from anyserve.runtime.engines.gpu_turn import gpu_turn
 from anyserve.runtime.engines.step_record import StepRecord, step_record
 from anyserve.runtime.engines.vllm_memory import slim, use_one_tokenizer
+from anyserve.runtime.engines.vllm_steps import VllmSteps
 
 _log = logging.getLogger(__name__)
 _CPU_BATCHED_TOKENS: Final = 256  # a step of 2048 tokens takes seconds on a CPU core
 _GIB: Final = 1 << 30
+_CALLS: Final = 3
+"""Where steps are planned ahead, one call may send off the first and one end an empty one."""
 _QUIET_ENV: Final = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_NO_USAGE_STATS": "1",
@@ -59,7 +61,7 @@ class VllmEngine:
         self._info: EngineInfo | None = None
         self._streams: dict[str, translate.Stream] = {}
         self._ready: list[Delta] = []  # deltas that need no step
-        self._stats = _StatsReader()
+        self._steps = VllmSteps()
         self._record: StepRecord | None = None
 
     def start(self, report: Report) -> EngineInfo:
@@ -85,11 +87,12 @@ class VllmEngine:
         ).create_engine_config()
         with gpu_turn(self._config.gpu_turn, lambda: report("waiting for the GPU", 0.2)):
             self._engine = LLMEngine.from_vllm_config(
-                engine_config, stat_loggers=[self._stats.factory()]
+                engine_config, stat_loggers=[self._steps.logger()]
             )
+        self._steps.follow(self._engine)
         if cpu:
             self._engine.apply_model(lambda model: slim(model, Path(self._config.model)))
-        self._info = _info(engine_config, vllm.__version__, cpu=cpu)
+        self._info = _info(self._engine, engine_config, vllm.__version__, cpu=cpu)
         give_back()
         if cpu:  # on a GPU vLLM has warmed up itself
             report("warming up", 0.9)
@@ -112,7 +115,7 @@ class VllmEngine:
         )
         while self.has_work:
             self.step()
-        self._stats.forget()
+        self._steps.forget()
 
     def submit(self, request: EngineRequest) -> None:
         """Hand a request to vLLM, as token ids."""
@@ -155,15 +158,18 @@ class VllmEngine:
         if self._engine.has_unfinished_requests():
             if self._record is not None:
                 self._record.begin()
-            for output in self._engine.step():
-                deltas.extend(self._fold(output))
+            for _ in range(_CALLS):
+                for output in self._engine.step():
+                    deltas.extend(self._fold(output))
+                if self._steps.computed or not self._engine.has_unfinished_requests():
+                    break
             if self._record is not None:
                 self._record.end()
         return StepOutput(deltas, self.stats())
 
     def stats(self) -> EngineStats:
         """What vLLM's scheduler reported with the latest step."""
-        return self._stats.latest(len(self._streams))
+        return self._steps.stats(len(self._streams))
 
     def stop(self) -> None:
         """Drop the engine; the process ends soon after."""
@@ -285,7 +291,7 @@ def _cpu_flags() -> set[str]:
     return {flag for line in lines if line.startswith(names) for flag in line.split()}
 
 
-def _info(config: Any, version: str, *, cpu: bool) -> EngineInfo:
+def _info(engine: Any, config: Any, version: str, *, cpu: bool) -> EngineInfo:
     blocks = getattr(config.cache_config, "num_gpu_blocks", None) or 0
     block_size = getattr(config.cache_config, "block_size", None) or 0
     return EngineInfo(
@@ -297,67 +303,34 @@ def _info(config: Any, version: str, *, cpu: bool) -> EngineInfo:
         block_size=block_size,
         vocab_size=config.model_config.get_vocab_size(),
         async_scheduling=bool(config.scheduler_config.async_scheduling),
+        kv_token_bytes=_kv_token_bytes(engine) if blocks > 1 else 0,
+        graph_sizes=() if cpu else _graph_sizes(config),
         device="cpu" if cpu else "cuda",
+        accelerator="" if cpu else _accelerator(),
         version=version,
     )
 
 
-class _StatsReader:
-    """Keeps the latest scheduler statistics that vLLM hands to its stat loggers."""
+def _kv_token_bytes(engine: Any) -> int:
+    """Of the cache as vLLM laid it out; 0 where this version does not show that."""
+    core = getattr(engine.engine_core, "engine_core", None)
+    layout = getattr(getattr(core, "scheduler", None), "kv_cache_config", None)
+    groups = getattr(layout, "kv_cache_groups", ())
+    return sum(
+        len(group.layer_names) * group.kv_cache_spec.page_size_bytes
+        // group.kv_cache_spec.block_size
+        for group in groups
+    )  # fmt: skip
 
-    def __init__(self) -> None:
-        self.forget()
 
-    def forget(self) -> None:
-        """Count anew."""
-        self._running = 0
-        self._waiting = 0
-        self._kv_usage = 0.0
-        self._queries = 0
-        self._hits = 0
-        self._preemptions = 0
+def _graph_sizes(config: Any) -> tuple[int, ...]:
+    compilation = config.compilation_config
+    if getattr(getattr(compilation, "cudagraph_mode", None), "name", "NONE") == "NONE":
+        return ()
+    return tuple(sorted(compilation.cudagraph_capture_sizes or ()))
 
-    def factory(self) -> Any:
-        """Return what vLLM calls to make its logger."""
-        from vllm.v1.metrics.loggers import StatLoggerBase  # noqa: PLC0415
 
-        reader = self
+def _accelerator() -> str:
+    import torch  # noqa: PLC0415
 
-        class Logger(StatLoggerBase):  # type: ignore[misc]  # vllm has no types for us
-            def __init__(self, _config: Any, _engine_index: int = 0) -> None:
-                pass
-
-            def record(
-                self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any
-            ) -> None:
-                reader.record(scheduler_stats, iteration_stats)
-
-            def log_engine_initialized(self) -> None:
-                pass
-
-        return Logger
-
-    def record(self, scheduler: Any, iteration: Any) -> None:
-        if scheduler is not None:
-            self._running = scheduler.num_running_reqs
-            self._waiting = scheduler.num_waiting_reqs
-            self._kv_usage = scheduler.kv_cache_usage
-            prefix = scheduler.prefix_cache_stats
-            if prefix is not None:
-                self._queries += prefix.queries
-                self._hits += prefix.hits
-        if iteration is not None:
-            self._preemptions += iteration.num_preempted_reqs
-
-    def latest(self, held: int) -> EngineStats:
-        if held == 0:  # what was cancelled leaves without a step that would report it
-            self._running = self._waiting = 0
-            self._kv_usage = 0.0
-        return EngineStats(
-            running=self._running,
-            waiting=self._waiting,
-            kv_usage=self._kv_usage,
-            prefix_queries=self._queries,
-            prefix_hits=self._hits,
-            preemptions=self._preemptions,
-        )
+    return str(torch.cuda.get_device_name())

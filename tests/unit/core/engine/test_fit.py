@@ -70,6 +70,20 @@ def test_slow_steps_of_a_busy_machine_move_the_fit_little() -> None:
     assert fitted.quality.median_error < 0.05
 
 
+def test_where_nobody_else_computes_scattered_steps_are_met_on_average() -> None:
+    rng = random.Random(5)
+    found = [
+        Sample(work, round(LINEAR.step_ps(work) * rng.lognormvariate(0, 0.5)), number % 3 == 0)
+        for number, work in enumerate(works(rng, 3000, 256))
+    ]
+
+    alone = fit_step_time(found, shared=False).quality
+    beside_others = fit_step_time(found, shared=True).quality
+
+    assert alone.mean_bias == pytest.approx(0.0, abs=0.03)
+    assert beside_others.mean_bias < alone.mean_bias - 0.02
+
+
 def test_the_time_for_a_new_number_of_tokens_is_told_from_that_for_tokens() -> None:
     found = [
         one._replace(time_ps=one.time_ps + 50_000_000 * new * tokens(one.work), new_shape=new)
@@ -100,6 +114,26 @@ def test_a_staircase_of_graph_sizes_is_a_form_of_its_own() -> None:
 
     assert fitted.quality.form == "graphs"
     assert fitted.step_time.graph_sizes == sizes
+
+
+def test_steps_beyond_the_largest_graph_cost_more_at_once() -> None:
+    """Without a graph the host sends each kernel off by itself."""
+
+    def truth(work: StepWork) -> int:
+        eager = 12_000_000_000 if tokens(work) > 32 else 0
+        return 8_000_000_000 + eager + 20_000_000 * tokens(work)
+
+    found = [
+        Sample(work, truth(work), number % 3 == 0)
+        for number, work in enumerate(works(random.Random(3), 900, 64))
+    ]
+
+    fitted = fit_step_time(found, (1, 2, 4, 8, 16, 24, 32), shared=False)
+
+    assert fitted.quality.form == "table"
+    below, beyond = (fitted.step_time.step_ps(StepWork(size, 1)) for size in (32, 33))
+    assert below == pytest.approx(8_640_000_000, rel=0.02)
+    assert beyond == pytest.approx(20_660_000_000, rel=0.02)
 
 
 def test_a_shape_that_is_no_formula_becomes_a_table() -> None:

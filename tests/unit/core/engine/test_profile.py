@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from anyserve.core.engine.profile import EngineProfile, MeasuredRanges, Range
@@ -71,3 +72,12 @@ def test_the_engines_own_options_count() -> None:
     limits = engine_sizes(EngineSpec(options=options), PROFILE).limits
 
     assert (limits.prefix_caching, limits.priorities, limits.block_size) == (False, False, 32)
+
+
+def test_an_engine_plans_ahead_where_the_measured_one_did_unless_it_is_told_otherwise() -> None:
+    ahead = msgspec.structs.replace(PROFILE, async_scheduling=True)
+    told = EngineSpec(options={"async_scheduling": False})
+
+    assert not engine_sizes(EngineSpec(), PROFILE).limits.async_scheduling
+    assert engine_sizes(EngineSpec(), ahead).limits.async_scheduling
+    assert not engine_sizes(told, ahead).limits.async_scheduling

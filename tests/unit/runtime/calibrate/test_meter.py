@@ -41,12 +41,14 @@ class Clock:
         self.now_ns += round(seconds * 1e9)
 
 
-def engine_and_meter(task: Task, device: str = "") -> tuple[Meter, EngineInfo]:
+def engine_and_meter(
+    task: Task, device: str = "", *, ahead: bool = False
+) -> tuple[Meter, EngineInfo]:
     clock = Clock()
     embeds = task is Task.EMBED
     profile = EngineProfile(
         name="truth", step_time=TRUTH, context=2048, block_size=16, source="made up",
-        kv_bytes_per_token=0 if embeds else 20_000,
+        kv_bytes_per_token=0 if embeds else 20_000, async_scheduling=ahead,
     )  # fmt: skip
     config = EngineConfig(kind=EngineKind.MODEL, profile=profile, task=task, max_model_len=1024)
     engine = ModelEngine(config, clock.sleep, clock)
@@ -59,9 +61,12 @@ def engine_and_meter(task: Task, device: str = "") -> tuple[Meter, EngineInfo]:
     return meter, info
 
 
-@pytest.mark.parametrize("task", [Task.GENERATE, Task.EMBED])
-def test_an_engine_whose_truth_is_known_is_found_out(task: Task) -> None:
-    meter, info = engine_and_meter(task)
+@pytest.mark.parametrize(
+    ("task", "ahead"), [(Task.GENERATE, False), (Task.GENERATE, True), (Task.EMBED, False)]
+)
+def test_an_engine_whose_truth_is_known_is_found_out(task: Task, ahead: bool) -> None:
+    meter, info = engine_and_meter(task, ahead=ahead)
+    assert info.async_scheduling == ahead
     bounds = Bounds.of(info, embeds=task is Task.EMBED)
     waves = [*designed(bounds), *itertools.islice(random_waves(bounds, seed=1), 12)]
     steps = [step for wave in waves for step in meter.play(wave)]

@@ -48,6 +48,30 @@ def test_a_step_is_written_down_with_what_was_planned_for_it(tmp_path: Path) -> 
     assert step.wall_ns >= 0
 
 
+def test_two_steps_in_flight_are_told_apart_and_empty_ones_left_out(tmp_path: Path) -> None:
+    scheduler = Scheduler()
+    full = scheduler.plan
+    record = step_record(engine_of(scheduler), {"ANYSERVE_RECORD_STEPS": str(tmp_path)})
+    assert record is not None
+
+    record.begin()
+    scheduler.schedule()
+    scheduler.plan = SimpleNamespace(**{**vars(full), "num_scheduled_tokens": {"a": 1}})
+    scheduler.schedule()
+    record.end()
+    record.begin()
+    scheduler.plan = SimpleNamespace(**{**vars(full), "num_scheduled_tokens": {}})
+    scheduler.schedule()
+    record.end()
+    record.begin()
+    record.end()
+    record.close()
+
+    lines = next(tmp_path.glob("steps-*.jsonl")).read_bytes().splitlines()
+    steps = [msgspec.json.decode(line, type=RecordedStep) for line in lines]
+    assert [(step.prefill_tokens, step.decodes) for step in steps] == [(100, 1), (0, 1)]
+
+
 def test_nothing_is_recorded_unless_it_is_asked_for() -> None:
     scheduler = Scheduler()
     assert step_record(engine_of(scheduler), {}) is None
