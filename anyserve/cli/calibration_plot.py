@@ -44,7 +44,8 @@ def draw_calibration(console: Console, found: Calibration) -> None:
     for tokens, height in profile.step_time.table[1:]:
         table.add_row(f"{tokens} tokens", f"+{span(height)}")
     table.add_row("taking a request in", span(profile.intake_ps))
-    table.add_row("first step after a rest", f"+{span(profile.cold_ps)}")
+    for ms, us in profile.cooling:
+        table.add_row(f"first step after {ms} ms without work", f"+{span(us * _PS_PER_MS / 1000)}")
     table.add_row("per token, where their number is new", f"+{span(profile.shape_ps)}")
     for engines, factor in profile.contention:
         table.add_row(f"beside {engines - 1} busy engines", f"{factor:.2f} times as long")

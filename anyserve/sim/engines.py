@@ -52,7 +52,7 @@ class EngineSetup:
             self.limits,
             self.step_time,
             intake_ps=profile.intake_ps,
-            cold_ps=profile.cold_ps,
+            cooling=profile.cooled(),
             shape_ps=profile.shape_ps,
             jitter=Jitter(residuals, seed) if residuals else None,
             watch=self.watch,

@@ -26,6 +26,7 @@ from typing import Any, Final, NamedTuple
 
 from anyserve.core.engine.async_batch import AsyncBatch
 from anyserve.core.engine.batch import Batch
+from anyserve.core.engine.cooling import LONG_AGO_PS, Cooling
 from anyserve.core.engine.jitter import Jitter
 from anyserve.core.engine.keys import SegmentKeys
 from anyserve.core.engine.limits import EngineLimits
@@ -37,8 +38,6 @@ from anyserve.core.engine.step_time import StepTime, StepTimeModel, StepWork
 from anyserve.core.engine.stretch import Stretch
 
 FULL_PACE: Final = 1000
-COLD_AFTER_PS: Final = 50_000_000_000
-"""Idle for so long, an engine finds nothing of its own in the caches any more."""
 
 
 class EngineLoad(NamedTuple):
@@ -70,8 +69,7 @@ class EngineModel:
         step_time: Duration of steps. Stretches of several steps need a `StepTimeModel`; with any
             other model each step is a stretch.
         intake_ps: Time that the engine's loop spends on taking a new sequence in, before a step.
-        cold_ps: How much longer the first step takes after the engine stood still for
-            `COLD_AFTER_PS`; after a shorter time in proportion.
+        cooling: How much longer the first step takes after the engine stood still.
         shape_ps: How much longer, for each of its tokens, a step takes that computes so many as
             none before it.
         jitter: What real steps differ by; None is no difference.
@@ -84,7 +82,7 @@ class EngineModel:
         step_time: StepTime,
         *,
         intake_ps: int = 0,
-        cold_ps: int = 0,
+        cooling: Cooling | None = None,
         shape_ps: int = 0,
         jitter: Jitter | None = None,
         watch: RangeWatch | None = None,
@@ -98,11 +96,11 @@ class EngineModel:
         self._step_time = step_time
         self._formula = step_time.formula() if isinstance(step_time, StepTimeModel) else None
         self._intake_ps = intake_ps
-        self._cold_ps = cold_ps
+        self._cooling = cooling
         self._shape_ps = shape_ps
         self._shapes = {1, limits.max_num_batched_tokens}
         """Numbers of tokens that a step has computed; these when the engine warmed up."""
-        self._ended_ps = -COLD_AFTER_PS
+        self._ended_ps = -LONG_AGO_PS
         """When the last step ended; before the first one, long ago."""
         self._jitter = jitter
         self._watch = watch
@@ -330,9 +328,8 @@ class EngineModel:
     def _unready_ps(self, now_ps: int, tokens: int) -> int:
         """Time for what the machine has to do anew: fill its caches, prepare its products."""
         unready_ps = 0
-        if self._cold_ps and now_ps > self._ended_ps:
-            idle_ps = min(now_ps - self._ended_ps, COLD_AFTER_PS)
-            unready_ps = self._cold_ps * idle_ps // COLD_AFTER_PS
+        if self._cooling is not None and now_ps > self._ended_ps:
+            unready_ps = self._cooling.after(now_ps - self._ended_ps)
         if self._shape_ps and tokens not in self._shapes:
             self._shapes.add(tokens)
             unready_ps += self._shape_ps * tokens

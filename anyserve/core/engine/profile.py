@@ -6,9 +6,11 @@ from typing import Final
 
 import msgspec
 
+from anyserve.core.engine.cooling import Cooling
 from anyserve.core.engine.step_time import StepTimeModel, StepWork
 
 _GIB = 1 << 30
+_COLD_MS: Final = 50
 FORMAT: Final = 1
 
 
@@ -78,8 +80,10 @@ class EngineProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     ready."""
     intake_us: float = 0.0
     """Time of the engine's loop per request, outside of steps: taking it in."""
+    cooling: tuple[tuple[int, float], ...] = ()
+    """(ms without work, µs that the first step takes longer after it), ascending."""
     cold_us: float = 0.0
-    """How much longer the first step takes after the engine stood idle: its caches are cold."""
+    """In profiles without `cooling`: how much longer it takes after 50 ms or more."""
     shape_us: float = 0.0
     """How much longer, for each of its tokens, a step takes that computes so many as none before:
     a CPU's library makes its matrix products for each number of tokens."""
@@ -110,10 +114,12 @@ class EngineProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         """`intake_us` as the engine model takes it."""
         return round(self.intake_us * 1_000_000)
 
-    @property
-    def cold_ps(self) -> int:
-        """`cold_us` as the engine model takes it."""
-        return round(self.cold_us * 1_000_000)
+    def cooled(self) -> Cooling | None:
+        """`cooling` as the engine model takes it; None: a rest changes nothing."""
+        points = self.cooling or ((_COLD_MS, self.cold_us),)
+        if not any(us for _, us in points):
+            return None
+        return Cooling(tuple((ms * 1_000_000_000, round(us * 1_000_000)) for ms, us in points))
 
     @property
     def shape_ps(self) -> int:

@@ -28,8 +28,8 @@ class MeasuredStep(msgspec.Struct, frozen=True, array_like=True):
     """Of the thread that steps; the same as `wall_ns` on a machine with nothing else to do, unless
     other threads or a GPU do the work."""
     held_out: bool
-    rested: bool = False
-    """The engine stood idle before it. Not for the fit: it says what cold caches cost."""
+    rest_ms: int = 0
+    """The engine stood idle so long before it. Not for the fit: it says what cold caches cost."""
     new_shape: bool = False
     """No step before had as many tokens, and the engine computes on a CPU."""
 

@@ -89,8 +89,8 @@ class Meter:
         asks = sorted(wave.asks, key=lambda ask: ask.before_step)
         steps: list[MeasuredStep] = []
         count = 0
-        if wave.rest_s:
-            self._sleep(wave.rest_s)
+        if wave.rest_ms:
+            self._sleep(wave.rest_ms / 1000)
         while asks or self._engine.has_work:
             while asks and asks[0].before_step <= count:
                 self._submit(asks.pop(0))
@@ -128,7 +128,7 @@ class Meter:
             self._since[0] - wall_ns,
             self._since[1] - cpu_ns,
             wave.held_out,
-            first and wave.rest_s > 0,
+            wave.rest_ms if first else 0,
             self._is_new(work.prefill_tokens + work.decodes),
         )
 

@@ -93,8 +93,8 @@ def calibrate(settings: Settings, show: Show) -> Calibration:
         measured = engine.wait(Measured, _scaled(show, 0.2, share))
         contention = _contention(settings, engine, stack, _scaled(show, share, 0.98))
     show(Report("fitting", 0.98))
-    rested = [one for one in measured.steps if one.rested]
-    others = [one for one in measured.steps if not one.rested]
+    rested = [one for one in measured.steps if one.rest_ms]
+    others = [one for one in measured.steps if not one.rest_ms]
     clock = _clock(info, settings.config, others)
     samples = _samples(others, clock)
     fitted = fit_step_time(samples, info.graph_sizes, shared=info.device == "cpu")
@@ -108,7 +108,7 @@ def calibrate(settings: Settings, show: Show) -> Calibration:
         source=f"anyserve calibrate on {info.accelerator or _processor()}",
         load_s=round(loaded.load_s, 1),
         intake_us=round(statistics.median(intakes) / 1000, 1),
-        cold_us=_cold_us(fitted, _samples(rested, clock)),
+        cooling=_cooling(fitted, rested, clock),
         shape_us=round(fitted.shape_ps / _PS_PER_US, 1),
         residuals=fitted.residuals,
         contention=contention,
@@ -233,11 +233,20 @@ def _samples(steps: list[MeasuredStep], clock: str) -> list[Sample]:
     ]
 
 
-def _cold_us(fitted: Fitted, rested: list[Sample]) -> float:
-    """How much longer steps took that found the engine idle."""
-    errors = relative_errors(fitted.step_time, rested, fitted.shape_ps)
-    late = [-error * one.time_ps for error, one in zip(errors, rested, strict=True)]
-    return round(max(0.0, statistics.median(late)) / _PS_PER_US, 1) if late else 0.0
+def _cooling(
+    fitted: Fitted, rested: list[MeasuredStep], clock: str
+) -> tuple[tuple[int, float], ...]:
+    """How much longer steps took that found the engine idle, by how long it had been."""
+    return tuple(
+        (ms, _late_us(fitted, _samples([one for one in rested if one.rest_ms == ms], clock)))
+        for ms in sorted({one.rest_ms for one in rested})
+    )
+
+
+def _late_us(fitted: Fitted, samples: list[Sample]) -> float:
+    errors = relative_errors(fitted.step_time, samples, fitted.shape_ps)
+    late = [-error * one.time_ps for error, one in zip(errors, samples, strict=True)]
+    return round(max(0.0, statistics.median(late)) / _PS_PER_US, 1)
 
 
 def _busy(steps: list[MeasuredStep]) -> float:

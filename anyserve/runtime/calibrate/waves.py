@@ -17,8 +17,8 @@ from anyserve.runtime.engines.base import EngineInfo
 _LEVELS: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024)
 _SHORT: Final = 8
 _STEPS: Final = 10
-_REST_S: Final = 0.1
-_RESTS: Final = 3
+_RESTS_MS: Final = (100, 300, 1000)
+_TIMES: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Wave:
     name: str
     asks: tuple[Ask, ...]
     held_out: bool = False
-    rest_s: float = 0.0
+    rest_ms: int = 0
     """The engine stands idle for so long before it."""
 
 
@@ -76,9 +76,10 @@ def rested(bounds: Bounds) -> list[Wave]:
     longest = min(bounds.tokens, bounds.context - 4, 8 * _SHORT * 2)
     output = 0 if bounds.embeds else 2
     return [
-        Wave(f"{size} after a rest", (Ask(0, size, output),), rest_s=_REST_S)
+        Wave(f"{size} after {rest_ms} ms", (Ask(0, size, output),), rest_ms=rest_ms)
+        for _ in range(_TIMES)
+        for rest_ms in _RESTS_MS
         for size in _powers(2 * _SHORT, longest)
-        for _ in range(_RESTS)
     ]
 
 

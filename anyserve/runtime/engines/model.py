@@ -72,7 +72,7 @@ class ModelEngine:
             self._sizes.limits,
             self._step_time(),
             intake_ps=self._profile.intake_ps,
-            cold_ps=self._profile.cold_ps,
+            cooling=self._profile.cooled(),
             shape_ps=self._profile.shape_ps,
         )
         self._held: dict[str, _Held] = {}

@@ -4,12 +4,14 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anyserve.core.engine.cooling import Cooling
 from anyserve.core.engine.jitter import Jitter
 from anyserve.core.engine.limits import EngineLimits
-from anyserve.core.engine.model import COLD_AFTER_PS, EngineModel
+from anyserve.core.engine.model import EngineModel
 from anyserve.core.engine.sequence import Sequence
 from anyserve.core.engine.step_time import StepTime, StepTimeModel, StepWork
 
+COOLING = Cooling(((50_000_000, 1_234_567), (900_000_000, 7_654_321)))
 TIMES = StepTimeModel(
     base_ps=1_000_003, prefill_ps=50_021, decode_ps=20_011, context_ps=307, attention_ps=11
 )
@@ -101,7 +103,7 @@ def play(
 ) -> Observed:
     noise = Jitter((-0.1, -0.02, 0.0, 0.03, 0.3), seed=5) if jitter else None
     engine = EngineModel(
-        limits, times, intake_ps=70_001, cold_ps=1_234_567_891, shape_ps=3_007, jitter=noise
+        limits, times, intake_ps=70_001, cooling=COOLING, shape_ps=3_007, jitter=noise
     )
     events = [(ask.at, "add", n) for n, ask in enumerate(asks)]
     events += [
@@ -277,10 +279,11 @@ def test_intake_delays_the_step_that_follows() -> None:
     assert following.end_ps == 21_000
 
 
-def test_the_first_step_after_a_rest_takes_longer_in_proportion_to_the_rest() -> None:
-    engine = EngineModel(LIMITS, StepTimeModel(base_ps=10_000), cold_ps=500)
+def test_the_first_step_after_a_rest_takes_longer_the_longer_the_rest() -> None:
+    cooling = Cooling(((100_000, 500), (500_000, 900)))
+    engine = EngineModel(LIMITS, StepTimeModel(base_ps=10_000), cooling=cooling)
     ends = []
-    for begins in (0, 20_500 + COLD_AFTER_PS // 5, 4 * COLD_AFTER_PS):
+    for begins in (0, 20_900 + 20_000, 60_000 + 300_000 + 1_000, 2_000_000):
         engine.add(Sequence(prompt=3, room=2), begins)
         first = engine.start(begins)
         assert first is not None
@@ -292,7 +295,7 @@ def test_the_first_step_after_a_rest_takes_longer_in_proportion_to_the_rest() ->
         assert engine.start(second.end_ps) is None
         ends.append(first.end_ps - begins)
 
-    assert ends == [10_500, 10_100, 10_500]
+    assert ends == [10_900, 10_100, 10_700, 10_900]
 
 
 def test_the_first_step_of_so_many_tokens_takes_longer() -> None:

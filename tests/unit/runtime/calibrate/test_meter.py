@@ -95,8 +95,10 @@ def test_steps_after_a_rest_and_with_a_new_number_of_tokens_are_told_apart() -> 
     waves = rested(Bounds.of(info, embeds=False))
     steps = [step for wave in waves for step in meter.play(wave)]
 
-    assert [step.rested for step in steps] == [True, False] * len(waves)
-    assert [step.new_shape for step in steps[:6]] == [True] + [False] * 5
+    assert [step.rest_ms for step in steps[::2]] == [wave.rest_ms for wave in waves]
+    assert {wave.rest_ms for wave in waves} == {100, 300, 1000}
+    assert not any(step.rest_ms for step in steps[1::2])
+    assert [step.new_shape for step in steps[:6]] == [True, False] * 3
     sizes = {wave.asks[0].prompt for wave in waves}
     assert sum(step.new_shape for step in steps) == len(sizes - {info.max_num_batched_tokens})
 
