@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 
 class Ordinals:
     """Counts distinct ordinals 1, 2, 3 ... that arrive in any order, some repeatedly."""
@@ -38,6 +40,7 @@ class Ordinals:
         return True
 
 
+@lru_cache(maxsize=4096)
 def split_request_id(request_id: str) -> tuple[str, int, int]:
     """`<origin>/<incarnation>/<n>` as its parts.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from anyserve.core.effects import Command, Finish, Outcome, OutcomeKind
 from anyserve.core.events import PhaseStarted, RunEnded, RunStarted
@@ -15,7 +16,7 @@ from anyserve.sim.world import World
 from anyserve.workload.course import Course
 from anyserve.workload.traffic import PlannedRequest, Segment, TrafficPlan
 
-PLAYER = "player"
+PLAYER: Final = "player"
 
 
 class OriginProcess(Process):

@@ -30,8 +30,6 @@ _VECTOR: Final = msgspec.Raw(b"{}")
 _SEED_STEP: Final = 997
 """Between the jitter of one engine and the next."""
 
-bucket = lru_cache(maxsize=4096)(bucket_ns)
-
 
 @lru_cache(maxsize=65536)
 def _tokens(count: int) -> list[int]:
@@ -300,9 +298,9 @@ class Worker:
         _add(gaps, first_ps - self._last_end_ps, 1)
         if steps == 1:
             return
-        second = bucket((stretch.step_end_ps(2) - first_ps) // PS_PER_NS)
+        second = bucket_ns((stretch.step_end_ps(2) - first_ps) // PS_PER_NS)
         last_ps = stretch.step_end_ps(steps) - stretch.step_end_ps(steps - 1)
-        if second == bucket(last_ps // PS_PER_NS) and stretch.noise is None:
+        if second == bucket_ns(last_ps // PS_PER_NS) and stretch.noise is None:
             gaps[second] = gaps.get(second, 0) + steps - 1
             return
         before_ps = first_ps
@@ -338,7 +336,7 @@ class Worker:
         sequence = job.sequence
         job.marks = self._steps.copy()
         if job.stalled_ps is not None:
-            gap = bucket((stretch.end_ps - job.stalled_ps) // PS_PER_NS)
+            gap = bucket_ns((stretch.end_ps - job.stalled_ps) // PS_PER_NS)
             job.gaps[gap] = job.gaps.get(gap, 0) + 1
             job.stalled_ps = None
         done = sequence.finished
@@ -413,7 +411,7 @@ class Worker:
 
 def _add(gaps: dict[int, int], gap_ps: int, steps: int) -> None:
     """Count so many steps that came so long after the one before."""
-    bound = bucket(gap_ps // PS_PER_NS)
+    bound = bucket_ns(gap_ps // PS_PER_NS)
     gaps[bound] = gaps.get(bound, 0) + steps
 
 

