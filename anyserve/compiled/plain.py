@@ -22,7 +22,12 @@ _FIELD: Final = "msgspec.field"
 _REPLACE: Final = "msgspec.structs.replace"
 
 
-PLAIN: Final = ("core/messages.py", "core/inputs.py", "core/effects.py")
+PLAIN: Final = (
+    "core/messages.py",
+    "core/inputs.py",
+    "core/effects.py",
+    "core/engine/limits.py",
+)
 """The modules whose classes are made plain, those first that others derive classes from."""
 
 RECORDS: Final[Mapping[str, frozenset[str]]] = {
@@ -142,7 +147,7 @@ class PlainClasses(ast.NodeTransformer):
         node.body = [
             *(ast.AnnAssign(line.target, line.annotation, None, simple=1) for line in own),
             *_methods(node.name, fields),
-            *(line for line in node.body if isinstance(line, ast.FunctionDef)),
+            *(self.visit(line) for line in node.body if isinstance(line, ast.FunctionDef)),
         ]
         return node
 

@@ -29,7 +29,7 @@ class OriginProcess(Process):
         self, world: World, plan: TrafficPlan, *, run: str, ended: Callable[[], None]
     ) -> None:
         super().__init__(PLAYER, world)
-        self.machine = Origin(PLAYER, world.cluster, incarnation=1)
+        self.machine = Origin(PLAYER, world.cluster, incarnation=1, explains=world.explains)
         self.started_ns: int | None = None
         self._stopped = False
         self.settled = 0

@@ -19,9 +19,10 @@ from anyserve.core.effects import (
     Send,
     SetTimer,
 )
+from anyserve.core.enums import OUTCOME_WORDS
 from anyserve.core.inputs import BusDown, BusUp, Cancelled, Enough, Offered, Wake
 from anyserve.core.lifecycle import OriginState
-from anyserve.core.machine import Machine
+from anyserve.core.machine import Explains, Machine, explain_all
 from anyserve.core.messages import AttemptStatus, Code
 from anyserve.core.order import MS, deadline_ns
 from anyserve.core.origin.pending import SCHEDULER, Pending, StreamKey
@@ -54,11 +55,19 @@ class Origin(Machine):
         cluster: the rules that all obey.
         incarnation: of this process.
         boot: names the host life whose monotonic clock `now` is.
+        explains: of which requests all is told.
     """
 
     def __init__(
-        self, name: str, cluster: ClusterSpec, *, incarnation: int = 1, boot: str = ""
+        self,
+        name: str,
+        cluster: ClusterSpec,
+        *,
+        incarnation: int = 1,
+        boot: str = "",
+        explains: Explains = explain_all,
     ) -> None:
+        self._explains = explains
         self._name = name
         self._incarnation = incarnation
         self._boot = boot
@@ -122,6 +131,7 @@ class Origin(Machine):
         if request.first_epoch != self._epoch:
             request = msg.changed(request, first_epoch=self._epoch)
         pending = Pending(request, offered.entry, offered.intended_ns, now)
+        pending.explained = self._explains(request.id)
         pending.resumable = offered.resumable and offered.choices == 1
         pending.deadline_ns = deadline_ns(request, self._boot, now)
         self._pending[pending.id] = pending
@@ -170,15 +180,16 @@ class Origin(Machine):
         self._note_submitted(pending, pending.entry, now, resent=resent)
 
     def _note_submitted(self, pending: Pending, entry: str, now: int, *, resent: bool) -> None:
-        self._emit(
-            ev.RequestSubmitted(
-                id=pending.id,
-                submission=pending.submission,
-                entry=entry,
-                resumed=len(pending.request.resume_ids),
-                resent=resent,
+        if pending.explained:
+            self._emit(
+                ev.RequestSubmitted(
+                    id=pending.id,
+                    submission=pending.submission,
+                    entry=entry,
+                    resumed=len(pending.request.resume_ids),
+                    resent=resent,
+                )
             )
-        )
         pending.heard_ns = now
         self._listen(pending, now + SILENCE_MS * MS)
 
@@ -241,7 +252,7 @@ class Origin(Machine):
         pending.note_tokens(max(1, len(frame.tokens)), now, frame.gaps)
         if pending.state is OriginState.WAITING:
             pending.go(OriginState.STREAMING)
-        if first:
+        if first and pending.explained:
             self._emit(ev.RequestFirstToken(id=pending.id, attempt=frame.attempt))
         self._out.append(Deliver(pending.id, frame))
 
@@ -420,7 +431,7 @@ class Origin(Machine):
         self._emit(
             ev.RequestOutcome(
                 id=pending.id,
-                outcome=outcome.kind.value,
+                outcome=OUTCOME_WORDS[outcome.kind],
                 end_ns=now,
                 code=outcome.code.value if outcome.code else None,
                 message=outcome.message,

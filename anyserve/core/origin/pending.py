@@ -35,8 +35,8 @@ class Pending:
     """One request, from the offer to its outcome."""
 
     __slots__ = (
-        "asked_again", "buffer", "deadline_ns", "delegations", "entry", "first_ns", "gap_since_ns",
-        "heard_ns",
+        "asked_again", "buffer", "deadline_ns", "delegations", "entry", "explained", "first_ns",
+        "gap_since_ns", "heard_ns",
         "holder", "id", "intended_ns", "itl_ns", "last_attempt", "last_ns", "next_sequence",
         "repairs", "replicas", "request", "resumable", "sent_epoch", "served_as", "state", "stream",
         "submission", "tokens",
@@ -47,6 +47,8 @@ class Pending:
         self.request = request
         self.entry = entry
         self.intended_ns = intended_ns
+        self.explained = True
+        """Whether all is told of it."""
         self.state = OriginState.NEW
         self.submission = 1
         self.sent_epoch = 0

@@ -73,9 +73,7 @@ class Endings(Intake):
         slot = self._slots.get((repair.id, repair.attempt))
         if slot is None:
             origin = repair.id.partition("/")[0]
-            unknown = msg.UnknownAttempt(
-                id=repair.id, attempt=repair.attempt, replica=self._spec.id
-            )
+            unknown = msg.UnknownAttempt(id=repair.id, attempt=repair.attempt, replica=self._id)
             self._out.append(Send(Inbox.ORIGIN, origin, unknown))
             return
         slot.heard_ns = now

@@ -18,6 +18,7 @@ from anyserve.core.inputs import (
     WorkerDied,
     WorkerReady,
 )
+from anyserve.core.machine import Explains, explain_all
 from anyserve.core.messages import ReplicaState
 from anyserve.core.order import MS
 from anyserve.core.replica.timekeeping import Timekeeping
@@ -45,6 +46,7 @@ class Replica(Timekeeping):
         incarnation: of this process.
         boot: names the host life whose monotonic clock `now` is.
         pid: of the process, for people.
+        explains: of which requests all is told.
     """
 
     def __init__(
@@ -55,8 +57,11 @@ class Replica(Timekeeping):
         incarnation: int = 1,
         boot: str = "",
         pid: int = 0,
+        explains: Explains = explain_all,
     ) -> None:
-        super().__init__(spec, cluster, incarnation=incarnation, boot=boot, pid=pid)
+        super().__init__(
+            spec, cluster, incarnation=incarnation, boot=boot, pid=pid, explains=explains
+        )
         self._handlers: dict[type, Callable[[Any, int], None]] = {
             msg.Assign: self._on_assign,
             msg.Entry: self._on_entry,

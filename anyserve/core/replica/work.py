@@ -68,7 +68,8 @@ class Work(ReplicaBase):
         if delta.tokens or delta.data is not None:
             if slot.first_ns is None:
                 slot.first_ns = now
-                self._emit(ev.AttemptFirstToken(id=slot.id, attempt=slot.attempt))
+                if self._explains(slot.id):
+                    self._emit(ev.AttemptFirstToken(id=slot.id, attempt=slot.attempt))
             slot.counts[delta.choice] = made + len(delta.tokens)
             self._tokens += len(delta.tokens)
         end = self._end_of(slot, delta, now) if delta.done or delta.error is not None else None
@@ -92,7 +93,7 @@ class Work(ReplicaBase):
             id=slot.id,
             attempt=slot.attempt,
             submission=slot.submission,
-            replica=self._spec.id,
+            replica=self._id,
             incarnation=self._incarnation,
             sequence=len(slot.frames),
             start=start,
@@ -131,7 +132,7 @@ class Work(ReplicaBase):
 
     def _start_waiting(self, now: int) -> None:
         """Give free slots to what waits here, best first."""
-        while self._running < self._spec.concurrency and self._state in (
+        while self._running < self._concurrency and self._state in (
             ReplicaState.READY,
             ReplicaState.SATURATED,
             ReplicaState.DRAINING,
@@ -150,9 +151,7 @@ class Work(ReplicaBase):
             if due is not None and now >= due:
                 if slot.ordinal is not None:
                     self._credits.grant()
-                self._reject(
-                    slot, Code.DEADLINE_EXCEEDED, f"while it waited at {self._spec.id}", now
-                )
+                self._reject(slot, Code.DEADLINE_EXCEEDED, f"while it waited at {self._id}", now)
                 continue
             self._leave_queue(slot)
             if slot.entered:

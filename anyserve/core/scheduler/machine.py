@@ -9,10 +9,10 @@ from anyserve.core import events as ev
 from anyserve.core import messages as msg
 from anyserve.core.effects import Effect, JournalRecord, SetTimer
 from anyserve.core.inputs import BusDown, BusUp, Pressure, Wake
+from anyserve.core.machine import Explains, explain_all
 from anyserve.core.order import MS
 from anyserve.core.policies import RoutingPolicy
 from anyserve.core.randomness import Rng
-from anyserve.core.scheduler.routing import Explains, explain_all
 from anyserve.core.scheduler.state import ReplicaView, Ticket
 from anyserve.core.scheduler.timekeeping import Timekeeping
 from anyserve.core.spec import ClusterSpec
@@ -29,7 +29,7 @@ class Scheduler(Timekeeping):
         rng: the random source of policies.
         incarnation: of this process.
         boot: names the host life whose monotonic clock `now` is.
-        explains: which requests' decisions are explained in full; all, unless events are sampled.
+        explains: of which requests all is told; of all, unless events are sampled.
     """
 
     def __init__(
