@@ -15,6 +15,7 @@ import msgspec
 
 from anyserve.core.effects import StartWork
 from anyserve.core.engine.model import EngineModel
+from anyserve.core.engine.product import product
 from anyserve.core.engine.sequence import Sequence
 from anyserve.core.engine.stretch import Stretch, to_ns
 from anyserve.core.inputs import Delta, Stepped
@@ -145,14 +146,14 @@ class Worker:
         """Stop in its tracks; what is computed is computed later."""
         if self._hung_ps is None:
             self._cut()
-            self._hung_ps = self._kernel.now * PS_PER_NS
+            self._hung_ps = product(self._kernel.now, PS_PER_NS)
             self._due = None
 
     def resume(self) -> None:
         """Go on where it hung: the step under way ends that much later."""
         if self._hung_ps is None:
             return
-        late_ps = self._kernel.now * PS_PER_NS - self._hung_ps
+        late_ps = product(self._kernel.now, PS_PER_NS) - self._hung_ps
         self._hung_ps = None
         if self._engine.busy:
             self._engine.delay(late_ps)
@@ -200,12 +201,12 @@ class Worker:
             self._feed(Stepped(deltas=deltas))
 
     def _now_ps(self) -> int:
-        return self._kernel.now * PS_PER_NS if self._hung_ps is None else self._hung_ps
+        return product(self._kernel.now, PS_PER_NS) if self._hung_ps is None else self._hung_ps
 
     def _stamp_ps(self) -> int:
         """When a wish of this moment reaches the engine: just after a step that ends with it, as
         the kernel calls engines first."""
-        return self._kernel.now * PS_PER_NS + self._engine.busy
+        return product(self._kernel.now, PS_PER_NS) + self._engine.busy
 
     # --- stepping --------------------------------------------------------------------------------
 
@@ -242,7 +243,7 @@ class Worker:
     def _begin(self, call: int) -> None:
         if self._called(call):
             self._tell_cancelled()
-            self._start(max(self._kernel.now * PS_PER_NS, self._last_end_ps))
+            self._start(max(product(self._kernel.now, PS_PER_NS), self._last_end_ps))
 
     def _end(self, call: int) -> None:
         if not self._called(call):

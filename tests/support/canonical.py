@@ -36,7 +36,7 @@ LEFT_OUT: Mapping[type, frozenset[str]] = {
     Scheduler: frozenset({"_router", "_turns", "_rng", "_spec", "_rules", "_handlers", "_ladder"}),
     ReplicaView: frozenset({"version", "turn"}),
     Replica: frozenset({"_pushes", "_spec", "_rules", "_handlers", "_by_request", "_ladder"}),
-    Origin: frozenset({"_pushes", "_handlers", "_ladder"}),
+    Origin: frozenset({"_handlers", "_ladder"}),
     Queues: frozenset({"_pushes"}),
     Ghost: frozenset({"spec", "rules", "_above", "_limits", "_reserves", "_waited"}),
     Past: frozenset({"request"}),
@@ -129,6 +129,5 @@ REDUCED: Mapping[tuple[type, str], Callable[[Any], Any]] = {
     (Replica, "_due"): _emptied,
     (Replica, "_held"): _queued_slots,
     (Replica, "_waiting"): _queued_slots,
-    (Origin, "_due"): _emptied,
     (Queues, "_lanes"): _lanes,
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -25,6 +24,7 @@ from anyserve.core.lifecycle import OriginState
 from anyserve.core.machine import Explains, Machine, explain_all
 from anyserve.core.messages import AttemptStatus, Code
 from anyserve.core.order import MS, deadline_ns
+from anyserve.core.origin.looks import Looks
 from anyserve.core.origin.pending import SCHEDULER, Pending, StreamKey
 from anyserve.core.seen import Ordinals
 from anyserve.core.spec import ClusterSpec
@@ -38,8 +38,6 @@ LISTEN_MS: Final = 250
 MAX_REPAIRS: Final = 3
 """Questions without an answer, one per second, after which the attempt counts as lost."""
 MAX_RESEND_MS: Final = 30_000
-IDLE_DUE: Final = 1_000
-"""Times that are planned for requests that are over; with more, they are forgotten."""
 
 EXPIRED: Final = frozenset({Code.DEADLINE_EXCEEDED, Code.STALE})
 FAILED: Final = frozenset({Code.REPLICA_LOST, Code.WORKER_DIED, Code.POISONED, Code.RESUME_REFUSED})
@@ -79,8 +77,7 @@ class Origin(Machine):
         self._pending: dict[str, Pending] = {}
         self._n = 0
         self._settled = Ordinals()
-        self._due: list[tuple[int, int, str]] = []
-        self._pushes = 0
+        self._looks = Looks()
         self._timer_ns: int | None = None
         self._out: list[Effect] = []
         self._handlers: dict[type, Callable[[Any, int], None]] = {
@@ -134,6 +131,9 @@ class Origin(Machine):
         pending.explained = self._explains(request.id)
         pending.resumable = offered.resumable and offered.choices == 1
         pending.deadline_ns = deadline_ns(request, self._boot, now)
+        pending.end_ns = now + request.lifetime_ms * MS
+        if pending.deadline_ns is not None:
+            pending.end_ns = min(pending.end_ns, pending.deadline_ns)
         self._pending[pending.id] = pending
         self._emit(
             ev.RequestOffered(
@@ -156,9 +156,6 @@ class Origin(Machine):
             self._submit(pending, now, resent=False)
         else:
             self._enter(pending, now, resent=False)
-        lifetime = now + request.lifetime_ms * MS
-        end = lifetime if pending.deadline_ns is None else min(lifetime, pending.deadline_ns)
-        self._plan(end, pending.id)
 
     def _submit(self, pending: Pending, now: int, *, resent: bool) -> None:
         pending.sent_epoch = self._epoch
@@ -191,7 +188,7 @@ class Origin(Machine):
                 )
             )
         pending.heard_ns = now
-        self._listen(pending, now + SILENCE_MS * MS)
+        self._listen(pending, now + SILENCE_MS * MS, now)
 
     # --- the stream ------------------------------------------------------------------------------
 
@@ -228,7 +225,7 @@ class Origin(Machine):
     def _note_gap(self, pending: Pending, now: int) -> None:
         if pending.buffer and pending.gap_since_ns is None:
             pending.gap_since_ns = now
-            self._plan(now + GAP_MS * MS, pending.id)
+            self._looks.plan(now + GAP_MS * MS, pending.id)
 
     def _accept(self, pending: Pending, frame: msg.Frame, now: int) -> bool:
         """Take the next frame of the stream; False where the request is over."""
@@ -512,17 +509,14 @@ class Origin(Machine):
         grace = now + self._beat_ms * MS
         for pending in self._pending.values():
             pending.heard_ns = max(pending.heard_ns, grace - SILENCE_MS * MS)
-            self._plan(grace, pending.id)
+            self._looks.plan(grace, pending.id)
 
     def _on_bus_down(self, down: BusDown, now: int) -> None:  # noqa: ARG002
         self._connected = False
 
     def _on_wake(self, wake: Wake, now: int) -> None:  # noqa: ARG002
         self._timer_ns = None
-        due: dict[str, None] = {}
-        while self._due and self._due[0][0] <= now:
-            due[heapq.heappop(self._due)[2]] = None
-        for request_id in due:
+        for request_id in self._looks.take(now):
             pending = self._pending.get(request_id)
             if pending is not None:
                 self._look_after(pending, now)
@@ -538,6 +532,7 @@ class Origin(Machine):
             self._give_up(pending, OutcomeKind.EXPIRED, Code.STALE, text, now)
             return
         if not self._connected:
+            self._look_again(pending, pending.end_ns, now)
             return
         gap = pending.gap_since_ns
         if gap is not None and pending.stream is not None and now - gap >= GAP_MS * MS:
@@ -546,11 +541,17 @@ class Origin(Machine):
         elif now - pending.heard_ns >= self._patience_ms(pending) * MS:
             self._ask(pending, now)
         else:
-            self._listen(pending, pending.heard_ns + self._patience_ms(pending) * MS)
+            self._listen(pending, pending.heard_ns + self._patience_ms(pending) * MS, now)
 
-    def _listen(self, pending: Pending, until_ns: int) -> None:
+    def _listen(self, pending: Pending, until_ns: int, now: int) -> None:
         """Look whether anything was heard by then; at few times, for many requests together."""
-        self._plan(until_ns + -until_ns % (LISTEN_MS * MS), pending.id)
+        self._look_again(pending, until_ns + -until_ns % (LISTEN_MS * MS), now)
+
+    def _look_again(self, pending: Pending, at_ns: int, now: int) -> None:
+        """Look after it then, or at its end if that comes first."""
+        if now < pending.end_ns < at_ns:
+            at_ns = pending.end_ns
+        self._looks.plan(at_ns, pending.id)
 
     def _patience_ms(self, pending: Pending) -> int:
         if pending.repairs:
@@ -583,24 +584,15 @@ class Origin(Machine):
             sequence=pending.next_sequence,
         )
         self._out.append(Send(Inbox.REPLICA_ENTRY, replica, repair))
-        self._plan(now + 1_000 * MS, pending.id)
-
-    def _plan(self, at_ns: int, request_id: str) -> None:
-        self._pushes += 1
-        heapq.heappush(self._due, (at_ns, self._pushes, request_id))
-        if len(self._due) > IDLE_DUE + 4 * len(self._pending):
-            # Most requests are over long before the end of their life.
-            self._due = [entry for entry in self._due if entry[2] in self._pending]
-            heapq.heapify(self._due)
+        self._look_again(pending, now + 1_000 * MS, now)
 
     def _emit(self, event: ev.AnyEvent) -> None:
         self._out.append(event)
 
     def _take(self, now: int) -> list[Effect]:
-        while self._due and self._due[0][2] not in self._pending:
-            heapq.heappop(self._due)  # its request is over
-        if self._due and (self._timer_ns is None or self._due[0][0] < self._timer_ns):
-            self._timer_ns = max(now, self._due[0][0])
+        first_ns = self._looks.first_ns(self._pending)
+        if first_ns is not None and (self._timer_ns is None or first_ns < self._timer_ns):
+            self._timer_ns = max(now, first_ns)
             self._out.append(SetTimer(self._timer_ns))
         out, self._out = self._out, []
         return out

@@ -35,8 +35,8 @@ class Pending:
     """One request, from the offer to its outcome."""
 
     __slots__ = (
-        "asked_again", "buffer", "deadline_ns", "delegations", "entry", "explained", "first_ns",
-        "gap_since_ns", "heard_ns",
+        "asked_again", "buffer", "deadline_ns", "delegations", "end_ns", "entry", "explained",
+        "first_ns", "gap_since_ns", "heard_ns",
         "holder", "id", "intended_ns", "itl_ns", "last_attempt", "last_ns", "next_sequence",
         "repairs", "replicas", "request", "resumable", "sent_epoch", "served_as", "state", "stream",
         "submission", "tokens",
@@ -69,6 +69,8 @@ class Pending:
         self.last_ns: int | None = None
         self.itl_ns: dict[int, int] = {}
         self.deadline_ns: int | None = None
+        self.end_ns = 0
+        """When it ends at the latest: at its deadline, or with its life."""
         self.resumable = True
         self.served_as = ""
         self.delegations = 0
