@@ -11,16 +11,35 @@ from typing import Any
 Action = Callable[[Any], None]
 
 
+class Doer:
+    """Who does something when it is due."""
+
+    def do(self, what: Any) -> None:
+        """It is due."""
+        raise NotImplementedError
+
+
+class Call(Doer):
+    """Calls a function with what is due."""
+
+    def __init__(self, action: Action) -> None:
+        self._action = action
+
+    def do(self, what: Any) -> None:
+        """See `Doer`."""
+        self._action(what)
+
+
 class Entry:
-    """Something to be done: when, in which place among what is due then, and what with what."""
+    """Something to be done: when, in which place among what is due then, by whom, and what."""
 
-    __slots__ = ("action", "argument", "place", "time_ns")
+    __slots__ = ("doer", "place", "time_ns", "what")
 
-    def __init__(self, time_ns: int, place: int, action: Action, argument: Any) -> None:
+    def __init__(self, time_ns: int, place: int, doer: Doer, what: Any) -> None:
         self.time_ns = time_ns
         self.place = place
-        self.action = action
-        self.argument = argument
+        self.doer = doer
+        self.what = what
 
     def goes_before(self, other: Entry) -> bool:
         """Whether it is due earlier, or has the lower place where both are due at once."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from anyserve.sim.agenda import Action, Agenda, Entry
+from anyserve.sim.agenda import Action, Agenda, Call, Doer, Entry
 
 _ENGINES: Final = 1 << 62
 """Places of engines are this much below zero: before all others."""
@@ -54,17 +54,17 @@ class Kernel:
         """Call `action(argument)` at this time; now, if it has passed."""
         self._places += 1
         time_ns = max(time_ns, self.now)
-        self._agenda.put(Entry(time_ns, self._places, action, argument))
+        self._agenda.put(Entry(time_ns, self._places, Call(action), argument))
 
-    def soon(self, action: Action, argument: Any) -> None:
-        """Call `action(argument)` after the usual delay."""
+    def soon(self, doer: Doer, what: Any) -> None:
+        """Have this done after the usual delay."""
         self._places += 1
-        self._coming.append(Entry(self.now + self._lane_ns, self._places, action, argument))
+        self._coming.append(Entry(self.now + self._lane_ns, self._places, doer, what))
 
-    def engine_at(self, time_ns: int, lane: int, action: Action, argument: Any) -> None:
-        """The same for an engine, by its `engine_lane`: before all else at this nanosecond."""
+    def engine_at(self, time_ns: int, lane: int, engine: Doer, what: Any) -> None:
+        """Have an engine do this, by its `engine_lane`: before all else at this nanosecond."""
         self._engines += 1
-        self._agenda.put(Entry(time_ns, lane + self._engines, action, argument))
+        self._agenda.put(Entry(time_ns, lane + self._engines, engine, what))
 
     def run(self, most: int) -> int:
         """Carry out what is due up to `limit_ns`, at most so many entries; returns how many."""
@@ -75,7 +75,7 @@ class Kernel:
                 break
             self.now = entry.time_ns
             count += 1
-            entry.action(entry.argument)
+            entry.doer.do(entry.what)
         self.handled += count
         return count
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -21,6 +21,7 @@ from anyserve.core.engine.stretch import Stretch, to_ns
 from anyserve.core.inputs import Delta, Stepped
 from anyserve.core.messages import Code
 from anyserve.core.origin.pending import bucket_ns
+from anyserve.sim.agenda import Doer
 from anyserve.sim.engines import EngineSetup
 from anyserve.sim.host import Host
 from anyserve.sim.kernel import Kernel, engine_lane
@@ -64,7 +65,7 @@ class Job:
         """When its newest token was made, while it waits to be computed again."""
 
 
-class Worker:
+class Worker(Doer):
     """One life of a worker. `feed` takes what the replica is told."""
 
     def __init__(
@@ -88,6 +89,8 @@ class Worker:
         self._cancels: list[Job] = []
         self._due: int | None = None
         """When the kernel is to call: the end of a stretch, or the begin of the next."""
+        self._ends = False
+        """Which of the two."""
         self._calls = 0
         self._steps: dict[int, int] = {}
         """All steps so far, by their distance from the one before: {bucket: steps}."""
@@ -217,22 +220,27 @@ class Worker:
         if self._engine.busy:
             due = to_ns(self._engine.end_ps)
             if due != self._due:
-                self._call(due, self._end)
+                self._call(due, ends=True)
         elif self._due is None:
-            self._call(self._kernel.now, self._begin)
+            self._call(self._kernel.now, ends=False)
 
-    def _call(self, due: int, action: Callable[[int], None]) -> None:
+    def _call(self, due: int, *, ends: bool) -> None:
         """Have the kernel call at this time, and no longer at any other."""
         self._due = due
+        self._ends = ends
         self._calls += 1
-        self._kernel.engine_at(due, self._lane, action, self._calls)
+        self._kernel.engine_at(due, self._lane, self, self._calls)
 
-    def _called(self, call: int) -> bool:
-        """Whether this call still counts; if so, none is under way any more."""
+    def do(self, what: Any) -> None:
+        """See `Doer`: the kernel calls, where this call still counts."""
+        call: int = what
         if call != self._calls or self._due is None or self._dead:
-            return False
+            return
         self._due = None
-        return True
+        if self._ends:
+            self._end()
+        else:
+            self._begin()
 
     def _cut(self) -> None:
         """Let a stretch under way end with its present step."""
@@ -240,14 +248,11 @@ class Worker:
             self._engine.cut(self._stamp_ps())
             self._arm()
 
-    def _begin(self, call: int) -> None:
-        if self._called(call):
-            self._tell_cancelled()
-            self._start(max(product(self._kernel.now, PS_PER_NS), self._last_end_ps))
+    def _begin(self) -> None:
+        self._tell_cancelled()
+        self._start(max(product(self._kernel.now, PS_PER_NS), self._last_end_ps))
 
-    def _end(self, call: int) -> None:
-        if not self._called(call):
-            return
+    def _end(self) -> None:
         stretch = self._engine.finish()
         self._count(stretch)
         deltas = [self._first(seq.owner, stretch) for seq in stretch.prefilled]
@@ -265,7 +270,7 @@ class Worker:
             if stretch.steps > 1:
                 last_ps = stretch.end_ps - stretch.step_end_ps(stretch.steps - 1)
             pause_ps = int(last_ps * (self._factor - 1.0))
-            self._call(to_ns(stretch.end_ps + pause_ps), self._begin)
+            self._call(to_ns(stretch.end_ps + pause_ps), ends=False)
 
     def _start(self, at_ps: int) -> None:
         if self._dead or self._hung_ps is not None or self._engine.busy:
