@@ -58,7 +58,7 @@ class ReplicaBase(Machine):
         self._epoch = 0
         self._credits = CreditBook(spec.concurrency + spec.prefetch)
         self._slots: dict[AttemptKey, Slot] = {}
-        self._by_request: dict[str, dict[int, Slot]] = {}
+        self._by_request: dict[str, list[Slot]] = {}
         self._running = 0
         self._held: list[tuple[object, int, Slot]] = []
         self._waiting: list[tuple[object, int, Slot]] = []
@@ -94,16 +94,16 @@ class ReplicaBase(Machine):
         order = queue_order(request, self._rules, self._boot, now)
         slot = Slot(request, attempt, submission, now, order=order)
         self._slots[slot.key] = slot
-        self._by_request.setdefault(slot.id, {})[attempt] = slot
+        self._by_request.setdefault(slot.id, []).append(slot)
         return slot
 
     def _drop(self, slot: Slot) -> None:
-        self._slots.pop(slot.key, None)
-        attempts = self._by_request.get(slot.id)
-        if attempts is not None:
-            attempts.pop(slot.attempt, None)
-            if not attempts:
-                del self._by_request[slot.id]
+        if self._slots.pop(slot.key, None) is None:
+            return
+        attempts = self._by_request[slot.id]
+        attempts.remove(slot)
+        if not attempts:
+            del self._by_request[slot.id]
 
     def _admitted(self, slot: Slot) -> msg.Admitted:
         return msg.Admitted(
