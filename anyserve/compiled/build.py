@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from anyserve.compiled import translate
-from anyserve.compiled.plain import plain_sources
+from anyserve.compiled.plain import rewritten_sources
 from anyserve.compiled.sources import PACKAGE, compiled_modules, digest, source_files
 from anyserve.compiled.store import Build, Store
 from anyserve.errors import AnyServeError, MissingDependencyError
@@ -111,7 +111,7 @@ def make_build(store: Store, progress: Progress) -> Build:
     with _workshop(store) as folder:
         _copy_sources(folder)
         key = digest(folder / PACKAGE.name)  # of the copies: the sources may change meanwhile
-        for name, source in plain_sources(folder / PACKAGE.name).items():
+        for name, source in rewritten_sources(folder / PACKAGE.name).items():
             (folder / PACKAGE.name / name).write_text(source, encoding="utf-8")
         progress("translating to C", 0.0)
         files = [str(Path(PACKAGE.name) / path) for path in modules.values()]

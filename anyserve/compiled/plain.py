@@ -1,14 +1,19 @@
-"""msgspec's classes of a module, written as plain ones, before the module is compiled.
+"""Classes as they are compiled: msgspec's written as plain ones, and records without a collector.
 
 A field of a `msgspec.Struct` is read through Python's own machinery, whatever the code around it
 was compiled to. In a simulation no message leaves its process, so none has to be encoded; there its
 class can be one with the same name, bases, fields and defaults, and the constructor that msgspec
 would give it. mypyc makes a record of that, whose fields are read where they lie.
+
+These, and what is made for each request and step beside them (`RECORDS`), never refer to themselves
+in a circle. Python's collector need not know of them: each is smaller then, and sooner made and
+freed.
 """
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -17,14 +22,68 @@ _FIELD: Final = "msgspec.field"
 _REPLACE: Final = "msgspec.structs.replace"
 
 
-PLAIN: Final = ("core/messages.py", "core/inputs.py", "core/effects.py")
+PLAIN: Final = (
+    "core/messages.py",
+    "core/inputs.py",
+    "core/effects.py",
+    "core/engine/limits.py",
+)
 """The modules whose classes are made plain, those first that others derive classes from."""
 
+RECORDS: Final[Mapping[str, frozenset[str]]] = {
+    "core/engine/plan.py": frozenset({"StepPlan"}),
+    "core/engine/sequence.py": frozenset({"Sequence"}),
+    "core/engine/stretch.py": frozenset({"Stretch"}),
+    "core/origin/pending.py": frozenset({"Pending"}),
+    "core/replica/slot.py": frozenset({"Slot"}),
+    "core/scheduler/pool.py": frozenset({"RequestView"}),
+    "core/scheduler/state.py": frozenset({"Ticket", "Unacked"}),
+    "sim/agenda.py": frozenset({"Entry"}),
+    "sim/worker.py": frozenset({"Job"}),
+}
+"""Other classes that the collector need not know of, by module: whoever makes a circle of them
+breaks it (a worker's job and its sequence), as the collector is off while a simulation runs."""
 
-def plain_sources(package: Path) -> dict[str, str]:
-    """These modules of the package with plain classes."""
+
+def rewritten_sources(package: Path) -> dict[str, str]:
+    """The modules of the package that are not compiled as they are."""
+    texts = {name: (package / name).read_text(encoding="utf-8") for name in (*PLAIN, *RECORDS)}
     classes = PlainClasses()
-    return {name: classes.rewrite((package / name).read_text(encoding="utf-8")) for name in PLAIN}
+    plain = {name: classes.rewrite(texts[name]) for name in PLAIN}
+    return plain | {name: without_collector(texts[name], RECORDS[name]) for name in RECORDS}
+
+
+def without_collector(source: str, names: Collection[str]) -> str:
+    """The module with these of its classes unknown to the collector."""
+    return _unparsed(_Marks(names).visit(ast.parse(source)))
+
+
+def _unparsed(tree: ast.Module) -> str:
+    """The module as text. Where classes are marked, what marks them is imported."""
+    if any(isinstance(node, ast.ClassDef) and node.decorator_list for node in tree.body):
+        after = 1 + next(
+            place for place, line in enumerate(tree.body) if isinstance(line, ast.ImportFrom)
+        )
+        tree.body.insert(after, ast.Import([ast.alias("mypy_extensions")]))
+    return ast.unparse(ast.fix_missing_locations(tree))
+
+
+def _mark() -> ast.expr:
+    """What tells mypyc that a class takes part in no circle."""
+    return ast.parse("mypy_extensions.mypyc_attr(acyclic=True)", mode="eval").body
+
+
+class _Marks(ast.NodeTransformer):
+    """Marks classes by their names."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = names
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
+        """See `ast.NodeTransformer`."""
+        if node.name in self._names:
+            node.decorator_list.append(_mark())
+        return node
 
 
 class _Field(NamedTuple):
@@ -71,7 +130,7 @@ class PlainClasses(ast.NodeTransformer):
 
     def rewrite(self, source: str) -> str:
         """The module with plain classes. It has no comments, and no words about its fields."""
-        return ast.unparse(ast.fix_missing_locations(self.visit(ast.parse(source))))
+        return _unparsed(self.visit(ast.parse(source)))
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
         """See `ast.NodeTransformer`."""
@@ -83,11 +142,12 @@ class PlainClasses(ast.NodeTransformer):
         fields = [*inherited, *(_field(line, keyword=keyword) for line in own)]
         self._fields[node.name] = fields
         node.keywords = []
+        node.decorator_list.append(_mark())
         node.bases = [base for base in node.bases if ast.unparse(base) != _STRUCT]
         node.body = [
             *(ast.AnnAssign(line.target, line.annotation, None, simple=1) for line in own),
             *_methods(node.name, fields),
-            *(line for line in node.body if isinstance(line, ast.FunctionDef)),
+            *(self.visit(line) for line in node.body if isinstance(line, ast.FunctionDef)),
         ]
         return node
 

@@ -36,7 +36,6 @@ LEFT_OUT: Final = frozenset(
         "core/spec.py",
         "core/placement.py",
         "core/policy_trial.py",
-        "core/engine/limits.py",
         "core/engine/profile.py",
         "core/engine/step_time.py",
         # And others:

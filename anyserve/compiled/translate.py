@@ -24,7 +24,7 @@ def main(files: list[str]) -> None:
     from mypyc.build import mypycify  # noqa: PLC0415 - an extra; only here
 
     libraries = mypycify(
-        [*_MYPY, *files], opt_level="1", debug_level="0", multi_file=True, target_dir="c"
+        [*_MYPY, *files], opt_level="2", debug_level="0", multi_file=True, target_dir="c"
     )
     told = [
         {

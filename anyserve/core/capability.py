@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 from anyserve.core.messages import Offer, Request
 from anyserve.errors import ScenarioError
 
-NAME = re.compile(r"[a-z][a-z0-9]*([._-][a-z0-9]+)*")
-ID = re.compile(r"[a-z0-9-]{1,32}")
+NAME: Final = re.compile(r"[a-z][a-z0-9]*([._-][a-z0-9]+)*")
+ID: Final = re.compile(r"[a-z0-9-]{1,32}")
 
 
 def is_name(text: str) -> bool:

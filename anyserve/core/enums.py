@@ -6,7 +6,9 @@ load from memory, where the interpreter asks the class for it through three call
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum, StrEnum
+from typing import Final
 
 
 class Inbox(StrEnum):
@@ -78,6 +80,8 @@ class RefuseReason(Enum):
 class AttemptStatus(Enum):
     """How an attempt ended, as its replica saw it."""
 
+    __hash__ = object.__hash__
+
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -87,8 +91,15 @@ class AttemptStatus(Enum):
 class OutcomeKind(Enum):
     """The five ways a request can end."""
 
+    __hash__ = object.__hash__
+
     COMPLETED = "completed"
     FAILED = "failed"
     REJECTED = "rejected"
     CANCELLED = "cancelled"
     EXPIRED = "expired"
+
+
+STATUS_WORDS: Final[Mapping[AttemptStatus, str]] = {one: one.value for one in AttemptStatus}
+"""What each is called where it is written down: a dictionary answers sooner than the member."""
+OUTCOME_WORDS: Final[Mapping[OutcomeKind, str]] = {one: one.value for one in OutcomeKind}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from anyserve.errors import ProtocolError
 
@@ -59,7 +59,7 @@ State = TypeVar("State", bound=Enum)
 
 _T, _S, _O = TicketState, SlotState, OriginState
 
-TICKET: Mapping[TicketState, frozenset[TicketState]] = {
+TICKET: Final[Mapping[TicketState, frozenset[TicketState]]] = {
     _T.NEW: frozenset({_T.QUEUED, _T.ENTERED, _T.STARTED, _T.ENDED}),
     _T.QUEUED: frozenset({_T.QUEUED, _T.ASSIGNED, _T.ENTERED, _T.STARTED, _T.ENDED}),
     _T.ASSIGNED: frozenset({_T.QUEUED, _T.STARTED, _T.LOST, _T.ENDED, _T.ENTERED}),
@@ -72,7 +72,7 @@ TICKET: Mapping[TicketState, frozenset[TicketState]] = {
 origin, which then asks again; or by a hand-back that tells how an attempt ended unheard. STARTED
 leads to itself where an earlier scheduler life's attempt turns out to run."""
 
-SLOT: Mapping[SlotState, frozenset[SlotState]] = {
+SLOT: Final[Mapping[SlotState, frozenset[SlotState]]] = {
     _S.NEW: frozenset({_S.WAITING, _S.HELD, _S.RUNNING, _S.ENDED}),
     _S.WAITING: frozenset({_S.RUNNING, _S.ENDED}),
     _S.HELD: frozenset({_S.RUNNING, _S.ENDED}),
@@ -80,7 +80,7 @@ SLOT: Mapping[SlotState, frozenset[SlotState]] = {
     _S.ENDED: frozenset(),
 }
 
-ORIGIN: Mapping[OriginState, frozenset[OriginState]] = {
+ORIGIN: Final[Mapping[OriginState, frozenset[OriginState]]] = {
     _O.NEW: frozenset({_O.WAITING, _O.SETTLED}),
     _O.WAITING: frozenset({_O.STREAMING, _O.SETTLED}),
     _O.STREAMING: frozenset({_O.WAITING, _O.SETTLED}),

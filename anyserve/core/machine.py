@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from anyserve.core.effects import Effect
+
+Explains = Callable[[str], bool]
+"""Whether all is told of a request, by its id: which replicas were candidates and why others were
+none, and the steps on its way that no figure is made of. Of others only what is counted is told."""
+
+
+def explain_all(_request_id: str) -> bool:
+    """Tell all of every request."""
+    return True
 
 
 class Machine:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import repeat
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -24,14 +24,14 @@ from anyserve.core.parts import Load as Load
 from anyserve.core.parts import Offer as Offer
 from anyserve.core.parts import Times as Times
 
-PROTOCOL_VERSION = 1
-SPOKEN_VERSIONS = (PROTOCOL_VERSION, PROTOCOL_VERSION - 1)
+PROTOCOL_VERSION: Final = 1
+SPOKEN_VERSIONS: Final = (PROTOCOL_VERSION, PROTOCOL_VERSION - 1)
 """Versions that are understood: this one and the one before."""
-ATTEMPTS_PER_EPOCH = 1000
+ATTEMPTS_PER_EPOCH: Final = 1000
 """`attempt = epoch * 1000 + n`: attempts of a later scheduler life sort after all earlier ones.
 An attempt that began where the request entered has epoch 0: it is number 1."""
 
-ENTRY_ATTEMPT = 1
+ENTRY_ATTEMPT: Final = 1
 
 
 _Part = TypeVar("_Part", bound="Message | Record")
@@ -56,7 +56,7 @@ def changed(part: _Part, **fields: Any) -> _Part:
     return msgspec.structs.replace(part, **fields)
 
 
-CANCEL_CODES = frozenset({Code.CLIENT_CANCELLED, Code.ORIGIN_LOST, Code.SHUTDOWN})
+CANCEL_CODES: Final = frozenset({Code.CLIENT_CANCELLED, Code.ORIGIN_LOST, Code.SHUTDOWN})
 """With which somebody cancelled a request, rather than one attempt of it."""
 
 
@@ -107,7 +107,7 @@ class Request(Record, frozen=True):
         return self.id.partition("/")[0]
 
 
-NO_DATA = msgspec.Raw(b"null")
+NO_DATA: Final = msgspec.Raw(b"null")
 """`Raw | None` would decode as None only."""
 
 

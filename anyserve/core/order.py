@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from anyserve.core.messages import Request
 from anyserve.core.spec import SchedulerSpec
 
-MS = 1_000_000
+MS: Final = 1_000_000
 """Nanoseconds in a millisecond."""
 
 Order = tuple[int, int, str]

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Final
+
+_FEW: Final = 64
+"""So many numbers are not worth looking through."""
+
 
 class Ordinals:
     """Counts distinct ordinals 1, 2, 3 ... that arrive in any order, some repeatedly."""
@@ -29,6 +35,9 @@ class Ordinals:
 
     def add(self, ordinal: int) -> bool:
         """Add one; False where it was there already."""
+        if ordinal == self._below + 1 and not self._above:
+            self._below = ordinal
+            return True
         if ordinal <= self._below or ordinal in self._above:
             return False
         self._above.add(ordinal)
@@ -38,6 +47,7 @@ class Ordinals:
         return True
 
 
+@lru_cache(maxsize=4096)
 def split_request_id(request_id: str) -> tuple[str, int, int]:
     """`<origin>/<incarnation>/<n>` as its parts.
 
@@ -46,6 +56,39 @@ def split_request_id(request_id: str) -> tuple[str, int, int]:
     """
     origin, incarnation, number = request_id.split("/")
     return origin, int(incarnation), int(number)
+
+
+class _Life:
+    """What is over of one life of an origin."""
+
+    __slots__ = ("below", "incarnation", "kept", "rest")
+
+    def __init__(self, incarnation: int) -> None:
+        self.incarnation = incarnation
+        self.below = 0
+        """Everything below this number is over."""
+        self.rest: set[int] = set()
+        """What else is over, and some of what is below."""
+        self.kept = 0
+        """How many of the rest were not below when it was last looked through."""
+
+    def add(self, number: int) -> None:
+        """This one is over."""
+        if number >= self.below:
+            self.rest.add(number)
+
+    def rise(self, below: int) -> None:
+        """All below this number are over. Those of the rest go once they may be the most of it."""
+        if below <= self.below:
+            return
+        self.below = below
+        if len(self.rest) > 2 * self.kept + _FEW:
+            self.rest = {number for number in self.rest if number >= below}
+            self.kept = len(self.rest)
+
+    def has(self, number: int) -> bool:
+        """Whether it is over."""
+        return number < self.below or number in self.rest
 
 
 class SettledIds:
@@ -57,39 +100,31 @@ class SettledIds:
     __slots__ = ("_lives",)
 
     def __init__(self) -> None:
-        self._lives: dict[str, tuple[int, int, set[int]]] = {}
+        self._lives: dict[str, _Life] = {}
 
     def add(self, request_id: str) -> None:
         """One more is over."""
         origin, incarnation, number = split_request_id(request_id)
         life = self._life(origin, incarnation)
-        if life is not None and number >= life[1]:
-            life[2].add(number)
+        if life is not None:
+            life.add(number)
 
     def raise_watermark(self, origin: str, incarnation: int, below: int) -> None:
         """All of this life below `below` are over."""
         life = self._life(origin, incarnation)
-        if life is None or below <= life[1]:
-            return
-        rest = life[2]
-        if below - life[1] < len(rest):
-            rest.difference_update(range(life[1], below))
-        else:
-            rest = {number for number in rest if number >= below}
-        self._lives[origin] = (incarnation, below, rest)
+        if life is not None:
+            life.rise(below)
 
     def __contains__(self, request_id: str) -> bool:
         origin, incarnation, number = split_request_id(request_id)
         life = self._lives.get(origin)
-        if life is None or incarnation > life[0]:
+        if life is None or incarnation > life.incarnation:
             return False
-        if incarnation < life[0]:
-            return True
-        return number < life[1] or number in life[2]
+        return incarnation < life.incarnation or life.has(number)
 
-    def _life(self, origin: str, incarnation: int) -> tuple[int, int, set[int]] | None:
+    def _life(self, origin: str, incarnation: int) -> _Life | None:
+        """This life, if it is the newest of its origin."""
         life = self._lives.get(origin)
-        if life is None or incarnation > life[0]:
-            life = (incarnation, 0, set())
-            self._lives[origin] = life
-        return life if life[0] == incarnation else None
+        if life is None or incarnation > life.incarnation:
+            life = self._lives[origin] = _Life(incarnation)
+        return life if life.incarnation == incarnation else None

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from anyserve.core.engine.jitter import Jitter
 from anyserve.core.engine.limits import EngineLimits
 from anyserve.core.engine.model import EngineModel
@@ -118,7 +116,7 @@ def engine_setup(
         )
     if spec.kind == "echo":
         step_time = StepTimeModel(base_ps=round(spec.step_ms * _PS_PER_MS))
-        limits = msgspec.structs.replace(limits, kv_blocks=0)
+        limits = limits.without_cache()
     real = spec.kind in {"vllm", "auto"}
     return EngineSetup(
         limits,

@@ -8,20 +8,13 @@ stretch of steps is one entry here or many.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from heapq import heappop, heappush
 from typing import Any, Final
 
-Action = Callable[[Any], None]
-Entry = tuple[Any, ...]
-"""Time, place among those of the same time, what to call, and with what. Not told one by one:
-mypyc would take every entry apart that is only to be moved or compared."""
+from anyserve.sim.agenda import Action, Agenda, Call, Doer, Entry
 
 _ENGINES: Final = 1 << 62
 """Places of engines are this much below zero: before all others."""
 _PER_ENGINE: Final = 1 << 40
-_KEPT: Final = 255
-"""So many entries of the lane that were carried out stay in its list, which is cut then."""
 
 
 def engine_lane(engine: int) -> int:
@@ -33,12 +26,13 @@ class Kernel:
     """The clock and the agenda of one simulation.
 
     Args:
-        lane_ns: the delay that most entries have. They need no heap: they fall due in the order in
-            which they were made.
+        lane_ns: the delay that most entries have. They fall due in the order in which they were
+            made: a queue holds them, in two lists, of which one is taken from at its end.
     """
 
     __slots__ = (
-        "_engines", "_gone", "_heap", "_lane", "_lane_ns", "_places", "handled", "limit_ns", "now",
+        "_agenda", "_coming", "_engines", "_going", "_lane_ns", "_places", "handled", "limit_ns",
+        "now",
     )  # fmt: skip
 
     def __init__(self, lane_ns: int) -> None:
@@ -48,61 +42,68 @@ class Kernel:
         self.limit_ns = 0
         """Nothing beyond this time is carried out."""
         self._lane_ns = lane_ns
-        self._lane: list[Entry] = []
-        self._gone = 0
-        """Entries at the head of the lane that were carried out."""
-        self._heap: list[Entry] = []
+        self._coming: list[Entry] = []
+        """The back of the queue, the newest last."""
+        self._going: list[Entry] = []
+        """Its front, the next one last."""
+        self._agenda = Agenda()
         self._places = 0
         self._engines = 0
 
     def at(self, time_ns: int, action: Action, argument: Any) -> None:
         """Call `action(argument)` at this time; now, if it has passed."""
-        self._places = place = self._places + 1
+        self._places += 1
         time_ns = max(time_ns, self.now)
-        heappush(self._heap, (time_ns, place, action, argument))
+        self._agenda.put(Entry(time_ns, self._places, Call(action), argument))
 
-    def soon(self, action: Action, argument: Any) -> None:
-        """Call `action(argument)` after the usual delay."""
-        self._places = place = self._places + 1
-        self._lane.append((self.now + self._lane_ns, place, action, argument))
+    def soon(self, doer: Doer, what: Any) -> None:
+        """Have this done after the usual delay."""
+        self._places += 1
+        self._coming.append(Entry(self.now + self._lane_ns, self._places, doer, what))
 
-    def engine_at(self, time_ns: int, lane: int, action: Action, argument: Any) -> None:
-        """The same for an engine, by its `engine_lane`: before all else at this nanosecond."""
+    def engine_at(self, time_ns: int, lane: int, engine: Doer, what: Any) -> None:
+        """Have an engine do this, by its `engine_lane`: before all else at this nanosecond."""
         self._engines += 1
-        heappush(self._heap, (time_ns, lane + self._engines, action, argument))
+        self._agenda.put(Entry(time_ns, lane + self._engines, engine, what))
 
     def run(self, most: int) -> int:
         """Carry out what is due up to `limit_ns`, at most so many entries; returns how many."""
-        heap, lane = self._heap, self._lane
         count = 0
         while count < most:
-            gone = self._gone
-            if gone < len(lane) and not (heap and heap[0] < lane[gone]):
-                entry = lane[gone]
-                if entry[0] > self.limit_ns:
-                    break
-                if gone < _KEPT:
-                    self._gone = gone + 1
-                else:
-                    del lane[: gone + 1]
-                    self._gone = 0
-            elif heap and heap[0][0] <= self.limit_ns:
-                entry = heappop(heap)
-            else:
+            entry = self._take()
+            if entry is None:
                 break
-            self.now = entry[0]
+            self.now = entry.time_ns
             count += 1
-            entry[2](entry[3])
+            entry.doer.do(entry.what)
         self.handled += count
         return count
 
     def clear_lane(self) -> None:
         """Forget everything that waits for the usual delay."""
-        self._lane.clear()
-        self._gone = 0
+        self._coming.clear()
+        self._going.clear()
 
     @property
     def next_ns(self) -> int | None:
         """When the next entry is due."""
-        due = [entries[0][0] for entries in (self._heap, self._lane[self._gone :]) if entries]
+        due = [one.time_ns for one in (self._agenda.first, self._head()) if one is not None]
         return min(due, default=None)
+
+    def _take(self) -> Entry | None:
+        """The next entry, no longer in the agenda or the queue; None: nothing is due."""
+        first, head = self._agenda.first, self._head()
+        if head is not None and not (first is not None and first.goes_before(head)):
+            return self._going.pop() if head.time_ns <= self.limit_ns else None
+        if first is not None and first.time_ns <= self.limit_ns:
+            return self._agenda.take()
+        return None
+
+    def _head(self) -> Entry | None:
+        """The front of the queue."""
+        if not self._going:
+            if not self._coming:
+                return None
+            self._going, self._coming = self._coming, self._going
+            self._going.reverse()
+        return self._going[-1]

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from anyserve.core.spec import NetworkSpec
+from anyserve.sim.agenda import Doer
 from anyserve.sim.kernel import Kernel
 
 
-class Receiver:
+class Receiver(Doer):
     """A process that messages reach.
 
     Args:
@@ -20,7 +21,11 @@ class Receiver:
 
     def __init__(self, name: str, inlet: Callable[[Any], None]) -> None:
         self.name = name
-        self.inlet = inlet
+        self._inlet = inlet
+
+    def do(self, what: Any) -> None:
+        """See `Doer`: a message arrives."""
+        self._inlet(what)
 
 
 class LinkTrouble:
@@ -60,7 +65,7 @@ class Network:
     def send(self, sender: str, to: Receiver, message: Any) -> None:
         """Let a message arrive, later, once, never or twice."""
         if self._plain and not self.troubles:
-            self._kernel.soon(to.inlet, message)
+            self._kernel.soon(to, message)
             return
         ways = [self.troubles[one] for one in (sender, to.name) if one in self.troubles]
         for way in ways:
@@ -103,7 +108,7 @@ class Network:
     def _deliver(self, sent: tuple[Receiver, Any, int]) -> None:
         to, message, life = sent
         if life == self._lives:
-            to.inlet(message)
+            to.do(message)
 
     def _copies(self, ways: list[LinkTrouble]) -> int:
         random_ = self._rng.random

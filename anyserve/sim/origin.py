@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from anyserve.core.effects import Command, Finish, Outcome, OutcomeKind
 from anyserve.core.events import PhaseStarted, RunEnded, RunStarted
@@ -15,7 +16,7 @@ from anyserve.sim.world import World
 from anyserve.workload.course import Course
 from anyserve.workload.traffic import PlannedRequest, Segment, TrafficPlan
 
-PLAYER = "player"
+PLAYER: Final = "player"
 
 
 class OriginProcess(Process):
@@ -28,7 +29,7 @@ class OriginProcess(Process):
         self, world: World, plan: TrafficPlan, *, run: str, ended: Callable[[], None]
     ) -> None:
         super().__init__(PLAYER, world)
-        self.machine = Origin(PLAYER, world.cluster, incarnation=1)
+        self.machine = Origin(PLAYER, world.cluster, incarnation=1, explains=world.explains)
         self.started_ns: int | None = None
         self._stopped = False
         self.settled = 0

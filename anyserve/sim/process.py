@@ -38,6 +38,10 @@ class Process(Receiver):
 
     # --- driving the machine ---------------------------------------------------------------------
 
+    def do(self, what: Any) -> None:
+        """See `Receiver`."""
+        self.hear(what)
+
     def hear(self, message: Any) -> None:
         """A message or a local input. Lost where no process is there to hear it."""
         machine = self._machine

@@ -41,7 +41,13 @@ class ReplicaProcess(Process):
 
     def start(self) -> None:
         """A new life of the process, and of its worker."""
-        machine = Replica(self.spec, self._world.cluster, incarnation=self.incarnation + 1)
+        world = self._world
+        machine = Replica(
+            self.spec,
+            world.cluster,
+            incarnation=self.incarnation + 1,
+            explains=world.explains,
+        )
         self._begin(machine)
         self._cut_off = False
         self._carry_out(machine.start(self._kernel.now), self._kernel.now)

@@ -21,8 +21,6 @@ class SchedulerProcess(Process):
         self._journal: list[JournalRecord] = []
         self._cost_ns = world.sim.scheduler_ns
         self._free_ns = 0
-        if not self._cost_ns and world.watch is None:
-            self.inlet = super().hear
         self.machine: Scheduler | None = None
 
     def start(self) -> None:

@@ -70,7 +70,7 @@ class Simulation:
         run: the run's id, for its first event.
         exact: let every engine step be an entry of its own; the result is the same, later.
         sim: network and start times.
-        sample: the share of requests whose decisions are explained in full.
+        sample: the share of requests of which all is told; of the others what is counted.
         watch: looks at what the log does not show.
     """
 

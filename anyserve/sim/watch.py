@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from anyserve.core.lifecycle import TicketState
 from anyserve.core.scheduler import Scheduler
 
-MOST_LOOKS = 4096
+MOST_LOOKS: Final = 4096
 """Pairs of a waiting request and a replica that are looked at after one message."""
 
 

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from anyserve.core.effects import StartWork
 from anyserve.core.engine.model import EngineModel
+from anyserve.core.engine.product import product
 from anyserve.core.engine.sequence import Sequence
 from anyserve.core.engine.stretch import Stretch, to_ns
 from anyserve.core.inputs import Delta, Stepped
 from anyserve.core.messages import Code
 from anyserve.core.origin.pending import bucket_ns
+from anyserve.sim.agenda import Doer
 from anyserve.sim.engines import EngineSetup
 from anyserve.sim.host import Host
 from anyserve.sim.kernel import Kernel, engine_lane
@@ -29,8 +31,6 @@ PS_PER_NS: Final = 1000
 _VECTOR: Final = msgspec.Raw(b"{}")
 _SEED_STEP: Final = 997
 """Between the jitter of one engine and the next."""
-
-bucket = lru_cache(maxsize=4096)(bucket_ns)
 
 
 @lru_cache(maxsize=65536)
@@ -65,7 +65,7 @@ class Job:
         """When its newest token was made, while it waits to be computed again."""
 
 
-class Worker:
+class Worker(Doer):
     """One life of a worker. `feed` takes what the replica is told."""
 
     def __init__(
@@ -89,6 +89,8 @@ class Worker:
         self._cancels: list[Job] = []
         self._due: int | None = None
         """When the kernel is to call: the end of a stretch, or the begin of the next."""
+        self._ends = False
+        """Which of the two."""
         self._calls = 0
         self._steps: dict[int, int] = {}
         """All steps so far, by their distance from the one before: {bucket: steps}."""
@@ -147,14 +149,14 @@ class Worker:
         """Stop in its tracks; what is computed is computed later."""
         if self._hung_ps is None:
             self._cut()
-            self._hung_ps = self._kernel.now * PS_PER_NS
+            self._hung_ps = product(self._kernel.now, PS_PER_NS)
             self._due = None
 
     def resume(self) -> None:
         """Go on where it hung: the step under way ends that much later."""
         if self._hung_ps is None:
             return
-        late_ps = self._kernel.now * PS_PER_NS - self._hung_ps
+        late_ps = product(self._kernel.now, PS_PER_NS) - self._hung_ps
         self._hung_ps = None
         if self._engine.busy:
             self._engine.delay(late_ps)
@@ -202,12 +204,12 @@ class Worker:
             self._feed(Stepped(deltas=deltas))
 
     def _now_ps(self) -> int:
-        return self._kernel.now * PS_PER_NS if self._hung_ps is None else self._hung_ps
+        return product(self._kernel.now, PS_PER_NS) if self._hung_ps is None else self._hung_ps
 
     def _stamp_ps(self) -> int:
         """When a wish of this moment reaches the engine: just after a step that ends with it, as
         the kernel calls engines first."""
-        return self._kernel.now * PS_PER_NS + self._engine.busy
+        return product(self._kernel.now, PS_PER_NS) + self._engine.busy
 
     # --- stepping --------------------------------------------------------------------------------
 
@@ -218,22 +220,27 @@ class Worker:
         if self._engine.busy:
             due = to_ns(self._engine.end_ps)
             if due != self._due:
-                self._call(due, self._end)
+                self._call(due, ends=True)
         elif self._due is None:
-            self._call(self._kernel.now, self._begin)
+            self._call(self._kernel.now, ends=False)
 
-    def _call(self, due: int, action: Callable[[int], None]) -> None:
+    def _call(self, due: int, *, ends: bool) -> None:
         """Have the kernel call at this time, and no longer at any other."""
         self._due = due
+        self._ends = ends
         self._calls += 1
-        self._kernel.engine_at(due, self._lane, action, self._calls)
+        self._kernel.engine_at(due, self._lane, self, self._calls)
 
-    def _called(self, call: int) -> bool:
-        """Whether this call still counts; if so, none is under way any more."""
+    def do(self, what: Any) -> None:
+        """See `Doer`: the kernel calls, where this call still counts."""
+        call: int = what
         if call != self._calls or self._due is None or self._dead:
-            return False
+            return
         self._due = None
-        return True
+        if self._ends:
+            self._end()
+        else:
+            self._begin()
 
     def _cut(self) -> None:
         """Let a stretch under way end with its present step."""
@@ -241,14 +248,11 @@ class Worker:
             self._engine.cut(self._stamp_ps())
             self._arm()
 
-    def _begin(self, call: int) -> None:
-        if self._called(call):
-            self._tell_cancelled()
-            self._start(max(self._kernel.now * PS_PER_NS, self._last_end_ps))
+    def _begin(self) -> None:
+        self._tell_cancelled()
+        self._start(max(product(self._kernel.now, PS_PER_NS), self._last_end_ps))
 
-    def _end(self, call: int) -> None:
-        if not self._called(call):
-            return
+    def _end(self) -> None:
         stretch = self._engine.finish()
         self._count(stretch)
         deltas = [self._first(seq.owner, stretch) for seq in stretch.prefilled]
@@ -266,7 +270,7 @@ class Worker:
             if stretch.steps > 1:
                 last_ps = stretch.end_ps - stretch.step_end_ps(stretch.steps - 1)
             pause_ps = int(last_ps * (self._factor - 1.0))
-            self._call(to_ns(stretch.end_ps + pause_ps), self._begin)
+            self._call(to_ns(stretch.end_ps + pause_ps), ends=False)
 
     def _start(self, at_ps: int) -> None:
         if self._dead or self._hung_ps is not None or self._engine.busy:
@@ -300,9 +304,9 @@ class Worker:
         _add(gaps, first_ps - self._last_end_ps, 1)
         if steps == 1:
             return
-        second = bucket((stretch.step_end_ps(2) - first_ps) // PS_PER_NS)
+        second = bucket_ns((stretch.step_end_ps(2) - first_ps) // PS_PER_NS)
         last_ps = stretch.step_end_ps(steps) - stretch.step_end_ps(steps - 1)
-        if second == bucket(last_ps // PS_PER_NS) and stretch.noise is None:
+        if second == bucket_ns(last_ps // PS_PER_NS) and stretch.noise is None:
             gaps[second] = gaps.get(second, 0) + steps - 1
             return
         before_ps = first_ps
@@ -338,7 +342,7 @@ class Worker:
         sequence = job.sequence
         job.marks = self._steps.copy()
         if job.stalled_ps is not None:
-            gap = bucket((stretch.end_ps - job.stalled_ps) // PS_PER_NS)
+            gap = bucket_ns((stretch.end_ps - job.stalled_ps) // PS_PER_NS)
             job.gaps[gap] = job.gaps.get(gap, 0) + 1
             job.stalled_ps = None
         done = sequence.finished
@@ -413,7 +417,7 @@ class Worker:
 
 def _add(gaps: dict[int, int], gap_ps: int, steps: int) -> None:
     """Count so many steps that came so long after the one before."""
-    bound = bucket(gap_ps // PS_PER_NS)
+    bound = bucket_ns(gap_ps // PS_PER_NS)
     gaps[bound] = gaps.get(bound, 0) + steps
 
 

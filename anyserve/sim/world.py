@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from anyserve.core.machine import Explains, explain_all
 from anyserve.core.messages import Registration, SchedulerState
-from anyserve.core.scheduler.routing import explain_all
 from anyserve.core.spec import ClusterSpec, SimSpec
 from anyserve.sim.host import Host
 from anyserve.sim.kernel import Kernel
@@ -29,7 +28,7 @@ class World:
         kernel: time.
         network: carries messages.
         record: takes every event.
-        explains: whose decisions are explained in full: those whose events are recorded.
+        explains: of which requests all is told: those whose events are recorded.
         watch: looks at what the log does not show.
         exact: every engine step is an entry of its own.
     """
@@ -45,7 +44,7 @@ class World:
         network: Network,
         record: Record,
         *,
-        explains: Callable[[str], bool] = explain_all,
+        explains: Explains = explain_all,
         watch: Watch | None = None,
         exact: bool = False,
     ) -> None:

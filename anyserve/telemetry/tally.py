@@ -66,7 +66,7 @@ class ReplicaTally:
 UNCOUNTED: Final[frozenset[type]] = frozenset(
     {RequestSubmitted, RequestQueued, AttemptFirstToken, RequestFirstToken}
 )
-"""Events of requests that change no figure."""
+"""Events of requests that change no figure; a simulation makes them for its sample only."""
 
 
 class Tally:

@@ -16,6 +16,7 @@ from builders import Effects, cluster, done, entry_of, frame, offer, replica_spe
 from anyserve.core import effects as fx
 from anyserve.core import messages as msg
 from anyserve.core.inputs import BusUp, Cancelled, Delta, Offered, Stepped, Wake, WorkerReady
+from anyserve.core.machine import Explains, explain_all
 from anyserve.core.messages import ReplicaState
 from anyserve.core.order import MS
 from anyserve.core.origin import Origin
@@ -377,8 +378,14 @@ class ReplicaBench:
 class OriginBench:
     """An origin `p`, and the frames that a replica would send it."""
 
-    def __init__(self, shared: ClusterSpec | None = None, *, epoch: int = 1) -> None:
-        self.origin = Origin("p", shared or cluster())
+    def __init__(
+        self,
+        shared: ClusterSpec | None = None,
+        *,
+        epoch: int = 1,
+        explains: Explains = explain_all,
+    ) -> None:
+        self.origin = Origin("p", shared or cluster(), explains=explains)
         self.now = 1_000 * MS
         if epoch:
             self.learn(epoch)

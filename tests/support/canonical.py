@@ -30,13 +30,14 @@ from anyserve.core.scheduler.queues import Queues
 from anyserve.core.scheduler.rates import CompletionRate
 from anyserve.core.scheduler.routing import Router
 from anyserve.core.scheduler.state import ReplicaView
+from anyserve.core.seen import SettledIds
 
 LEFT_OUT: Mapping[type, frozenset[str]] = {
     # `_router` and `_registry.pools` are made of the views; turns are read by `round-robin` only.
     Scheduler: frozenset({"_router", "_turns", "_rng", "_spec", "_rules", "_handlers", "_ladder"}),
     ReplicaView: frozenset({"version", "turn"}),
     Replica: frozenset({"_pushes", "_spec", "_rules", "_handlers", "_by_request", "_ladder"}),
-    Origin: frozenset({"_pushes", "_handlers", "_ladder"}),
+    Origin: frozenset({"_handlers", "_ladder", "_looks"}),
     Queues: frozenset({"_pushes"}),
     Ghost: frozenset({"spec", "rules", "_above", "_limits", "_reserves", "_waited"}),
     Past: frozenset({"request"}),
@@ -98,7 +99,8 @@ def _fields(thing: Any) -> list[tuple[str, Any]]:
     if names is None:
         slots = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]
         return [(name, getattr(thing, name)) for name in slots if name not in left_out]
-    return [(name, value) for name, value in names.items() if name not in left_out]
+    fields = [(name, value) for name, value in names.items() if name not in left_out]
+    return [*fields, ("_looks", _due(thing))] if isinstance(thing, Origin) else fields
 
 
 def _same(value: Any) -> Any:
@@ -125,10 +127,28 @@ def _lanes(lanes: dict[Any, Heap]) -> dict[Any, list[str]]:
     return waiting
 
 
+def _due(origin: Origin) -> list[tuple[int, list[str]]]:
+    """When which open request is looked after. Looks after others change nothing."""
+    found = []
+    for at_ns, ids in sorted(origin._looks._at.items()):
+        due = [one for one in dict.fromkeys(ids) if one in origin._pending]
+        if due:
+            found.append((at_ns, due))
+    return found
+
+
+def _over(lives: dict[str, Any]) -> dict[str, tuple[int, int, list[int]]]:
+    """What is over, without the numbers that the watermark has passed meanwhile."""
+    return {
+        origin: (life.incarnation, life.below, sorted(n for n in life.rest if n >= life.below))
+        for origin, life in lives.items()
+    }
+
+
 REDUCED: Mapping[tuple[type, str], Callable[[Any], Any]] = {
     (Replica, "_due"): _emptied,
     (Replica, "_held"): _queued_slots,
     (Replica, "_waiting"): _queued_slots,
-    (Origin, "_due"): _emptied,
     (Queues, "_lanes"): _lanes,
+    (SettledIds, "_lives"): _over,
 }

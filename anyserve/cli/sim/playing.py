@@ -14,13 +14,14 @@ import msgspec
 from anyserve.cli.output import OutputClosed
 from anyserve.cli.session import Session
 from anyserve.cli.sim.prepare import PreparedSim
-from anyserve.core.events import AnyEvent, Envelope, RequestOffered
-from anyserve.sim.recorder import Record, Sample, enveloped
+from anyserve.core.events import Envelope
+from anyserve.sim.recorder import Sample, enveloped
+from anyserve.sim.sampled_log import SampledLog
 from anyserve.sim.simulation import Phase, Progress, Simulation
 from anyserve.sim.watch import Watch
 from anyserve.telemetry.log import EventLogWriter
 from anyserve.telemetry.runs import RunDirectory
-from anyserve.telemetry.tally import UNCOUNTED, Tally
+from anyserve.telemetry.tally import Tally
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -59,7 +60,7 @@ def play(
         record = enveloped(log.write if listener is None else listener.tee(log))
         if prepared.options.sample < 1.0:
             played.tally = Tally()
-            record = _SampledLog(record, Sample(prepared.options.sample), played.tally).record
+            record = SampledLog(record, Sample(prepared.options.sample), played.tally).record
         simulation = Simulation(
             prepared.compiled,
             record,
@@ -130,32 +131,6 @@ class _Listener:
                 self._output.text(self._encode(envelope).decode() + "\n")
             except OutputClosed:
                 self._listening = False
-
-
-class _SampledLog:
-    """Counts every event, and records those of a sample of the requests, numbered anew."""
-
-    def __init__(self, record: Record, sample: Sample, tally: Tally) -> None:
-        self._record = record
-        self._takes = sample.takes
-        self._follow = tally.follow
-        self._taken: set[str] = set()
-        self._seqs: dict[tuple[str, int], int] = {}
-
-    def record(self, t: int, source: str, incarnation: int, seq: int, event: AnyEvent) -> None:
-        """One more event; the first of a request is that it was offered."""
-        kind = type(event)
-        if kind not in UNCOUNTED:
-            self._follow(t, source, incarnation, seq, event)
-        request_id = getattr(event, "id", None)
-        if request_id is not None and request_id not in self._taken:
-            if kind is not RequestOffered or not self._takes(request_id):
-                return
-            self._taken.add(request_id)
-        life = (source, incarnation)
-        kept = self._seqs.get(life, 0)
-        self._seqs[life] = kept + 1
-        self._record(t, source, incarnation, kept, event)
 
 
 class _ProgressBar:

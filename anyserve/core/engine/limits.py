@@ -35,6 +35,10 @@ class EngineLimits(msgspec.Struct, frozen=True, kw_only=True):
     async_scheduling: bool = False
     """Whether a step is planned before the tokens of the step before it are known."""
 
+    def without_cache(self) -> EngineLimits:
+        """The same without a KV cache."""
+        return msgspec.structs.replace(self, kv_blocks=0)
+
     @property
     def watermark_blocks(self) -> int:
         """The watermark in blocks."""

@@ -88,12 +88,14 @@ class Pack:
 
     def blocks_for(self, steps: int) -> int:
         """Blocks that the next `steps` steps take."""
-        size = self._size_of_block
-        rounds, rest = divmod(steps, size)
-        first = self.tick % size
-        blocks = rounds * self.size + sum(self._takes[first : first + rest])
-        if first + rest > size:
-            blocks += sum(self._takes[: first + rest - size])
+        size, takes = self._size_of_block, self._takes
+        blocks = (steps // size) * self.size
+        place = self.tick % size
+        for _ in range(steps % size):
+            blocks += takes[place]
+            place += 1
+            if place == size:
+                place = 0
         return blocks
 
     def affordable(self, steps: int, free: int) -> int:

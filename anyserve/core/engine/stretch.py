@@ -6,6 +6,7 @@ from typing import Final
 
 from anyserve.core.engine.jitter import Noise
 from anyserve.core.engine.plan import StepPlan
+from anyserve.core.engine.product import product
 from anyserve.core.engine.sequence import Sequence
 
 PS_PER_NS: Final = 1000
@@ -65,7 +66,8 @@ class Stretch:
         """Time from the start to the end of step number `steps` (from 1), undisturbed."""
         time_ps = self.wait_ps + self.first_ps
         if steps > 1:
-            time_ps += self.first_ps * (steps - 1) + self.growth_ps * (steps * (steps - 1) // 2)
+            time_ps += product(self.first_ps, steps - 1)
+            time_ps += product(self.growth_ps, steps * (steps - 1) // 2)
         if self.noise is not None:
             time_ps += self.noise.sum_ps(steps)
         return time_ps

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from anyserve.core import events as ev
 from anyserve.core import messages as msg
@@ -19,29 +18,29 @@ from anyserve.core.effects import (
     Send,
     SetTimer,
 )
+from anyserve.core.enums import OUTCOME_WORDS
 from anyserve.core.inputs import BusDown, BusUp, Cancelled, Enough, Offered, Wake
 from anyserve.core.lifecycle import OriginState
-from anyserve.core.machine import Machine
+from anyserve.core.machine import Explains, Machine, explain_all
 from anyserve.core.messages import AttemptStatus, Code
 from anyserve.core.order import MS, deadline_ns
+from anyserve.core.origin.looks import Looks
 from anyserve.core.origin.pending import SCHEDULER, Pending, StreamKey
 from anyserve.core.seen import Ordinals
 from anyserve.core.spec import ClusterSpec
 
-GAP_MS = 100
+GAP_MS: Final = 100
 """A gap in the frames is repaired after this long."""
-SILENCE_MS = 2_000
+SILENCE_MS: Final = 2_000
 """Without a frame or a sign of life for this long, the holder is asked."""
-LISTEN_MS = 250
+LISTEN_MS: Final = 250
 """Silence is looked for at multiples of this."""
-MAX_REPAIRS = 3
+MAX_REPAIRS: Final = 3
 """Questions without an answer, one per second, after which the attempt counts as lost."""
-MAX_RESEND_MS = 30_000
-IDLE_DUE = 1_000
-"""Times that are planned for requests that are over; with more, they are forgotten."""
+MAX_RESEND_MS: Final = 30_000
 
-EXPIRED = frozenset({Code.DEADLINE_EXCEEDED, Code.STALE})
-FAILED = frozenset({Code.REPLICA_LOST, Code.WORKER_DIED, Code.POISONED, Code.RESUME_REFUSED})
+EXPIRED: Final = frozenset({Code.DEADLINE_EXCEEDED, Code.STALE})
+FAILED: Final = frozenset({Code.REPLICA_LOST, Code.WORKER_DIED, Code.POISONED, Code.RESUME_REFUSED})
 
 OriginInput = msg.OriginInbound | Offered | Cancelled | Enough | Wake | BusUp | BusDown
 
@@ -54,11 +53,19 @@ class Origin(Machine):
         cluster: the rules that all obey.
         incarnation: of this process.
         boot: names the host life whose monotonic clock `now` is.
+        explains: of which requests all is told.
     """
 
     def __init__(
-        self, name: str, cluster: ClusterSpec, *, incarnation: int = 1, boot: str = ""
+        self,
+        name: str,
+        cluster: ClusterSpec,
+        *,
+        incarnation: int = 1,
+        boot: str = "",
+        explains: Explains = explain_all,
     ) -> None:
+        self._explains = explains
         self._name = name
         self._incarnation = incarnation
         self._boot = boot
@@ -70,15 +77,12 @@ class Origin(Machine):
         self._pending: dict[str, Pending] = {}
         self._n = 0
         self._settled = Ordinals()
-        self._due: list[tuple[int, int, str]] = []
-        self._pushes = 0
+        self._looks = Looks()
         self._timer_ns: int | None = None
         self._out: list[Effect] = []
         self._handlers: dict[type, Callable[[Any, int], None]] = {
-            Offered: self._on_offered,
             Cancelled: self._on_cancelled,
             Enough: self._on_enough,
-            msg.Frame: self._on_frame,
             msg.KeepAlive: self._on_keep_alive,
             msg.Accepted: self._on_accepted,
             msg.Rejected: self._on_rejected,
@@ -112,7 +116,13 @@ class Origin(Machine):
 
     def handle(self, now: int, message: OriginInput) -> list[Effect]:
         """Fold one input. What is stale, repeated or about a settled request changes nothing."""
-        self._handlers[type(message)](message, now)
+        # Those that every request sends first: compiled, to tell them apart here costs nothing.
+        if isinstance(message, msg.Frame):
+            self._on_frame(message, now)
+        elif isinstance(message, Offered):
+            self._on_offered(message, now)
+        else:
+            self._handlers[type(message)](message, now)
         return self._take(now)
 
     # --- offering --------------------------------------------------------------------------------
@@ -122,8 +132,12 @@ class Origin(Machine):
         if request.first_epoch != self._epoch:
             request = msg.changed(request, first_epoch=self._epoch)
         pending = Pending(request, offered.entry, offered.intended_ns, now)
+        pending.explained = self._explains(request.id)
         pending.resumable = offered.resumable and offered.choices == 1
         pending.deadline_ns = deadline_ns(request, self._boot, now)
+        pending.end_ns = now + request.lifetime_ms * MS
+        if pending.deadline_ns is not None:
+            pending.end_ns = min(pending.end_ns, pending.deadline_ns)
         self._pending[pending.id] = pending
         self._emit(
             ev.RequestOffered(
@@ -146,9 +160,6 @@ class Origin(Machine):
             self._submit(pending, now, resent=False)
         else:
             self._enter(pending, now, resent=False)
-        lifetime = now + request.lifetime_ms * MS
-        end = lifetime if pending.deadline_ns is None else min(lifetime, pending.deadline_ns)
-        self._plan(end, pending.id)
 
     def _submit(self, pending: Pending, now: int, *, resent: bool) -> None:
         pending.sent_epoch = self._epoch
@@ -170,17 +181,18 @@ class Origin(Machine):
         self._note_submitted(pending, pending.entry, now, resent=resent)
 
     def _note_submitted(self, pending: Pending, entry: str, now: int, *, resent: bool) -> None:
-        self._emit(
-            ev.RequestSubmitted(
-                id=pending.id,
-                submission=pending.submission,
-                entry=entry,
-                resumed=len(pending.request.resume_ids),
-                resent=resent,
+        if pending.explained:
+            self._emit(
+                ev.RequestSubmitted(
+                    id=pending.id,
+                    submission=pending.submission,
+                    entry=entry,
+                    resumed=len(pending.request.resume_ids),
+                    resent=resent,
+                )
             )
-        )
         pending.heard_ns = now
-        self._listen(pending, now + SILENCE_MS * MS)
+        self._listen(pending, now + SILENCE_MS * MS, now)
 
     # --- the stream ------------------------------------------------------------------------------
 
@@ -217,7 +229,7 @@ class Origin(Machine):
     def _note_gap(self, pending: Pending, now: int) -> None:
         if pending.buffer and pending.gap_since_ns is None:
             pending.gap_since_ns = now
-            self._plan(now + GAP_MS * MS, pending.id)
+            self._looks.plan(now + GAP_MS * MS, pending.id)
 
     def _accept(self, pending: Pending, frame: msg.Frame, now: int) -> bool:
         """Take the next frame of the stream; False where the request is over."""
@@ -241,7 +253,7 @@ class Origin(Machine):
         pending.note_tokens(max(1, len(frame.tokens)), now, frame.gaps)
         if pending.state is OriginState.WAITING:
             pending.go(OriginState.STREAMING)
-        if first:
+        if first and pending.explained:
             self._emit(ev.RequestFirstToken(id=pending.id, attempt=frame.attempt))
         self._out.append(Deliver(pending.id, frame))
 
@@ -420,7 +432,7 @@ class Origin(Machine):
         self._emit(
             ev.RequestOutcome(
                 id=pending.id,
-                outcome=outcome.kind.value,
+                outcome=OUTCOME_WORDS[outcome.kind],
                 end_ns=now,
                 code=outcome.code.value if outcome.code else None,
                 message=outcome.message,
@@ -501,17 +513,14 @@ class Origin(Machine):
         grace = now + self._beat_ms * MS
         for pending in self._pending.values():
             pending.heard_ns = max(pending.heard_ns, grace - SILENCE_MS * MS)
-            self._plan(grace, pending.id)
+            self._looks.plan(grace, pending.id)
 
     def _on_bus_down(self, down: BusDown, now: int) -> None:  # noqa: ARG002
         self._connected = False
 
     def _on_wake(self, wake: Wake, now: int) -> None:  # noqa: ARG002
         self._timer_ns = None
-        due: dict[str, None] = {}
-        while self._due and self._due[0][0] <= now:
-            due[heapq.heappop(self._due)[2]] = None
-        for request_id in due:
+        for request_id in self._looks.take(now):
             pending = self._pending.get(request_id)
             if pending is not None:
                 self._look_after(pending, now)
@@ -527,6 +536,7 @@ class Origin(Machine):
             self._give_up(pending, OutcomeKind.EXPIRED, Code.STALE, text, now)
             return
         if not self._connected:
+            self._look_again(pending, pending.end_ns, now)
             return
         gap = pending.gap_since_ns
         if gap is not None and pending.stream is not None and now - gap >= GAP_MS * MS:
@@ -535,11 +545,17 @@ class Origin(Machine):
         elif now - pending.heard_ns >= self._patience_ms(pending) * MS:
             self._ask(pending, now)
         else:
-            self._listen(pending, pending.heard_ns + self._patience_ms(pending) * MS)
+            self._listen(pending, pending.heard_ns + self._patience_ms(pending) * MS, now)
 
-    def _listen(self, pending: Pending, until_ns: int) -> None:
+    def _listen(self, pending: Pending, until_ns: int, now: int) -> None:
         """Look whether anything was heard by then; at few times, for many requests together."""
-        self._plan(until_ns + -until_ns % (LISTEN_MS * MS), pending.id)
+        self._look_again(pending, until_ns + -until_ns % (LISTEN_MS * MS), now)
+
+    def _look_again(self, pending: Pending, at_ns: int, now: int) -> None:
+        """Look after it then, or at its end if that comes first."""
+        if now < pending.end_ns < at_ns:
+            at_ns = pending.end_ns
+        self._looks.plan(at_ns, pending.id)
 
     def _patience_ms(self, pending: Pending) -> int:
         if pending.repairs:
@@ -572,24 +588,15 @@ class Origin(Machine):
             sequence=pending.next_sequence,
         )
         self._out.append(Send(Inbox.REPLICA_ENTRY, replica, repair))
-        self._plan(now + 1_000 * MS, pending.id)
-
-    def _plan(self, at_ns: int, request_id: str) -> None:
-        self._pushes += 1
-        heapq.heappush(self._due, (at_ns, self._pushes, request_id))
-        if len(self._due) > IDLE_DUE + 4 * len(self._pending):
-            # Most requests are over long before the end of their life.
-            self._due = [entry for entry in self._due if entry[2] in self._pending]
-            heapq.heapify(self._due)
+        self._look_again(pending, now + 1_000 * MS, now)
 
     def _emit(self, event: ev.AnyEvent) -> None:
         self._out.append(event)
 
     def _take(self, now: int) -> list[Effect]:
-        while self._due and self._due[0][2] not in self._pending:
-            heapq.heappop(self._due)  # its request is over
-        if self._due and (self._timer_ns is None or self._due[0][0] < self._timer_ns):
-            self._timer_ns = max(now, self._due[0][0])
+        first_ns = self._looks.first_ns(self._pending)
+        if first_ns is not None and (self._timer_ns is None or first_ns < self._timer_ns):
+            self._timer_ns = max(now, first_ns)
             self._out.append(SetTimer(self._timer_ns))
         out, self._out = self._out, []
         return out

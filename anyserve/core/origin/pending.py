@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Mapping
+from typing import Final
 
 from anyserve.core.lifecycle import ORIGIN, OriginState, step
 from anyserve.core.messages import Frame, Request
 
-SCHEDULER = "scheduler"
+SCHEDULER: Final = "scheduler"
 
-NO_GAPS: Mapping[int, int] = {}
+NO_GAPS: Final[Mapping[int, int]] = {}
 
-BUCKETS_NS = tuple(round(1e6 * 10 ** (step_ / 10)) for step_ in range(-10, 51))
+BUCKETS_NS: Final = tuple(round(1e6 * 10 ** (step_ / 10)) for step_ in range(-10, 51))
 """Upper bounds of the inter-token latency histogram: ten to the decade, 0.1 ms to 100 s."""
 
 StreamKey = tuple[str, int, int]
@@ -21,15 +21,22 @@ StreamKey = tuple[str, int, int]
 
 def bucket_ns(gap_ns: int) -> int:
     """The upper bound of the bucket that holds a gap; the last one is open."""
-    return BUCKETS_NS[min(bisect_left(BUCKETS_NS, gap_ns), len(BUCKETS_NS) - 1)]
+    low, high = 0, len(BUCKETS_NS) - 1
+    while low < high:  # compiled, a third of what `bisect` takes, which knows only objects
+        middle = (low + high) >> 1
+        if BUCKETS_NS[middle] < gap_ns:
+            low = middle + 1
+        else:
+            high = middle
+    return BUCKETS_NS[low]
 
 
 class Pending:
     """One request, from the offer to its outcome."""
 
     __slots__ = (
-        "asked_again", "buffer", "deadline_ns", "delegations", "entry", "first_ns", "gap_since_ns",
-        "heard_ns",
+        "asked_again", "buffer", "deadline_ns", "delegations", "end_ns", "entry", "explained",
+        "first_ns", "gap_since_ns", "heard_ns",
         "holder", "id", "intended_ns", "itl_ns", "last_attempt", "last_ns", "next_sequence",
         "repairs", "replicas", "request", "resumable", "sent_epoch", "served_as", "state", "stream",
         "submission", "tokens",
@@ -40,6 +47,8 @@ class Pending:
         self.request = request
         self.entry = entry
         self.intended_ns = intended_ns
+        self.explained = True
+        """Whether all is told of it."""
         self.state = OriginState.NEW
         self.submission = 1
         self.sent_epoch = 0
@@ -60,6 +69,8 @@ class Pending:
         self.last_ns: int | None = None
         self.itl_ns: dict[int, int] = {}
         self.deadline_ns: int | None = None
+        self.end_ns = 0
+        """When it ends at the latest: at its deadline, or with its life."""
         self.resumable = True
         self.served_as = ""
         self.delegations = 0

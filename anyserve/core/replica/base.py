@@ -9,8 +9,9 @@ from anyserve.core import events as ev
 from anyserve.core import messages as msg
 from anyserve.core.capability import Ladder, attributes_match
 from anyserve.core.effects import Effect, Inbox, Send
+from anyserve.core.enums import STATUS_WORDS
 from anyserve.core.lifecycle import SlotState
-from anyserve.core.machine import Machine
+from anyserve.core.machine import Explains, Machine, explain_all
 from anyserve.core.messages import AttemptStatus, Code, RefuseReason, ReplicaState
 from anyserve.core.order import queue_order
 from anyserve.core.replica.credits import CreditBook
@@ -35,8 +36,12 @@ class ReplicaBase(Machine):
         incarnation: int = 1,
         boot: str = "",
         pid: int = 0,
+        explains: Explains = explain_all,
     ) -> None:
+        self._explains = explains
         self._spec = spec
+        self._id = spec.id
+        self._concurrency = spec.concurrency
         self._rules = cluster.scheduler
         self._delegation = cluster.delegation
         self._capabilities = {item.name: item for item in cluster.capabilities}
@@ -53,7 +58,7 @@ class ReplicaBase(Machine):
         self._epoch = 0
         self._credits = CreditBook(spec.concurrency + spec.prefetch)
         self._slots: dict[AttemptKey, Slot] = {}
-        self._by_request: dict[str, dict[int, Slot]] = {}
+        self._by_request: dict[str, list[Slot]] = {}
         self._running = 0
         self._held: list[tuple[object, int, Slot]] = []
         self._waiting: list[tuple[object, int, Slot]] = []
@@ -89,23 +94,23 @@ class ReplicaBase(Machine):
         order = queue_order(request, self._rules, self._boot, now)
         slot = Slot(request, attempt, submission, now, order=order)
         self._slots[slot.key] = slot
-        self._by_request.setdefault(slot.id, {})[attempt] = slot
+        self._by_request.setdefault(slot.id, []).append(slot)
         return slot
 
     def _drop(self, slot: Slot) -> None:
-        self._slots.pop(slot.key, None)
-        attempts = self._by_request.get(slot.id)
-        if attempts is not None:
-            attempts.pop(slot.attempt, None)
-            if not attempts:
-                del self._by_request[slot.id]
+        if self._slots.pop(slot.key, None) is None:
+            return
+        attempts = self._by_request[slot.id]
+        attempts.remove(slot)
+        if not attempts:
+            del self._by_request[slot.id]
 
     def _admitted(self, slot: Slot) -> msg.Admitted:
         return msg.Admitted(
             id=slot.id,
             attempt=slot.attempt,
             submission=slot.submission,
-            replica=self._spec.id,
+            replica=self._id,
             incarnation=self._incarnation,
         )
 
@@ -113,7 +118,7 @@ class ReplicaBase(Machine):
         return msg.Started(
             id=slot.id,
             attempt=slot.attempt,
-            replica=self._spec.id,
+            replica=self._id,
             incarnation=self._incarnation,
         )
 
@@ -122,7 +127,7 @@ class ReplicaBase(Machine):
             msg.Ended(
                 id=slot.id,
                 attempt=slot.attempt,
-                replica=self._spec.id,
+                replica=self._id,
                 incarnation=self._incarnation,
                 status=status,
                 started=slot.started_ns is not None,
@@ -141,7 +146,7 @@ class ReplicaBase(Machine):
             ev.AttemptEnded(
                 id=slot.id,
                 attempt=slot.attempt,
-                status=status.value,
+                status=STATUS_WORDS[status],
                 n_tokens=slot.made_tokens(),
                 times=times,
                 code=code.value if code else None,
@@ -151,9 +156,9 @@ class ReplicaBase(Machine):
         )
 
     def _note_saturation(self) -> None:
-        if self._state is ReplicaState.READY and self._running >= self._spec.concurrency:
+        if self._state is ReplicaState.READY and self._running >= self._concurrency:
             self._state = ReplicaState.SATURATED
-        elif self._state is ReplicaState.SATURATED and self._running < self._spec.concurrency:
+        elif self._state is ReplicaState.SATURATED and self._running < self._concurrency:
             self._state = ReplicaState.READY
 
     def _leave_queue(self, slot: Slot) -> None:
@@ -191,7 +196,7 @@ class ReplicaBase(Machine):
         ]
         self._to_scheduler(
             msg.Holding(
-                replica=self._spec.id,
+                replica=self._id,
                 incarnation=self._incarnation,
                 epoch=self._epoch,
                 held=held,
@@ -227,36 +232,36 @@ class ReplicaBase(Machine):
         self._out.append(Send(Inbox.ORIGIN, slot.origin, lost))
 
     def _keep_alive(self, origin: str, held: list[AttemptKey]) -> None:
-        alive = msg.KeepAlive(replica=self._spec.id, incarnation=self._incarnation, held=held)
+        alive = msg.KeepAlive(replica=self._id, incarnation=self._incarnation, held=held)
         self._out.append(Send(Inbox.ORIGIN, origin, alive))
 
     def _register(self) -> None:
         self._revision += 1
         shown = ReplicaState.READY if self._state is ReplicaState.SATURATED else self._state
         registration = msg.Registration(
-            replica=self._spec.id,
+            replica=self._id,
             incarnation=self._incarnation,
             connection=self._connection,
             revision=self._revision,
             state=shown,
             offers=list(self._spec.offers),
-            concurrency=self._spec.concurrency,
+            concurrency=self._concurrency,
             prefetch=self._spec.prefetch,
             boot=self._boot,
             engine=self._engine,
             pid=self._pid,
             restarting=self._restarting,
         )
-        self._out.append(Send(Inbox.REPLICA_REGISTRATION, self._spec.id, registration))
+        self._out.append(Send(Inbox.REPLICA_REGISTRATION, self._id, registration))
 
     def _emit_state(self) -> None:
         self._emit(
             ev.ReplicaChanged(
-                replica=self._spec.id,
+                replica=self._id,
                 state=self._state.value,
                 incarnation=self._incarnation,
                 offers={offer.capability: offer.limits.max_tokens for offer in self._spec.offers},
-                concurrency=self._spec.concurrency,
+                concurrency=self._concurrency,
                 entry_queue=self._spec.entry_queue,
                 engine=self._engine,
             )
@@ -286,10 +291,10 @@ class ReplicaBase(Machine):
             tokens_per_s=self._tokens_per_s,
         )
         if now is not None:
-            self._emit(ev.ReplicaLoad(replica=self._spec.id, load=load))
+            self._emit(ev.ReplicaLoad(replica=self._id, load=load))
         lazy = not self._credits.urgent
         self._to_scheduler(
-            self._credits.report(self._spec.id, self._incarnation, self._epoch, load), lazy=lazy
+            self._credits.report(self._id, self._incarnation, self._epoch, load), lazy=lazy
         )
 
     def _to_scheduler(self, message: msg.SchedulerInbound, *, lazy: bool = False) -> None:
@@ -303,7 +308,7 @@ class ReplicaBase(Machine):
             "id": slot.id,
             "attempt": slot.attempt,
             "submission": slot.submission,
-            "replica": self._spec.id,
+            "replica": self._id,
             "incarnation": self._incarnation,
             "epoch": self._epoch,
             "request": slot.request,
@@ -346,7 +351,7 @@ class ReplicaBase(Machine):
         retry_after_ms = None
         if code is Code.QUEUE_FULL:
             service_ms = self._service_ms or 1_000.0
-            retry_after_ms = round((self._n_waiting + 1) * service_ms / self._spec.concurrency)
+            retry_after_ms = round((self._n_waiting + 1) * service_ms / self._concurrency)
         self._emit(
             ev.RequestRejected(
                 id=slot.id,

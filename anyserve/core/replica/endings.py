@@ -21,7 +21,7 @@ class Endings(Intake):
     def _on_cancel(self, cancel: msg.Cancel, now: int) -> None:
         # Also where an attempt is here: another one may still be on its way.
         self._cancelled.put(cancel.id, now)
-        for slot in list(self._by_request.get(cancel.id, {}).values()):
+        for slot in list(self._by_request.get(cancel.id, ())):
             self._stop(slot, cancel.code, now)
         self._start_waiting(now)
 
@@ -60,7 +60,7 @@ class Endings(Intake):
         for request_id in settled.ids:
             self._settled.add(request_id)
             self._cancelled.pop(request_id)
-            for slot in list(self._by_request.get(request_id, {}).values()):
+            for slot in list(self._by_request.get(request_id, ())):
                 if slot.live:
                     slot.forget = True
                     self._stop(slot, Code.CLIENT_CANCELLED, now)
@@ -73,9 +73,7 @@ class Endings(Intake):
         slot = self._slots.get((repair.id, repair.attempt))
         if slot is None:
             origin = repair.id.partition("/")[0]
-            unknown = msg.UnknownAttempt(
-                id=repair.id, attempt=repair.attempt, replica=self._spec.id
-            )
+            unknown = msg.UnknownAttempt(id=repair.id, attempt=repair.attempt, replica=self._id)
             self._out.append(Send(Inbox.ORIGIN, origin, unknown))
             return
         slot.heard_ns = now

@@ -40,7 +40,7 @@ class Intake(Work):
             self._refuse(slot, RefuseReason.STALE_REGISTRATION, "its worker is not ready", now)
         elif self.offer_for(request) is None:
             self._refuse(slot, RefuseReason.STALE_REGISTRATION, "not registered here", now)
-        elif self._running < self._spec.concurrency:
+        elif self._running < self._concurrency:
             self._begin(slot, now)
         elif self._n_held < self._spec.prefetch:
             slot.go(SlotState.HELD)
@@ -112,7 +112,7 @@ class Intake(Work):
         if crowd and delegations < self._delegation.limit:
             self._delegate_or_reject(slot, DelegateReason.OVERLOAD, crowd, delegations, now)
         elif self._n_waiting >= self._spec.entry_queue:
-            text = f"{self._n_waiting} requests wait at {self._spec.id} already"
+            text = f"{self._n_waiting} requests wait at {self._id} already"
             self._reject(slot, Code.QUEUE_FULL, text, now)
         else:
             slot.go(SlotState.WAITING)
@@ -124,7 +124,7 @@ class Intake(Work):
     def _can_start_entry(self) -> bool:
         return (
             self._state in (ReplicaState.READY, ReplicaState.SATURATED)
-            and self._running < self._spec.concurrency
+            and self._running < self._concurrency
             and not self._n_waiting
         )
 
@@ -137,7 +137,7 @@ class Intake(Work):
         spec = self._capabilities.get(request.capability)
         if spec is None or spec.target_wait_ms is None or self._service_ms is None:
             return ""
-        wait_ms = (self._n_waiting + 1) * self._service_ms / self._spec.concurrency
+        wait_ms = (self._n_waiting + 1) * self._service_ms / self._concurrency
         if wait_ms <= spec.target_wait_ms:
             return ""
         return f"predicted wait {wait_ms:.0f} ms > {spec.target_wait_ms:.0f} ms"

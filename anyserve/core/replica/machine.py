@@ -18,6 +18,7 @@ from anyserve.core.inputs import (
     WorkerDied,
     WorkerReady,
 )
+from anyserve.core.machine import Explains, explain_all
 from anyserve.core.messages import ReplicaState
 from anyserve.core.order import MS
 from anyserve.core.replica.timekeeping import Timekeeping
@@ -45,6 +46,7 @@ class Replica(Timekeeping):
         incarnation: of this process.
         boot: names the host life whose monotonic clock `now` is.
         pid: of the process, for people.
+        explains: of which requests all is told.
     """
 
     def __init__(
@@ -55,26 +57,25 @@ class Replica(Timekeeping):
         incarnation: int = 1,
         boot: str = "",
         pid: int = 0,
+        explains: Explains = explain_all,
     ) -> None:
-        super().__init__(spec, cluster, incarnation=incarnation, boot=boot, pid=pid)
+        super().__init__(
+            spec, cluster, incarnation=incarnation, boot=boot, pid=pid, explains=explains
+        )
         self._handlers: dict[type, Callable[[Any, int], None]] = {
-            msg.Assign: self._on_assign,
             msg.Entry: self._on_entry,
             msg.CancelAttempt: self._on_cancel_attempt,
             msg.Cancel: self._on_cancel,
-            msg.Settled: self._on_settled,
             msg.Repair: self._on_repair,
             msg.Yield: self._on_yield,
             msg.Control: self._on_control,
             msg.StaleEpoch: self._on_stale_epoch,
             msg.SchedulerState: self._on_scheduler_state,
             msg.Registration: self._on_registration,
-            Wake: self._on_wake,
             BusUp: self._on_bus_up,
             BusDown: self._on_bus_down,
             WorkerReady: self._on_worker_ready,
             WorkerDied: self._on_worker_died,
-            Stepped: self._on_stepped,
             Drain: self._on_drain,
             Stopping: self._on_stopping,
         }
@@ -89,7 +90,17 @@ class Replica(Timekeeping):
 
     def handle(self, now: int, message: ReplicaInput) -> list[Effect]:
         """Fold one input. What is stale, repeated or meant for another life changes nothing."""
-        self._handlers[type(message)](message, now)
+        # Those that every request sends first: compiled, to tell them apart here costs nothing.
+        if isinstance(message, Stepped):
+            self._on_stepped(message, now)
+        elif isinstance(message, msg.Assign):
+            self._on_assign(message, now)
+        elif isinstance(message, msg.Settled):
+            self._on_settled(message, now)
+        elif isinstance(message, Wake):
+            self._on_wake(message, now)
+        else:
+            self._handlers[type(message)](message, now)
         return self._take(now)
 
     @property

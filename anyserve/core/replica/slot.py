@@ -81,12 +81,17 @@ class Slot:
 
     def made_tokens(self) -> int:
         """Tokens that this attempt itself produced, over all choices."""
-        return sum(self.counts.values())
+        made = 0
+        for tokens in self.counts.values():
+            made += tokens
+        return made
 
     def totals(self) -> list[int]:
         """Per choice, the length of the answer with what was resumed."""
-        counts, resumed = self.counts, self.resumed
-        return [counts.get(choice, 0) + resumed for choice in range(max(counts, default=0) + 1)]
+        last = 0
+        for choice in self.counts:
+            last = max(last, choice)
+        return [self.counts.get(choice, 0) + self.resumed for choice in range(last + 1)]
 
     def times(self, now: int) -> Times:
         """How the stay divides; the parts telescope from `received_ns` to `now`."""

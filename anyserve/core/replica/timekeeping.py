@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from typing import Final
 
 from anyserve.core import events as ev
 from anyserve.core import messages as msg
@@ -17,11 +18,11 @@ from anyserve.core.replica.endings import Endings
 from anyserve.core.replica.slot import AttemptKey, Slot
 from anyserve.core.replica.work import FIRST_REPEAT_MS
 
-KEEP_ALIVE_MS = 1_000
-BOUNCED_MS = 30_000
+KEEP_ALIVE_MS: Final = 1_000
+BOUNCED_MS: Final = 30_000
 """How long an attempt that never ran is remembered, so that repetitions are recognised."""
-MAX_REPEATS = 8
-TOMBSTONE_S = 120
+MAX_REPEATS: Final = 8
+TOMBSTONE_S: Final = 120
 
 
 class Timekeeping(Endings):

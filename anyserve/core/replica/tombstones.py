@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
-MAX_TOMBSTONES = 10_000
+MAX_TOMBSTONES: Final = 10_000
 
 Key = TypeVar("Key")
 

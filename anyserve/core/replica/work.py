@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from typing import Final
 
 from anyserve.core import events as ev
 from anyserve.core import messages as msg
@@ -19,9 +20,9 @@ from anyserve.core.order import MS, deadline_ns
 from anyserve.core.replica.base import ReplicaBase
 from anyserve.core.replica.slot import Slot
 
-SERVICE_WEIGHT = 0.2
+SERVICE_WEIGHT: Final = 0.2
 """Weight of the newest request in the moving average of service times."""
-FIRST_REPEAT_MS = 200
+FIRST_REPEAT_MS: Final = 200
 
 
 class Work(ReplicaBase):
@@ -67,7 +68,8 @@ class Work(ReplicaBase):
         if delta.tokens or delta.data is not None:
             if slot.first_ns is None:
                 slot.first_ns = now
-                self._emit(ev.AttemptFirstToken(id=slot.id, attempt=slot.attempt))
+                if self._explains(slot.id):
+                    self._emit(ev.AttemptFirstToken(id=slot.id, attempt=slot.attempt))
             slot.counts[delta.choice] = made + len(delta.tokens)
             self._tokens += len(delta.tokens)
         end = self._end_of(slot, delta, now) if delta.done or delta.error is not None else None
@@ -91,7 +93,7 @@ class Work(ReplicaBase):
             id=slot.id,
             attempt=slot.attempt,
             submission=slot.submission,
-            replica=self._spec.id,
+            replica=self._id,
             incarnation=self._incarnation,
             sequence=len(slot.frames),
             start=start,
@@ -130,7 +132,7 @@ class Work(ReplicaBase):
 
     def _start_waiting(self, now: int) -> None:
         """Give free slots to what waits here, best first."""
-        while self._running < self._spec.concurrency and self._state in (
+        while self._running < self._concurrency and self._state in (
             ReplicaState.READY,
             ReplicaState.SATURATED,
             ReplicaState.DRAINING,
@@ -149,9 +151,7 @@ class Work(ReplicaBase):
             if due is not None and now >= due:
                 if slot.ordinal is not None:
                     self._credits.grant()
-                self._reject(
-                    slot, Code.DEADLINE_EXCEEDED, f"while it waited at {self._spec.id}", now
-                )
+                self._reject(slot, Code.DEADLINE_EXCEEDED, f"while it waited at {self._id}", now)
                 continue
             self._leave_queue(slot)
             if slot.entered:

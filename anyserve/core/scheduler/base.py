@@ -9,7 +9,7 @@ from anyserve.core import messages as msg
 from anyserve.core.capability import Ladder
 from anyserve.core.effects import Effect, Inbox, JournalRecord, Persist, Send
 from anyserve.core.lifecycle import TicketState
-from anyserve.core.machine import Machine
+from anyserve.core.machine import Explains, Machine, explain_all
 from anyserve.core.messages import Code
 from anyserve.core.order import deadline_ns, queue_order
 from anyserve.core.policies import RoutingPolicy
@@ -17,7 +17,7 @@ from anyserve.core.randomness import Rng
 from anyserve.core.scheduler.queues import Queues
 from anyserve.core.scheduler.rates import CompletionRate
 from anyserve.core.scheduler.registry import Registry
-from anyserve.core.scheduler.routing import Explains, Router, explain_all
+from anyserve.core.scheduler.routing import Router
 from anyserve.core.scheduler.state import ReplicaView, Ticket
 from anyserve.core.seen import SettledIds
 from anyserve.core.spec import ClusterSpec
@@ -43,6 +43,7 @@ class SchedulerBase(Machine):
         self._boot = boot
         self._ladder = Ladder(spec.ladder.upgrades)
         self._capabilities = {item.name: item for item in spec.capabilities}
+        self._explains = explains
         self._registry = Registry(list(self._capabilities))
         reserves = {item.name: item.reserve for item in spec.capabilities}
         self._router = Router(

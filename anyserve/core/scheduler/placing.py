@@ -95,6 +95,11 @@ class Placing(SchedulerBase):
             return
         self._queues.put(ticket)
         self._note_servable(ticket, now)
+        if self._explains(ticket.id):
+            self._tell_queued(ticket)
+        self._accept(ticket)
+
+    def _tell_queued(self, ticket: Ticket) -> None:
         capability = ticket.request.capability
         self._emit(
             ev.RequestQueued(
@@ -105,7 +110,6 @@ class Placing(SchedulerBase):
                 submission=ticket.submission,
             )
         )
-        self._accept(ticket)
 
     def _note_servable(self, ticket: Ticket, now: int) -> None:
         if self._registry.has_server(ticket, ticket.request.capability):

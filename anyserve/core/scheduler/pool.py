@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
 
 from anyserve.core.messages import Request
 from anyserve.core.policies import ReplicaInfo
 from anyserve.core.randomness import Rng
 from anyserve.core.scheduler.state import ReplicaView
 
-KEYS: Mapping[str, Callable[[ReplicaView], float]] = {
+KEYS: Final[Mapping[str, Callable[[ReplicaView], float]]] = {
     "fill": lambda view: view.fill,
     "packed": lambda view: view.credit,
     "turn": lambda view: view.turn,
 }
 
-MAX_HOMES = 100_000
+MAX_HOMES: Final = 100_000
 """Beginnings of prompts of which a pool knows who took them last."""
 
 Entry = tuple[float, str, int]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
-HALF_LIFE_S = 10.0
+HALF_LIFE_S: Final = 10.0
 SHORTEST_MS, LONGEST_MS, UNKNOWN_MS = 100, 60_000, 1_000
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
 
 from anyserve.core.capability import attributes_match
 from anyserve.core.messages import Offer, Registration, ReplicaState, Request
@@ -12,7 +13,7 @@ from anyserve.core.scheduler.state import ReplicaView, Ticket
 OfferClass = tuple[tuple[tuple[str, str], ...], int | None]
 """Attributes and context limit: replicas of one class admit the same requests."""
 
-_NOBODY: Mapping[OfferClass, set[str]] = {}
+_NOBODY: Final[Mapping[OfferClass, set[str]]] = {}
 
 
 class Registry:

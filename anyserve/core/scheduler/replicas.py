@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from anyserve.core import events as ev
@@ -13,7 +15,7 @@ from anyserve.core.order import MS
 from anyserve.core.scheduler.handbacks import HandBacks
 from anyserve.core.scheduler.state import ReplicaView, Ticket
 
-NO_BODY = msgspec.Raw(b"{}")
+NO_BODY: Final = msgspec.Raw(b"{}")
 
 
 class Replicas(HandBacks):

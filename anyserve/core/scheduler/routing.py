@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from anyserve.core.events import AnyEvent, Candidate, PolicyFailed, RequestRouted
+from anyserve.core.machine import Explains, explain_all
 from anyserve.core.policies import SHIPPED, Choice, LeastLoaded, RoutingPolicy
 from anyserve.core.randomness import Rng
 from anyserve.core.scheduler.pool import Pool, RequestView
 from anyserve.core.scheduler.registry import Registry, view_serves
 from anyserve.core.scheduler.state import ReplicaView, Ticket
 
-EXPLAINED = 8
+EXPLAINED: Final = 8
 """Candidates that a decision's explanation names."""
-COUNTED = 64
+COUNTED: Final = 64
 """With up to so many replicas the explanation looks at each, else at those that the policy saw."""
-
-
-Explains = Callable[[str], bool]
-"""Whether the decisions on a request, by its id, are explained in full: which replicas were
-candidates, and why others were none."""
-
-
-def explain_all(_request_id: str) -> bool:
-    """Explain every decision."""
-    return True
 
 
 class Router:

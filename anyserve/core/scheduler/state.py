@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from anyserve.core.effects import JournalRecord
 from anyserve.core.lifecycle import TICKET, TicketState, step
 from anyserve.core.messages import (
@@ -19,8 +21,8 @@ from anyserve.core.messages import Request as WireRequest
 Lane = tuple[str, tuple[tuple[str, str], ...]]
 """Where a request waits: capability and sorted attributes."""
 
-NOBODY: frozenset[str] = frozenset()
-UNLIMITED = 1 << 60
+NOBODY: Final[frozenset[str]] = frozenset()
+UNLIMITED: Final = 1 << 60
 """More tokens than any request has."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from anyserve.core import messages as msg
 from anyserve.core.effects import Inbox, JournalRecord, Send
 from anyserve.core.lifecycle import TicketState
@@ -11,7 +13,7 @@ from anyserve.core.scheduler.placing import Placing
 from anyserve.core.scheduler.state import Ticket
 from anyserve.core.seen import split_request_id
 
-MAX_TOMBSTONES = 100_000
+MAX_TOMBSTONES: Final = 100_000
 """Cancels of unknown requests that are remembered."""
 
 

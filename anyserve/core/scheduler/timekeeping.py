@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from anyserve.core import events as ev
 from anyserve.core import messages as msg
 from anyserve.core.effects import Inbox, JournalRecord, Send, SetTimer
@@ -13,7 +15,7 @@ from anyserve.core.scheduler.replicas import Replicas
 from anyserve.core.scheduler.state import Ticket
 from anyserve.core.seen import split_request_id
 
-SWEEP_EVERY_NS = 10_000 * MS
+SWEEP_EVERY_NS: Final = 10_000 * MS
 
 
 class Timekeeping(Replicas):

@@ -13,7 +13,7 @@ import pytest
 
 from anyserve.compiled import use
 from anyserve.compiled.build import find_compiler, mypyc_version
-from anyserve.compiled.plain import plain_sources
+from anyserve.compiled.plain import rewritten_sources
 from anyserve.compiled.sources import LEFT_OUT, PACKAGE, compiled_modules, digest, source_files
 from anyserve.compiled.store import KEPT, NOTE, Build, Store
 from anyserve.compiled.use import SWITCH, CompiledFinder, Standing, look, switch_on
@@ -39,7 +39,7 @@ def test_what_is_left_out_is_there() -> None:
 def test_no_class_of_msgspec_is_compiled() -> None:
     """Compiled, it would forget what its fields hold and be decoded wrongly."""
     texts = {str(path): (PACKAGE / path).read_text() for path in compiled_modules().values()}
-    texts |= plain_sources(PACKAGE)
+    texts |= rewritten_sources(PACKAGE)
 
     assert len(texts) > 50
     assert [path for path, text in texts.items() if "msgspec.Struct" in text] == []

@@ -8,18 +8,31 @@ from typing import Any
 import msgspec
 import pytest
 
-from anyserve.compiled.plain import PLAIN, PlainClasses, plain_sources
+from anyserve.compiled.plain import (
+    PLAIN,
+    RECORDS,
+    PlainClasses,
+    rewritten_sources,
+    without_collector,
+)
 from anyserve.compiled.sources import PACKAGE
 from anyserve.core import effects, inputs, messages
+from anyserve.core.engine import limits
 
-MODULES = {"core/messages.py": messages, "core/inputs.py": inputs, "core/effects.py": effects}
+MODULES = {
+    "core/messages.py": messages,
+    "core/inputs.py": inputs,
+    "core/effects.py": effects,
+    "core/engine/limits.py": limits,
+}
 
 
 def plain_modules() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    for name, source in plain_sources(PACKAGE).items():
+    sources = rewritten_sources(PACKAGE)
+    for name in PLAIN:
         space: dict[str, Any] = {"__name__": f"plain.{name}"}
-        exec(compile(source, name, "exec"), space)
+        exec(compile(sources[name], name, "exec"), space)
         found[name] = space
     return found
 
@@ -46,7 +59,7 @@ def fields_of(what: Any, struct: type[msgspec.Struct]) -> dict[str, Any]:
     return {name: getattr(what, name) for name in struct.__struct_fields__}
 
 
-def test_all_three_modules_are_looked_at() -> None:
+def test_all_these_modules_are_looked_at() -> None:
     assert set(PLAIN) == set(MODULES)
     assert len(PAIRS) > 50
 
@@ -115,3 +128,24 @@ def test_other_classes_and_functions_are_left_alone() -> None:
     source = "class A(B, x=1):\n    a: int = 1\n\ndef f() -> int:\n    return 1"
 
     assert PlainClasses().rewrite(source) == source
+
+
+MARK = "@mypy_extensions.mypyc_attr(acyclic=True)\n"
+
+
+def test_the_collector_knows_of_none_of_the_records() -> None:
+    sources = rewritten_sources(PACKAGE)
+
+    assert set(sources) == {*PLAIN, *RECORDS}
+    for name, classes in RECORDS.items():
+        assert [one for one in classes if f"{MARK}class {one}" not in sources[name]] == []
+    assert f"{MARK}class Assign(Message)" in sources["core/messages.py"]
+
+
+def test_classes_that_are_not_named_stay_as_they_are() -> None:
+    source = "from a import b\n\nclass A:\n    pass\n\nclass B:\n    pass"
+
+    assert without_collector(source, {"C"}) == source
+    assert without_collector(source, {"B"}) == (
+        f"from a import b\nimport mypy_extensions\n\nclass A:\n    pass\n\n{MARK}class B:\n    pass"
+    )

@@ -72,3 +72,15 @@ def test_news_of_an_older_life_changes_nothing() -> None:
 
     assert "p/2/1" in settled
     assert "p/2/50" not in settled
+
+
+def test_numbers_below_the_watermark_are_forgotten_once_they_are_many() -> None:
+    settled = SettledIds()
+    for number in range(1, 2_001):
+        settled.add(f"p/1/{number}")
+        settled.raise_watermark("p", 1, number)
+
+    life = settled._lives["p"]
+    assert len(life.rest) < 100
+    assert all(f"p/1/{number}" in settled for number in (1, 1_000, 2_000))
+    assert "p/1/2001" not in settled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from anyserve.sim.agenda import Call
 from anyserve.sim.kernel import Kernel, engine_lane
 
 
@@ -15,7 +16,7 @@ def test_entries_are_carried_out_in_order_of_time() -> None:
     kernel, said = Kernel(lane_ns=5), list[str]()
     kernel.at(30, said.append, "late")
     kernel.at(10, said.append, "early")
-    kernel.soon(said.append, "soon")
+    kernel.soon(Call(said.append), "soon")
 
     run_all(kernel)
 
@@ -24,10 +25,10 @@ def test_entries_are_carried_out_in_order_of_time() -> None:
 
 def test_of_one_instant_engines_come_first_in_the_order_of_their_replicas() -> None:
     kernel, said = Kernel(lane_ns=7), list[str]()
-    kernel.soon(said.append, "message")
+    kernel.soon(Call(said.append), "message")
     kernel.at(7, said.append, "timer")
-    kernel.engine_at(7, engine_lane(1), said.append, "engine 1")
-    kernel.engine_at(7, engine_lane(0), said.append, "engine 0")
+    kernel.engine_at(7, engine_lane(1), Call(said.append), "engine 1")
+    kernel.engine_at(7, engine_lane(0), Call(said.append), "engine 0")
 
     run_all(kernel)
 

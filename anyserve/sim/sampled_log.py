@@ -1,0 +1,33 @@
+"""What is recorded of a simulation of which a share of the requests is kept."""
+
+from __future__ import annotations
+
+from anyserve.core.events import AnyEvent, RequestOffered
+from anyserve.sim.recorder import Record, Sample
+from anyserve.telemetry.tally import UNCOUNTED, Tally
+
+
+class SampledLog:
+    """Counts every event, and records those of a sample of the requests, numbered anew."""
+
+    def __init__(self, record: Record, sample: Sample, tally: Tally) -> None:
+        self._record = record
+        self._takes = sample.takes
+        self._follow = tally.follow
+        self._taken: set[str] = set()
+        self._seqs: dict[tuple[str, int], int] = {}
+
+    def record(self, t: int, source: str, incarnation: int, seq: int, event: AnyEvent) -> None:
+        """One more event; the first of a request is that it was offered."""
+        kind = type(event)
+        if kind not in UNCOUNTED:
+            self._follow(t, source, incarnation, seq, event)
+        request_id = getattr(event, "id", None)
+        if request_id is not None and request_id not in self._taken:
+            if kind is not RequestOffered or not self._takes(request_id):
+                return
+            self._taken.add(request_id)
+        life = (source, incarnation)
+        kept = self._seqs.get(life, 0)
+        self._seqs[life] = kept + 1
+        self._record(t, source, incarnation, kept, event)

@@ -1,0 +1,43 @@
+"""The heap of what is to happen: against sorting."""
+
+from __future__ import annotations
+
+import random
+
+from anyserve.sim.agenda import Agenda, Call, Entry
+
+
+def entry(time_ns: int, place: int) -> Entry:
+    return Entry(time_ns, place, Call(print), None)
+
+
+def when(one: Entry) -> tuple[int, int]:
+    return one.time_ns, one.place
+
+
+def test_entries_leave_by_time_and_then_by_place() -> None:
+    agenda = Agenda()
+    for time_ns, place in ((3, 1), (2, 9), (3, -4), (2, 2), (1, 7)):
+        agenda.put(entry(time_ns, place))
+
+    first = agenda.first
+    left = [when(agenda.take()) for _ in range(5)]
+
+    assert first is not None
+    assert when(first) == left[0]
+    assert left == [(1, 7), (2, 2), (2, 9), (3, -4), (3, 1)]
+    assert agenda.first is None
+
+
+def test_the_first_one_is_at_hand_whatever_came_and_went() -> None:
+    rng, agenda, there = random.Random(7), Agenda(), list[tuple[int, int]]()
+    for place in range(2_000):
+        if there and rng.random() < 0.45:
+            there.sort()
+            assert when(agenda.take()) == there.pop(0)
+        else:
+            time_ns = rng.randrange(50)
+            there.append((time_ns, place))
+            agenda.put(entry(time_ns, place))
+        first = agenda.first
+        assert (None if first is None else when(first)) == min(there, default=None)
