@@ -9,7 +9,9 @@ replica and origin. W3: 1,000 replicas, 10,000 requests a second.
 First the machines alone, each row in a process of its own. `events`: all of them are made and
 counted. `recorded`: also written to a log, compressed. `sampled`: decisions are explained for 1 %
 of the requests. `tally`: and all are counted as `anyserve sim --sample` does. `exact`: every engine
-step is an entry of its own. The plan is made before. CPU time, peak memory of the process.
+step is an entry of its own. `ahead`: engines plan their steps ahead, as vLLM does on GPUs; such
+steps are simulated one by one. All other rows are without that. The plan is made before. CPU time,
+peak memory of the process.
 `compiled/s` and `times`: the same again with what `anyserve compile` built, where that fits the
 sources, at once after the run as Python.
 
@@ -57,13 +59,15 @@ SAYS_EVERY_S = 10.0
 STARTS = 5
 
 
-def scenario(replicas: int, requests: int, policy: str) -> Compiled:
+def scenario(replicas: int, requests: int, policy: str, *, ahead: bool = False) -> Compiled:
     """So many replicas under so many requests, ready to run."""
-    text = yaml.safe_dump(scenario_data(replicas, requests, policy))
+    text = yaml.safe_dump(scenario_data(replicas, requests, policy, ahead=ahead))
     return compile_scenario(parse_scenario(text), seed=1)
 
 
-def scenario_data(replicas: int, requests: int, policy: str) -> dict[str, Any]:
+def scenario_data(
+    replicas: int, requests: int, policy: str, *, ahead: bool = False
+) -> dict[str, Any]:
     """So many replicas under so many requests; the same load on each, however many there are."""
     rate = PER_REPLICA * replicas
     return {
@@ -77,7 +81,7 @@ def scenario_data(replicas: int, requests: int, policy: str) -> dict[str, Any]:
                     "count": replicas,
                     "capabilities": ["decode"],
                     "concurrency": 64,
-                    "engine": engine(),
+                    "engine": engine(ahead=ahead),
                 }
             },
         },
@@ -96,8 +100,9 @@ def scenario_data(replicas: int, requests: int, policy: str) -> dict[str, Any]:
     }
 
 
-def engine() -> dict[str, object]:
-    return {"kind": "model", "profile": PROFILE, "max_model_len": 4096}
+def engine(*, ahead: bool) -> dict[str, object]:
+    options = {"async_scheduling": ahead}
+    return {"kind": "model", "profile": PROFILE, "max_model_len": 4096, "options": options}
 
 
 # --- the machines ------------------------------------------------------------------------------
@@ -137,7 +142,7 @@ class Says:
 def measure(
     name: str, replicas: int, requests: int, policy: str = "least-loaded"
 ) -> dict[str, object]:
-    what = scenario(replicas, requests, policy)
+    what = scenario(replicas, requests, policy, ahead="ahead" in name)
     count = 0
 
     def record(*_: object) -> None:
@@ -303,6 +308,7 @@ def main() -> None:
             alone("W2 events", 16, count),
             alone("W2 recorded", 16, count),
             alone("W2 exact", 16, count // 4),
+            alone("W2 sampled, ahead", 16, count),
             alone("W2 sampled", 16, count, "power-of-two"),
             alone("W2 sampled, 160 replicas", 160, count),
             alone("W3 sampled, short", 1000, count),
