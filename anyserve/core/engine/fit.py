@@ -147,8 +147,10 @@ def _forms(used: Sequence[Sample], graph_sizes: tuple[int, ...]) -> list[Form]:
     if graph_sizes:
         forms.append(_linear("graphs", graph_sizes))
     forms += [_roofline(knot) for knot in _KNOTS if 2 <= knot < most]  # noqa: PLR2004
-    knots = {*_KNOTS, *(graph_sizes[-1:]), *(size + 1 for size in graph_sizes[-1:])}  # steps beyond
-    forms.append(_table([*sorted(knot for knot in knots if knot < most), most]))  # them have none
+    knots = {*_KNOTS, most}
+    for largest in graph_sizes[-1:]:  # beyond it each kernel is launched by itself
+        knots |= {largest, largest + 1}
+    forms.append(_table(sorted(knot for knot in knots if knot <= most)))
     return forms
 
 
