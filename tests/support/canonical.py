@@ -49,6 +49,8 @@ CONSTANT = (Ladder, LeastLoaded, Router, Pool, CompletionRate, Stories, Function
 """What never changes, is made of the rest, or is only read to say when to come again."""
 
 Heap = list[tuple[Any, ...]]
+Met = dict[int, tuple[int, Any]]
+"""What was met, by identity: its number, and itself, or something else might get its identity."""
 
 
 def form(thing: object) -> Hashable:
@@ -56,7 +58,7 @@ def form(thing: object) -> Hashable:
     return _form(thing, {})
 
 
-def _form(thing: Any, met: dict[int, int]) -> Hashable:
+def _form(thing: Any, met: Met) -> Hashable:
     if isinstance(thing, ATOMS):
         return thing
     if isinstance(thing, CONSTANT):
@@ -66,14 +68,14 @@ def _form(thing: Any, met: dict[int, int]) -> Hashable:
     return _form_of_many(thing, met)
 
 
-def _form_of_many(thing: Any, met: dict[int, int]) -> Hashable:
+def _form_of_many(thing: Any, met: Met) -> Hashable:
     if isinstance(thing, tuple):
         return tuple(_form(item, met) for item in thing)
     if isinstance(thing, set | frozenset):
         return frozenset(_form(item, met) for item in thing)
     if id(thing) in met:
-        return "met", met[id(thing)]
-    met[id(thing)] = len(met)
+        return "met", met[id(thing)][0]
+    met[id(thing)] = len(met), thing
     if isinstance(thing, list | deque):
         return tuple(_form(item, met) for item in thing)
     if isinstance(thing, dict | defaultdict):
@@ -81,7 +83,7 @@ def _form_of_many(thing: Any, met: dict[int, int]) -> Hashable:
     return _form_of_fields(thing, met)
 
 
-def _form_of_fields(thing: Any, met: dict[int, int]) -> Hashable:
+def _form_of_fields(thing: Any, met: Met) -> Hashable:
     unordered = isinstance(thing, UNORDERED)
     fields = []
     for name, value in _fields(thing):
