@@ -52,8 +52,8 @@ def main() -> None:
         send=lambda _frame: None,
     )
     bounds = Bounds.of(info, embeds=False)
-    planned = [*rested(bounds)[::4], *designed(bounds)[4::3]]
-    waves = [*planned, *itertools.islice(random_waves(bounds, seed=1), 4)]
+    planned = [*rested(bounds, 100)[::4], *designed(bounds)[4::5]]
+    waves = [*planned, *itertools.islice(random_waves(bounds, seed=1), 2)]
     steps = sum(len(meter.play(wave)) for wave in waves)
     sys.stdout.write(json.dumps({"ahead": info.async_scheduling, "steps": steps}) + "\n")
     sys.stdout.flush()

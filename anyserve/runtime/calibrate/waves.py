@@ -71,14 +71,16 @@ def designed(bounds: Bounds) -> list[Wave]:
     return waves
 
 
-def rested(bounds: Bounds) -> list[Wave]:
-    """Single requests that find the engine idle; their first steps are not for the fit."""
+def rested(bounds: Bounds, longest_ms: int = 1000) -> list[Wave]:
+    """Single requests that find the engine idle, for so long at most; their first steps are not
+    for the fit."""
     longest = min(bounds.tokens, bounds.context - 4, 8 * _SHORT * 2)
     output = 0 if bounds.embeds else 2
     return [
         Wave(f"{size} after {rest_ms} ms", (Ask(0, size, output),), rest_ms=rest_ms)
         for _ in range(_TIMES)
         for rest_ms in _RESTS_MS
+        if rest_ms <= longest_ms
         for size in _powers(2 * _SHORT, longest)
     ]
 

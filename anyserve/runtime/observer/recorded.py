@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from io import BufferedReader
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,8 @@ class RecordedSoFar:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: BufferedReader | None = None
+        self._lock = threading.Lock()  # it is read in a thread, and may be closed meanwhile
+        self._closed = False
         self._rest = b""
         self._decoder = msgspec.json.Decoder(Envelope)
 
@@ -30,9 +33,7 @@ class RecordedSoFar:
         A file that is not there, or may not be read, has no end to come to: None.
         """
         try:
-            if self._file is None:
-                self._file = self._path.open("rb")
-            chunk = self._file.read(_CHUNK_BYTES)
+            chunk = self._chunk()
         except OSError as error:
             _LOG.info("the log of the run cannot be read: %s", error)
             return None
@@ -43,10 +44,20 @@ class RecordedSoFar:
         return [envelope for line in lines if (envelope := self._decode(line)) is not None]
 
     def close(self) -> None:
-        """Close the file; a second call does nothing."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """Close the file; nothing is read from then on. A second call does nothing."""
+        with self._lock:
+            self._closed = True
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+    def _chunk(self) -> bytes:
+        with self._lock:
+            if self._closed:
+                return b""
+            if self._file is None:
+                self._file = self._path.open("rb")
+            return self._file.read(_CHUNK_BYTES)
 
     def _decode(self, line: bytes) -> Envelope | None:
         try:
