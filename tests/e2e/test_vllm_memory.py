@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import psutil
 import pytest
+from own_process import said_by
 from vllm_worker import VllmWorker
 
 from anyserve.runtime.engines.detect import VllmBuild, detect
 
-SUPPORT = Path(__file__).parents[1] / "support"
 KV_CACHE_MIB = 256
 OWN_MIB = 480
 """A worker of SmolLM2-135M took 340 beside its cache, 600 before it was made to share."""
@@ -36,18 +32,8 @@ async def test_a_worker_shares_what_it_can(smollm2: VllmWorker) -> None:
 
 
 async def test_a_slim_model_computes_what_it_did(tmp_path: Path) -> None:
-    done = subprocess.run(  # noqa: ASYNC221 - nothing else goes on
-        [sys.executable, SUPPORT / "slim_model.py", tmp_path],
-        env={**os.environ, "PYTHONPATH": "."},
-        cwd=SUPPORT.parents[1],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert done.returncode == 0, done.stderr[-4000:]
     unchanged = {"same weights": True, "packed later": True, "same products": True}
-    assert json.loads(done.stdout.splitlines()[-1]) == {
+    assert said_by("slim_model.py", tmp_path) == {
         "as_filed": {**unchanged, "mapped": True},
         "changed": {**unchanged, "mapped": False},
     }

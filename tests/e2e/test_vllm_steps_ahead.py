@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from own_process import said_by
 
 from anyserve.runtime.engines.detect import VllmBuild, detect
-
-SUPPORT = Path(__file__).parents[1] / "support"
 
 pytestmark = [
     pytest.mark.e2e,
@@ -22,16 +15,7 @@ pytestmark = [
 
 
 def test_each_step_is_the_one_that_our_model_of_the_scheduler_planned() -> None:
-    done = subprocess.run(
-        [sys.executable, SUPPORT / "steps_ahead.py"],
-        env={**os.environ, "PYTHONPATH": "."},
-        cwd=SUPPORT.parents[1],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    found = said_by("steps_ahead.py")
 
-    assert done.returncode == 0, done.stderr[-4000:]
-    found = json.loads(done.stdout.splitlines()[-1])
     assert found["ahead"]
     assert found["steps"] > 100

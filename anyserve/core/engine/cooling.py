@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Final
+
+from anyserve.core.engine.formula import interpolate
 
 LONG_AGO_PS: Final = 1 << 60
 """Longer than any rest that was measured: 13 days."""
@@ -23,7 +24,5 @@ class Cooling:
 
     def after(self, idle_ps: int) -> int:
         """What a step takes longer after so long without work."""
-        for (low, first), (high, last) in pairwise(self._points):
-            if idle_ps < high:
-                return first + (last - first) * (idle_ps - low) // (high - low)
-        return self._points[-1][1]
+        longest_ps, _ = self._points[-1]
+        return interpolate(self._points, min(idle_ps, longest_ps))

@@ -46,11 +46,13 @@ class Formula:
         compute = self.prefill_ps * prefill_tokens + self.decode_ps * padded
         compute = max(compute, self.floor_ps)
         if self.table:
-            compute += _interpolate(self.table, prefill_tokens + decodes)
+            compute += interpolate(self.table, prefill_tokens + decodes)
         return self.base_ps + compute + self.prompt_ps * prefills
 
 
-def _interpolate(table: tuple[tuple[int, int], ...], at: int) -> int:
+def interpolate(table: tuple[tuple[int, int], ...], at: int) -> int:
+    """The height of a table of (place, height), ascending: linear between its points and beyond its
+    last two; never below zero."""
     if len(table) == 1:
         return table[0][1]
     place = min(max(1, bisect_left(table, (at, 0))), len(table) - 1)

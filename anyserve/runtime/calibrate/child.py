@@ -98,7 +98,7 @@ class Child:
     def _measure(self, command: Measure) -> None:
         began = time.monotonic()
         steps: list[MeasuredStep] = []
-        longest_ms = max(100, round(20 * command.seconds))  # rests are not to be most of the time
+        longest_ms = round(20 * command.seconds)  # rests are not to be most of the time
         plan = rested(self._bounds, longest_ms) + designed(self._bounds)
         unplanned = random_waves(self._bounds, command.seed)
         # Designed and random waves take turns: a slow spell of the machine then touches both.

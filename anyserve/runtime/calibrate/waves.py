@@ -72,15 +72,15 @@ def designed(bounds: Bounds) -> list[Wave]:
 
 
 def rested(bounds: Bounds, longest_ms: int = 1000) -> list[Wave]:
-    """Single requests that find the engine idle, for so long at most; their first steps are not
-    for the fit."""
+    """Single requests that find the engine idle, for so long at most or the shortest time of all;
+    their first steps are not for the fit."""
     longest = min(bounds.tokens, bounds.context - 4, 8 * _SHORT * 2)
     output = 0 if bounds.embeds else 2
     return [
         Wave(f"{size} after {rest_ms} ms", (Ask(0, size, output),), rest_ms=rest_ms)
         for _ in range(_TIMES)
         for rest_ms in _RESTS_MS
-        if rest_ms <= longest_ms
+        if rest_ms <= max(longest_ms, _RESTS_MS[0])
         for size in _powers(2 * _SHORT, longest)
     ]
 

@@ -15,6 +15,8 @@ from typing import Any, Final
 
 import msgspec
 
+from anyserve.runtime.engines.vllm_steps import scheduler_of
+
 RECORD_ENV: Final = "ANYSERVE_RECORD_STEPS"
 
 
@@ -87,5 +89,4 @@ def step_record(engine: Any, environ: Mapping[str, str] = os.environ) -> StepRec
     folder = environ.get(RECORD_ENV)
     if not folder:
         return None
-    scheduler = engine.engine_core.engine_core.scheduler  # no documented way leads to it
-    return StepRecord(scheduler, Path(folder) / f"steps-{os.getpid()}.jsonl")
+    return StepRecord(scheduler_of(engine), Path(folder) / f"steps-{os.getpid()}.jsonl")

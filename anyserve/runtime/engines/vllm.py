@@ -36,7 +36,7 @@ from anyserve.runtime.engines.cpu_attention import avoid_amx_attention
 from anyserve.runtime.engines.gpu_turn import gpu_turn
 from anyserve.runtime.engines.step_record import StepRecord, step_record
 from anyserve.runtime.engines.vllm_memory import slim, use_one_tokenizer
-from anyserve.runtime.engines.vllm_steps import VllmSteps
+from anyserve.runtime.engines.vllm_steps import VllmSteps, scheduler_of
 
 _log = logging.getLogger(__name__)
 _CPU_BATCHED_TOKENS: Final = 256  # a step of 2048 tokens takes seconds on a CPU core
@@ -313,8 +313,7 @@ def _info(engine: Any, config: Any, version: str, *, cpu: bool) -> EngineInfo:
 
 def _kv_token_bytes(engine: Any) -> int:
     """Of the cache as vLLM laid it out; 0 where this version does not show that."""
-    core = getattr(engine.engine_core, "engine_core", None)
-    layout = getattr(getattr(core, "scheduler", None), "kv_cache_config", None)
+    layout = getattr(scheduler_of(engine), "kv_cache_config", None)
     groups = getattr(layout, "kv_cache_groups", ())
     return sum(
         len(group.layer_names) * group.kv_cache_spec.page_size_bytes

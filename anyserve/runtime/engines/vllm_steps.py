@@ -43,10 +43,9 @@ class VllmSteps:
             return outputs
 
         client.get_output = get_output
-        # No documented way leads to it; where it is not, some frames will be empty.
-        scheduler = getattr(getattr(client, "engine_core", None), "scheduler", None)
+        scheduler = scheduler_of(engine)
         if engine.vllm_config.scheduler_config.async_scheduling and scheduler is not None:
-            self._planned = _sizes_of_plans(scheduler)
+            self._planned = _sizes_of_plans(scheduler)  # else some frames will be empty
 
     @property
     def computed(self) -> bool:
@@ -98,6 +97,13 @@ class VllmSteps:
             prefix_hits=self._hits,
             preemptions=self._preemptions,
         )
+
+
+def scheduler_of(engine: Any) -> Any:
+    """The scheduler of an `LLMEngine` with its core in process, to which no documented way leads;
+    None where this version has it elsewhere."""
+    core = getattr(engine.engine_core, "engine_core", None)
+    return getattr(core, "scheduler", None)
 
 
 def _sizes_of_plans(scheduler: Any) -> deque[int]:
