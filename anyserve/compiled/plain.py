@@ -37,6 +37,8 @@ RECORDS: Final[Mapping[str, frozenset[str]]] = {
     "core/origin/pending.py": frozenset({"Pending"}),
     "core/replica/slot.py": frozenset({"Slot"}),
     "core/scheduler/pool.py": frozenset({"RequestView"}),
+    "core/scheduler/ranking.py": frozenset({"Filter"}),
+    "core/scheduler/routing.py": frozenset({"_Eligible"}),
     "core/scheduler/state.py": frozenset({"Ticket", "Unacked"}),
     "sim/agenda.py": frozenset({"Entry"}),
     "sim/worker.py": frozenset({"Job"}),

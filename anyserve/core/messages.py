@@ -56,6 +56,12 @@ def changed(part: _Part, **fields: Any) -> _Part:
     return msgspec.structs.replace(part, **fields)
 
 
+def origin_of(request_id: str) -> str:
+    """The origin that owns a request."""
+    place = request_id.find("/")
+    return request_id if place < 0 else request_id[:place]
+
+
 CANCEL_CODES: Final = frozenset({Code.CLIENT_CANCELLED, Code.ORIGIN_LOST, Code.SHUTDOWN})
 """With which somebody cancelled a request, rather than one attempt of it."""
 
@@ -104,7 +110,7 @@ class Request(Record, frozen=True):
     @property
     def origin(self) -> str:
         """The origin that owns this request."""
-        return self.id.partition("/")[0]
+        return origin_of(self.id)
 
 
 NO_DATA: Final = msgspec.Raw(b"null")

@@ -9,6 +9,8 @@ from anyserve.core.spec import SchedulerSpec
 
 MS: Final = 1_000_000
 """Nanoseconds in a millisecond."""
+NEVER: Final = 1 << 60
+"""A time that no clock reaches."""
 
 Order = tuple[int, int, str]
 """Sorts waiting requests; smaller goes first."""

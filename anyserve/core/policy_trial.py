@@ -13,6 +13,7 @@ from anyserve.core.messages import Credit, Load, Offer, Registration, ReplicaSta
 from anyserve.core.policies import CandidateView
 from anyserve.core.randomness import Rng
 from anyserve.core.scheduler.pool import Pool, RequestView
+from anyserve.core.scheduler.ranking import Where
 from anyserve.core.scheduler.state import ReplicaView
 
 
@@ -44,7 +45,7 @@ def trial_view(
         if view.credit > 0:
             pool.put(view)
     pool.prefix_homes.update(homes or {})
-    return RequestView(pool, request, lambda view: view.credit > 0, rng)
+    return RequestView(pool, request, Where(lambda view: view.credit > 0), rng)
 
 
 def _view(request: Request, standing: Standing) -> ReplicaView:

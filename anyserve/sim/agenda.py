@@ -1,11 +1,14 @@
 """What is to happen at one time or another, earliest first: a heap of records.
 
-`heapq` knows nothing of what it compares; compiled, this heap reads times where they lie.
+`heapq` knows nothing of what it compares; compiled, this heap reads times where they lie. It holds
+what is due soon only, and so stays in the processor's cache: what comes later is kept unsorted, by
+spans of time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from heapq import heappop, heappush
 from typing import Any
 
 Action = Callable[[Any], None]
@@ -49,12 +52,24 @@ class Entry:
 
 
 class Agenda:
-    """Entries in any order; the first to be due is at hand."""
+    """Entries in any order; the first to be due is at hand.
 
-    __slots__ = ("_heap",)
+    Args:
+        span_bits: a span is 2 to this power of nanoseconds. Says how fast it is, and nothing else;
+            about fifty entries in a span are good.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_edge_ns", "_heap", "_later", "_span_bits", "_spans")
+
+    def __init__(self, span_bits: int = 26) -> None:
+        self._span_bits = span_bits
         self._heap: list[Entry] = []
+        """What is due before `_edge_ns`; empty only where nothing is planned at all."""
+        self._edge_ns = 0
+        self._later: dict[int, list[Entry]] = {}
+        """All else, by the number of its span."""
+        self._spans: list[int] = []
+        """Heap of these numbers."""
 
     @property
     def first(self) -> Entry | None:
@@ -63,6 +78,39 @@ class Agenda:
 
     def put(self, entry: Entry) -> None:
         """Add an entry."""
+        if entry.time_ns < self._edge_ns:
+            self._push(entry)
+            return
+        span = entry.time_ns >> self._span_bits
+        entries = self._later.get(span)
+        if entries is None:
+            self._later[span] = [entry]
+            heappush(self._spans, span)
+        else:
+            entries.append(entry)
+        if not self._heap:
+            self._go_on()
+
+    def take(self) -> Entry:
+        """Remove the first entry. There must be one."""
+        heap = self._heap
+        last = heap.pop()
+        if heap:
+            first = heap[0]
+            self._settle(last)
+            return first
+        if self._spans:
+            self._go_on()
+        return last
+
+    def _go_on(self) -> None:
+        """Take the next span into the heap."""
+        span = heappop(self._spans)
+        self._edge_ns = (span + 1) << self._span_bits
+        for entry in self._later.pop(span):
+            self._push(entry)
+
+    def _push(self, entry: Entry) -> None:
         heap = self._heap
         heap.append(entry)
         place = len(heap) - 1
@@ -74,16 +122,6 @@ class Agenda:
             heap[place] = parent
             place = above
         heap[place] = entry
-
-    def take(self) -> Entry:
-        """Remove the first entry. There must be one."""
-        heap = self._heap
-        last = heap.pop()
-        if not heap:
-            return last
-        first = heap[0]
-        self._settle(last)
-        return first
 
     def _settle(self, entry: Entry) -> None:
         """Give an entry the place of the first one: those that go before it move up."""

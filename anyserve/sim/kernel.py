@@ -15,6 +15,8 @@ from anyserve.sim.agenda import Action, Agenda, Call, Doer, Entry
 _ENGINES: Final = 1 << 62
 """Places of engines are this much below zero: before all others."""
 _PER_ENGINE: Final = 1 << 40
+_SPAN_NS: Final = 1_000_000_000
+"""In so much time an engine has some fifty entries."""
 
 
 def engine_lane(engine: int) -> int:
@@ -28,6 +30,7 @@ class Kernel:
     Args:
         lane_ns: the delay that most entries have. They fall due in the order in which they were
             made: a queue holds them, in two lists, of which one is taken from at its end.
+        engines: how many there are, about: so much is on the agenda.
     """
 
     __slots__ = (
@@ -35,7 +38,7 @@ class Kernel:
         "now",
     )  # fmt: skip
 
-    def __init__(self, lane_ns: int) -> None:
+    def __init__(self, lane_ns: int, engines: int = 1) -> None:
         self.now = 0
         self.handled = 0
         """Entries carried out so far."""
@@ -46,7 +49,7 @@ class Kernel:
         """The back of the queue, the newest last."""
         self._going: list[Entry] = []
         """Its front, the next one last."""
-        self._agenda = Agenda()
+        self._agenda = Agenda((_SPAN_NS // max(1, engines)).bit_length())
         self._places = 0
         self._engines = 0
 

@@ -113,6 +113,9 @@ class OriginProcess(Process):
         self._course.sent()
         request_id = self.machine.next_id()
         self._planned[request_id] = planned
+        segments = planned.segments
+        # Asked for where there is one only: both are Python's properties.
+        affinity = planned.affinity if len(segments) > 1 or planned.answer else None
         deadline = None
         if planned.deadline_ms is not None:
             at_ns = now + planned.deadline_ms * MS
@@ -121,14 +124,14 @@ class OriginProcess(Process):
             id=request_id,
             asked=planned.capability,
             capability=planned.capability,
-            prompt_tokens=planned.prompt_tokens,
+            prompt_tokens=segments[0][1] if len(segments) == 1 else planned.prompt_tokens,
             max_tokens=planned.max_tokens,
             offered_ns=now,
             lifetime_ms=self._lifetime_ms,
             attributes=planned.attributes,
             priority=planned.priority,
             deadline=deadline,
-            affinity=planned.affinity,
+            affinity=affinity,
             first_epoch=self.machine.epoch,
         )
         self.hear(

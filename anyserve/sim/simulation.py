@@ -89,7 +89,7 @@ class Simulation:
         sim = sim or compiled.sim
         self.compiled = compiled
         cluster = compiled.cluster
-        self._kernel = kernel = Kernel(sim.network.latency_ns)
+        self._kernel = kernel = Kernel(sim.network.latency_ns, len(cluster.replicas))
         network = Network(kernel, sim.network, compiled.seed)
         self._world = world = World(
             cluster,

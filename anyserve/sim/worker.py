@@ -20,7 +20,7 @@ from anyserve.core.engine.sequence import Sequence
 from anyserve.core.engine.stretch import Stretch, to_ns
 from anyserve.core.inputs import Delta, Stepped
 from anyserve.core.messages import Code
-from anyserve.core.origin.pending import bucket_ns
+from anyserve.core.origin.pending import BUCKETS_NS, bucket_place
 from anyserve.sim.agenda import Doer
 from anyserve.sim.engines import EngineSetup
 from anyserve.sim.host import Host
@@ -31,6 +31,12 @@ PS_PER_NS: Final = 1000
 _VECTOR: Final = msgspec.Raw(b"{}")
 _SEED_STEP: Final = 997
 """Between the jitter of one engine and the next."""
+_NO_CALL: Final = -1
+
+Gaps = dict[Any, int]
+"""Steps by the bucket (`BUCKETS_NS`) of their distance from the one before. Compiled code would
+make an object of a key at each look if it knew that it is a number."""
+_BOUNDS: Final[tuple[Any, ...]] = BUCKETS_NS
 
 
 @lru_cache(maxsize=65536)
@@ -57,9 +63,9 @@ class Job:
         self.sent = 0
         """Tokens that the replica was told of."""
         self.cancelled = False
-        self.gaps: dict[int, int] = {}
+        self.gaps: Gaps = {}
         """Of tokens that it was not told of yet, beside those since `marks`."""
-        self.marks: dict[int, int] | None = None
+        self.marks: Gaps | None = None
         """The engine's histogram of steps when the newest token that is in `gaps` was made."""
         self.stalled_ps: int | None = None
         """When its newest token was made, while it waits to be computed again."""
@@ -87,13 +93,15 @@ class Worker(Doer):
         self._engine: EngineModel = setup.make(seed=place * _SEED_STEP)
         self._jobs: dict[tuple[str, int], Job] = {}
         self._cancels: list[Job] = []
-        self._due: int | None = None
+        self._due = _NO_CALL
         """When the kernel is to call: the end of a stretch, or the begin of the next."""
         self._ends = False
         """Which of the two."""
         self._calls = 0
-        self._steps: dict[int, int] = {}
-        """All steps so far, by their distance from the one before: {bucket: steps}."""
+        self._steps: Gaps = {}
+        """All steps so far."""
+        self._usual = 0
+        """The bucket of the newest distance: the next one is often of it, too."""
         self._last_end_ps = 0
         self._factor = 1.0
         self._hung_ps: int | None = None
@@ -150,7 +158,7 @@ class Worker(Doer):
         if self._hung_ps is None:
             self._cut()
             self._hung_ps = product(self._kernel.now, PS_PER_NS)
-            self._due = None
+            self._due = _NO_CALL
 
     def resume(self) -> None:
         """Go on where it hung: the step under way ends that much later."""
@@ -165,7 +173,7 @@ class Worker(Doer):
     def die(self) -> None:
         """It is gone with all it held."""
         self._dead = True
-        self._due = None
+        self._due = _NO_CALL
         self._jobs.clear()
         if self._host is not None:
             self._host.leave(self)
@@ -221,7 +229,7 @@ class Worker(Doer):
             due = to_ns(self._engine.end_ps)
             if due != self._due:
                 self._call(due, ends=True)
-        elif self._due is None:
+        elif self._due == _NO_CALL:
             self._call(self._kernel.now, ends=False)
 
     def _call(self, due: int, *, ends: bool) -> None:
@@ -234,9 +242,9 @@ class Worker(Doer):
     def do(self, what: Any) -> None:
         """See `Doer`: the kernel calls, where this call still counts."""
         call: int = what
-        if call != self._calls or self._due is None or self._dead:
+        if call != self._calls or self._due == _NO_CALL or self._dead:
             return
-        self._due = None
+        self._due = _NO_CALL
         if self._ends:
             self._end()
         else:
@@ -255,13 +263,8 @@ class Worker(Doer):
     def _end(self) -> None:
         stretch = self._engine.finish()
         self._count(stretch)
-        deltas = [self._first(seq.owner, stretch) for seq in stretch.prefilled]
-        deltas += [
-            self._last(seq.owner) for seq in stretch.finished if seq not in stretch.prefilled
-        ]
-        told = [delta for delta in deltas if delta is not None]
-        if told:
-            self._feed(Stepped(deltas=told))
+        if stretch.prefilled or stretch.finished:
+            self._tell_ended(stretch)
         self._tell_cancelled()
         if self._factor == 1.0:
             self._start(stretch.end_ps)
@@ -271,6 +274,18 @@ class Worker(Doer):
                 last_ps = stretch.end_ps - stretch.step_end_ps(stretch.steps - 1)
             pause_ps = int(last_ps * (self._factor - 1.0))
             self._call(to_ns(stretch.end_ps + pause_ps), ends=False)
+
+    def _tell_ended(self, stretch: Stretch) -> None:
+        """Tell the first tokens that came at its end, then the last ones."""
+        deltas: list[Delta] = []
+        for sequence in stretch.prefilled:
+            first = self._first(sequence.owner, stretch)
+            if first is not None:
+                deltas.append(first)
+        ended = [one for one in stretch.finished if one not in stretch.prefilled]
+        deltas += [self._last(sequence.owner) for sequence in ended]
+        if deltas:
+            self._feed(Stepped(deltas=deltas))
 
     def _start(self, at_ps: int) -> None:
         if self._dead or self._hung_ps is not None or self._engine.busy:
@@ -298,24 +313,34 @@ class Worker(Doer):
         self._add_gaps(self._steps, stretch, stretch.steps)
         self._last_end_ps = stretch.end_ps
 
-    def _add_gaps(self, gaps: dict[int, int], stretch: Stretch, steps: int) -> None:
+    def _add_gaps(self, gaps: Gaps, stretch: Stretch, steps: int) -> None:
         """Add the distances between the ends of its first steps, the one before it included."""
         first_ps = stretch.step_end_ps(1)
-        _add(gaps, first_ps - self._last_end_ps, 1)
+        self._add(gaps, first_ps - self._last_end_ps, 1)
         if steps == 1:
             return
-        second = bucket_ns((stretch.step_end_ps(2) - first_ps) // PS_PER_NS)
-        last_ps = stretch.step_end_ps(steps) - stretch.step_end_ps(steps - 1)
-        if second == bucket_ns(last_ps // PS_PER_NS) and stretch.noise is None:
-            gaps[second] = gaps.get(second, 0) + steps - 1
-            return
+        if stretch.noise is None:  # each is a little longer than the one before
+            second = self._bound(stretch.first_ps + stretch.growth_ps)
+            if second == self._bound(stretch.last_ps(steps)):
+                gaps[second] = gaps.get(second, 0) + steps - 1
+                return
         before_ps = first_ps
         for number in range(2, steps + 1):
             end_ps = stretch.step_end_ps(number)
-            _add(gaps, end_ps - before_ps, 1)
+            self._add(gaps, end_ps - before_ps, 1)
             before_ps = end_ps
 
-    def _steps_until(self, now_ps: int) -> dict[int, int]:
+    def _add(self, gaps: Gaps, gap_ps: int, steps: int) -> None:
+        """Count so many steps that came so long after the one before."""
+        bound = self._bound(gap_ps)
+        gaps[bound] = gaps.get(bound, 0) + steps
+
+    def _bound(self, gap_ps: int) -> Any:
+        """The upper bound of a distance's bucket."""
+        self._usual = bucket_place(gap_ps // PS_PER_NS, self._usual)
+        return _BOUNDS[self._usual]
+
+    def _steps_until(self, now_ps: int) -> Gaps:
         """The histogram of steps with those of the stretch under way that have ended by now."""
         stretch = self._engine.stretch
         if stretch is None:
@@ -342,8 +367,7 @@ class Worker(Doer):
         sequence = job.sequence
         job.marks = self._steps.copy()
         if job.stalled_ps is not None:
-            gap = bucket_ns((stretch.end_ps - job.stalled_ps) // PS_PER_NS)
-            job.gaps[gap] = job.gaps.get(gap, 0) + 1
+            self._add(job.gaps, stretch.end_ps - job.stalled_ps, 1)
             job.stalled_ps = None
         done = sequence.finished
         if job.sent and not done:
@@ -366,9 +390,7 @@ class Worker(Doer):
         self._drop(job)
         return self._progress(job, made, self._steps, finish="length")
 
-    def _progress(
-        self, job: Job, made: int, steps: dict[int, int], finish: str | None = None
-    ) -> Delta:
+    def _progress(self, job: Job, made: int, steps: Gaps, finish: str | None = None) -> Delta:
         """What was made since the replica was last told; with `finish` it is the last of it."""
         gaps, job.gaps = job.gaps, {}
         if job.marks is not None:
@@ -415,13 +437,7 @@ class Worker(Doer):
         self._kernel.at(self._kernel.now, self._feed, Stepped(deltas=[delta]))
 
 
-def _add(gaps: dict[int, int], gap_ps: int, steps: int) -> None:
-    """Count so many steps that came so long after the one before."""
-    bound = bucket_ns(gap_ps // PS_PER_NS)
-    gaps[bound] = gaps.get(bound, 0) + steps
-
-
-def _add_since(gaps: dict[int, int], marks: dict[int, int], steps: dict[int, int]) -> None:
+def _add_since(gaps: Gaps, marks: Gaps, steps: Gaps) -> None:
     """Add to `gaps` the steps that came since `marks` was taken."""
     for bound, count in steps.items():
         more = count - marks.get(bound, 0)

@@ -35,12 +35,15 @@ from anyserve.core.seen import SettledIds
 LEFT_OUT: Mapping[type, frozenset[str]] = {
     # `_router` and `_registry.pools` are made of the views; turns are read by `round-robin` only.
     Scheduler: frozenset({"_router", "_turns", "_rng", "_spec", "_rules", "_handlers", "_ladder"}),
-    ReplicaView: frozenset({"version", "turn"}),
-    Replica: frozenset({"_pushes", "_spec", "_rules", "_handlers", "_by_request", "_ladder"}),
+    ReplicaView: frozenset({"turn"}),
+    Replica: frozenset(
+        {"_pushes", "_spec", "_rules", "_handlers", "_by_request", "_ladder", "_due"}
+    ),
     Origin: frozenset({"_handlers", "_ladder", "_looks"}),
     Queues: frozenset({"_pushes"}),
     Ghost: frozenset({"spec", "rules", "_above", "_limits", "_reserves", "_waited"}),
     Past: frozenset({"request"}),
+    SettledIds: frozenset({"_recent"}),
 }
 UNORDERED = (Ghost, Life, Past, Told, Ear)
 """Whose dicts nobody walks for the sake of their order."""
@@ -102,16 +105,15 @@ def _fields(thing: Any) -> list[tuple[str, Any]]:
         slots = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]
         return [(name, getattr(thing, name)) for name in slots if name not in left_out]
     fields = [(name, value) for name, value in names.items() if name not in left_out]
-    return [*fields, ("_looks", _due(thing))] if isinstance(thing, Origin) else fields
+    if isinstance(thing, Origin):
+        return [*fields, ("_looks", _looks(thing))]
+    if isinstance(thing, Replica):
+        return [*fields, ("_due", _due(thing))]
+    return fields
 
 
 def _same(value: Any) -> Any:
     return value
-
-
-def _emptied(heap: Heap) -> Heap:
-    """A heap's entries in the order of their leaving, without the number that parts equal ones."""
-    return [(entry[0], *entry[2:]) for entry in sorted(heap, key=lambda entry: entry[:2])]
 
 
 def _queued_slots(heap: Heap) -> Heap:
@@ -129,7 +131,14 @@ def _lanes(lanes: dict[Any, Heap]) -> dict[Any, list[str]]:
     return waiting
 
 
-def _due(origin: Origin) -> list[tuple[int, list[str]]]:
+def _due(replica: Replica) -> list[tuple[int, Any]]:
+    """When the end of which attempt is said again, in the order of leaving; None: a heartbeat.
+    Those of settled attempts are passed over."""
+    heap = sorted(replica._due, key=lambda entry: entry[:2])
+    return [(at_ns, key) for at_ns, _, key in heap if key is None or key in replica._slots]
+
+
+def _looks(origin: Origin) -> list[tuple[int, list[str]]]:
     """When which open request is looked after. Looks after others change nothing."""
     found = []
     for at_ns, ids in sorted(origin._looks._at.items()):
@@ -148,7 +157,6 @@ def _over(lives: dict[str, Any]) -> dict[str, tuple[int, int, list[int]]]:
 
 
 REDUCED: Mapping[tuple[type, str], Callable[[Any], Any]] = {
-    (Replica, "_due"): _emptied,
     (Replica, "_held"): _queued_slots,
     (Replica, "_waiting"): _queued_slots,
     (Queues, "_lanes"): _lanes,

@@ -11,7 +11,7 @@ preempted sequence left behind and may find when it resumes (`Run`). All others 
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from anyserve.core.engine.sequence import Sequence
 
@@ -60,19 +60,23 @@ class Run(Link):
         """Which copy of its content a block is, where it is not the first (number 0)."""
 
 
-class Hit(NamedTuple):
-    """The blocks at the beginning of a sequence that are cached."""
+class Hit:
+    """The blocks at the beginning of a sequence that are cached.
 
-    shared: list[Block]
-    own: list[tuple[int, Run]]
-    """(place, run that it lies in) of the blocks after `shared`."""
-    free: int
-    """How many of them are free now and would be taken."""
+    Args:
+        shared: those that others may have, too.
+        own: (place, run that it lies in) of the blocks after `shared`.
+        free: how many of them are free now and would be taken.
+    """
 
-    @property
-    def blocks(self) -> int:
+    __slots__ = ("blocks", "free", "own", "shared")
+
+    def __init__(self, shared: list[Block], own: list[tuple[int, Run]], free: int) -> None:
+        self.shared = shared
+        self.own = own
+        self.free = free
+        self.blocks = len(shared) + len(own)
         """How many they are."""
-        return len(self.shared) + len(self.own)
 
 
 NOTHING: Final = Hit([], [], 0)

@@ -21,7 +21,6 @@ the same nanosecond in any order.
 from __future__ import annotations
 
 from collections import deque
-from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
 from anyserve.core.engine.async_batch import AsyncBatch
@@ -55,10 +54,10 @@ class EngineLoad(NamedTuple):
     """Preemptions so far."""
 
 
-class _Do(IntEnum):
-    ADD = 0
-    ABORT = 1
-    PACE = 2
+# What the inbox holds. Plain numbers: a member of an enumeration is reached by a call into Python.
+_ADD: Final = 0
+_ABORT: Final = 1
+_PACE: Final = 2
 
 
 class EngineModel:
@@ -105,7 +104,7 @@ class EngineModel:
         self._jitter = jitter
         self._watch = watch
         self._pace = FULL_PACE
-        self._inbox: deque[tuple[int, _Do, Any]] = deque()
+        self._inbox: deque[tuple[int, int, Any]] = deque()
         self._stretch: Stretch | None = None
         self._plan = StepPlan()
         self._before = self._batch.state()
@@ -145,13 +144,13 @@ class EngineModel:
         """Queue a sequence. A stretch under way is cut at its first step end at or after now."""
         if sequence.shared and self._keys is not None:
             sequence.keys = self._keys.of(sequence.shared)
-        self._inbox.append((now_ps, _Do.ADD, sequence))
+        self._inbox.append((now_ps, _ADD, sequence))
         self.cut(now_ps)
 
     def abort(self, sequence: Sequence, now_ps: int) -> None:
         """Forget a sequence, before the first step that starts at or after now. A stretch under way
         is cut as `add` does; the sequence may still end in it. Unknown ones are ignored."""
-        self._inbox.append((now_ps, _Do.ABORT, sequence))
+        self._inbox.append((now_ps, _ABORT, sequence))
         if self._stretch is None:
             self._take_in(now_ps)
         else:
@@ -160,7 +159,7 @@ class EngineModel:
     def set_pace(self, permille: int, now_ps: int) -> None:
         """Let steps that start at or after now take so many thousandths of their time: 2000 is half
         as fast. For neighbours on the host, and for faults."""
-        self._inbox.append((now_ps, _Do.PACE, permille))
+        self._inbox.append((now_ps, _PACE, permille))
         self.cut(now_ps)
 
     def cut(self, now_ps: int) -> None:
@@ -178,6 +177,7 @@ class EngineModel:
         """The step under way, the last one of its stretch, ends so much later: the engine stood
         still. Call `cut` when it stops, and this when it goes on."""
         assert self._stretch is not None, "no stretch is under way"
+        self._stretch.late_ps += late_ps
         self._stretch.end_ps += late_ps
 
     def start(self, now_ps: int, max_steps: int | None = None) -> Stretch | None:
@@ -282,10 +282,10 @@ class EngineModel:
         inbox = self._inbox
         while inbox and inbox[0][0] <= now_ps:
             _, do, what = inbox.popleft()
-            if do is _Do.ADD:
+            if do == _ADD:
                 self._batch.add(what)
                 self._wait_ps += self._intake_ps
-            elif do is _Do.ABORT:
+            elif do == _ABORT:
                 self._batch.abort(what)
             else:
                 self._pace = what

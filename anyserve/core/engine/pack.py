@@ -61,6 +61,8 @@ class Pack:
         """Let every member compute so many tokens; return those complete, in order of admission."""
         self.tick += steps
         self.context += self.size * steps
+        if not self._ticks or self.tick < self._ticks[0]:
+            return []
         ended = self._ends.pop(self.tick, None)
         if ended is None:
             return []

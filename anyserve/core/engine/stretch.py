@@ -26,7 +26,7 @@ class Stretch:
     """
 
     __slots__ = (
-        "admitted", "end_ps", "finished", "first_ps", "growth_ps", "noise", "preempted",
+        "admitted", "end_ps", "finished", "first_ps", "growth_ps", "late_ps", "noise", "preempted",
         "prefilled", "start_ps", "steps", "wait_ps",
     )  # fmt: skip
 
@@ -42,6 +42,8 @@ class Stretch:
         """How much longer each step takes than the one before it."""
         self.noise: Noise | None = None
         """What each step differs by from that."""
+        self.late_ps = 0
+        """How much longer the last step took for standing still."""
         self.end_ps = start_ps
         """When the last step ends."""
         self.admitted: list[Sequence] = plan.admitted
@@ -61,6 +63,11 @@ class Stretch:
         if number == self.steps:
             return self.end_ps
         return self.start_ps + self.after(number)
+
+    def last_ps(self, steps: int) -> int:
+        """How long the last of its first `steps` (at least 2) takes, where there is no noise."""
+        late_ps = self.late_ps if steps == self.steps else 0
+        return self.first_ps + product(self.growth_ps, steps - 1) + late_ps
 
     def after(self, steps: int) -> int:
         """Time from the start to the end of step number `steps` (from 1), undisturbed."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import heapq
 from collections.abc import Container
 
+from anyserve.core.order import NEVER
+
 
 class Looks:
     """Requests by the time at which to look after them. Many share a time, and most are over by
@@ -17,6 +19,11 @@ class Looks:
         """Requests by time, in the order in which they were planned."""
         self._times: list[int] = []
         """Heap of these times."""
+
+    @property
+    def soonest_ns(self) -> int:
+        """The first time of all, that of a request which is over included."""
+        return self._times[0] if self._times else NEVER
 
     def plan(self, at_ns: int, request_id: str) -> None:
         """Look after this request at this time."""

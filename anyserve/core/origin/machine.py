@@ -23,10 +23,10 @@ from anyserve.core.inputs import BusDown, BusUp, Cancelled, Enough, Offered, Wak
 from anyserve.core.lifecycle import OriginState
 from anyserve.core.machine import Explains, Machine, explain_all
 from anyserve.core.messages import AttemptStatus, Code
-from anyserve.core.order import MS, deadline_ns
+from anyserve.core.order import MS, NEVER, deadline_ns
 from anyserve.core.origin.looks import Looks
 from anyserve.core.origin.pending import SCHEDULER, Pending, StreamKey
-from anyserve.core.seen import Ordinals
+from anyserve.core.seen import Ordinals, number_after
 from anyserve.core.spec import ClusterSpec
 
 GAP_MS: Final = 100
@@ -68,6 +68,8 @@ class Origin(Machine):
         self._explains = explains
         self._name = name
         self._incarnation = incarnation
+        self._prefix = f"{name}/{incarnation}/"
+        """What the ids of its requests begin with."""
         self._boot = boot
         self._mid_stream = {item.name: item.mid_stream for item in cluster.capabilities}
         self._ladder = Ladder(cluster.ladder.upgrades)
@@ -78,7 +80,7 @@ class Origin(Machine):
         self._n = 0
         self._settled = Ordinals()
         self._looks = Looks()
-        self._timer_ns: int | None = None
+        self._timer_ns = NEVER
         self._out: list[Effect] = []
         self._handlers: dict[type, Callable[[Any, int], None]] = {
             Cancelled: self._on_cancelled,
@@ -98,7 +100,7 @@ class Origin(Machine):
     def next_id(self) -> str:
         """A request id that was not given before: `<origin>/<incarnation>/<n>`, n from 1."""
         self._n += 1
-        return f"{self._name}/{self._incarnation}/{self._n}"
+        return f"{self._prefix}{self._n}"
 
     @property
     def open_requests(self) -> int:
@@ -446,7 +448,7 @@ class Origin(Machine):
                 submissions=pending.submission,
             )
         )
-        self._settled.add(int(pending.id.rpartition("/")[2]))
+        self._settled.add(number_after(self._prefix, pending.id))
         self._settle(pending.id, pending.replicas)
         self._out.append(Finish(pending.id, outcome))
 
@@ -458,15 +460,13 @@ class Origin(Machine):
 
     def _settle_again(self, frame: msg.Frame) -> None:
         """A replica still holds what is over: only ends are answered, they come rarely."""
-        origin, incarnation, _ = frame.id.split("/")
-        if frame.end is not None and (origin, int(incarnation)) == (self._name, self._incarnation):
+        if frame.end is not None and number_after(self._prefix, frame.id) >= 0:
             settled = self._settled_message([frame.id])
             self._out.append(Send(Inbox.REPLICA_ENTRY, frame.replica, settled))
 
     def _settle_all(self) -> None:
         """The scheduler may have missed what was settled: say it in one message."""
-        prefix = f"{self._name}/{self._incarnation}/"
-        ids = [f"{prefix}{number}" for number in self._settled.sparse]
+        ids = [f"{self._prefix}{number}" for number in self._settled.sparse]
         message = msg.changed(self._settled_message(ids), all_open=True)
         self._out.append(Send(Inbox.SCHEDULER, "", message))
 
@@ -519,7 +519,7 @@ class Origin(Machine):
         self._connected = False
 
     def _on_wake(self, wake: Wake, now: int) -> None:  # noqa: ARG002
-        self._timer_ns = None
+        self._timer_ns = NEVER
         for request_id in self._looks.take(now):
             pending = self._pending.get(request_id)
             if pending is not None:
@@ -594,12 +594,17 @@ class Origin(Machine):
         self._out.append(event)
 
     def _take(self, now: int) -> list[Effect]:
-        first_ns = self._looks.first_ns(self._pending)
-        if first_ns is not None and (self._timer_ns is None or first_ns < self._timer_ns):
-            self._timer_ns = max(now, first_ns)
-            self._out.append(SetTimer(self._timer_ns))
+        if self._looks.soonest_ns < self._timer_ns:
+            self._set_timer(now)
         out, self._out = self._out, []
         return out
+
+    def _set_timer(self, now: int) -> None:
+        """Wake at the first look that matters, unless the timer is set to go off before it."""
+        first_ns = self._looks.first_ns(self._pending)
+        if first_ns is not None and first_ns < self._timer_ns:
+            self._timer_ns = max(now, first_ns)
+            self._out.append(SetTimer(self._timer_ns))
 
 
 def _joined(reasons: list[str]) -> str:

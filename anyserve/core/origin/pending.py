@@ -19,8 +19,10 @@ StreamKey = tuple[str, int, int]
 """Replica, its incarnation, attempt."""
 
 
-def bucket_ns(gap_ns: int) -> int:
-    """The upper bound of the bucket that holds a gap; the last one is open."""
+def bucket_place(gap_ns: int, guess: int = 0) -> int:
+    """Which of `BUCKETS_NS` holds a gap; the last one is open. Looks at the place `guess` first."""
+    if guess and BUCKETS_NS[guess - 1] < gap_ns <= BUCKETS_NS[guess]:
+        return guess
     low, high = 0, len(BUCKETS_NS) - 1
     while low < high:  # compiled, a third of what `bisect` takes, which knows only objects
         middle = (low + high) >> 1
@@ -28,7 +30,12 @@ def bucket_ns(gap_ns: int) -> int:
             low = middle + 1
         else:
             high = middle
-    return BUCKETS_NS[low]
+    return low
+
+
+def bucket_ns(gap_ns: int) -> int:
+    """The upper bound of the bucket that holds a gap; the last one is open."""
+    return BUCKETS_NS[bucket_place(gap_ns)]
 
 
 class Pending:
@@ -107,12 +114,18 @@ class Pending:
             self.first_ns = now
             count -= 1
         if gaps:
-            for bound, tokens in gaps.items():
-                self.itl_ns[bound] = self.itl_ns.get(bound, 0) + tokens
+            self._add_gaps(gaps)
         elif count > 0:
             gap = bucket_ns((now - (self.last_ns or now)) // count)
             self.itl_ns[gap] = self.itl_ns.get(gap, 0) + count
         self.last_ns = now
+
+    def _add_gaps(self, gaps: Mapping[int, int]) -> None:
+        if not self.itl_ns:
+            self.itl_ns = dict(gaps)
+            return
+        for bound, tokens in gaps.items():
+            self.itl_ns[bound] = self.itl_ns.get(bound, 0) + tokens
 
     def begin_again(self, now: int) -> None:
         """Make ready for another submission: no attempt streams, nothing is buffered."""

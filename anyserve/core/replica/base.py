@@ -13,7 +13,7 @@ from anyserve.core.enums import STATUS_WORDS
 from anyserve.core.lifecycle import SlotState
 from anyserve.core.machine import Explains, Machine, explain_all
 from anyserve.core.messages import AttemptStatus, Code, RefuseReason, ReplicaState
-from anyserve.core.order import queue_order
+from anyserve.core.order import NEVER, queue_order
 from anyserve.core.replica.credits import CreditBook
 from anyserve.core.replica.slot import AttemptKey, Slot
 from anyserve.core.replica.tombstones import Tombstones
@@ -74,7 +74,7 @@ class ReplicaBase(Machine):
         self._tokens_per_s = 0.0
         self._tokens_since_ns = 0
         self._due: list[DueTime] = []
-        self._timer_ns: int | None = None
+        self._timer_ns = NEVER
         self._out: list[Effect] = []
 
     def offer_for(self, request: msg.Request) -> msg.Offer | None:
@@ -98,8 +98,9 @@ class ReplicaBase(Machine):
         return slot
 
     def _drop(self, slot: Slot) -> None:
-        if self._slots.pop(slot.key, None) is None:
+        if slot.key not in self._slots:
             return
+        del self._slots[slot.key]
         attempts = self._by_request[slot.id]
         attempts.remove(slot)
         if not attempts:

@@ -72,7 +72,7 @@ class Endings(Intake):
     def _on_repair(self, repair: msg.Repair, now: int) -> None:
         slot = self._slots.get((repair.id, repair.attempt))
         if slot is None:
-            origin = repair.id.partition("/")[0]
+            origin = msg.origin_of(repair.id)
             unknown = msg.UnknownAttempt(id=repair.id, attempt=repair.attempt, replica=self._id)
             self._out.append(Send(Inbox.ORIGIN, origin, unknown))
             return

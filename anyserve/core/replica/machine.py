@@ -136,10 +136,15 @@ class Replica(Timekeeping):
     def _take(self, now: int) -> list[Effect]:
         if self._credits.urgent and self._epoch:
             self._report()
-        while self._due and (key := self._due[0][2]) is not None and key not in self._slots:
-            heapq.heappop(self._due)  # its attempt is settled
-        if self._due and (self._timer_ns is None or self._due[0][0] < self._timer_ns):
-            self._timer_ns = max(now, self._due[0][0])
-            self._out.append(SetTimer(self._timer_ns))
+        if self._due and self._due[0][0] < self._timer_ns:
+            self._set_timer(now)
         out, self._out = self._out, []
         return out
+
+    def _set_timer(self, now: int) -> None:
+        """Wake at the first time that matters, unless the timer is set to go off before it."""
+        while self._due and (key := self._due[0][2]) is not None and key not in self._slots:
+            heapq.heappop(self._due)  # its attempt is settled
+        if self._due and self._due[0][0] < self._timer_ns:
+            self._timer_ns = max(now, self._due[0][0])
+            self._out.append(SetTimer(self._timer_ns))

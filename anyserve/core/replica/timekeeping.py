@@ -13,7 +13,7 @@ from anyserve.core.inputs import (
     BusUp,
     Wake,
 )
-from anyserve.core.order import MS
+from anyserve.core.order import MS, NEVER
 from anyserve.core.replica.endings import Endings
 from anyserve.core.replica.slot import AttemptKey, Slot
 from anyserve.core.replica.work import FIRST_REPEAT_MS
@@ -52,7 +52,7 @@ class Timekeeping(Endings):
         """Nothing to do: what was not heard is said again when the connection is back."""
 
     def _on_wake(self, wake: Wake, now: int) -> None:  # noqa: ARG002
-        self._timer_ns = None
+        self._timer_ns = NEVER
         while self._due and self._due[0][0] <= now:
             _, _, key = heapq.heappop(self._due)
             if key is None:

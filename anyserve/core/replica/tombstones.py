@@ -26,7 +26,7 @@ class Tombstones(Generic[Key]):
 
     def pop(self, key: Key) -> bool:
         """Forget a key; whether it was there."""
-        return self._since.pop(key, None) is not None
+        return bool(self._since) and self._since.pop(key, None) is not None
 
     def expire(self, before_ns: int) -> None:
         """Forget what was put before this time."""

@@ -113,8 +113,7 @@ class SchedulerBase(Machine):
     def _release(self, ticket: Ticket, *, cancel: bool, code: Code = Code.REPLICA_LOST) -> None:
         """Take a ticket out of queue or replica; `cancel` tells the replica to stop."""
         self._queues.remove(ticket)
-        self._unservable.pop(ticket.id, None)
-        ticket.unservable_since_ns = None
+        self._mark_servable(ticket)
         view = self._registry.replicas.get(ticket.replica or "")
         if view is not None and view.bound.pop(ticket.id, None) is not None and cancel:
             delivery = ticket.delivery
@@ -122,6 +121,12 @@ class SchedulerBase(Machine):
             self._cancel_attempt(view, ticket.id, ticket.attempt, ordinal, code)
         ticket.replica = None
         ticket.delivery = None
+
+    def _mark_servable(self, ticket: Ticket) -> None:
+        """Somebody can serve it, or nobody has to any more."""
+        if ticket.unservable_since_ns is not None:
+            ticket.unservable_since_ns = None
+            self._unservable.pop(ticket.id, None)
 
     def _cancel_attempt(
         self,

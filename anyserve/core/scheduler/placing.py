@@ -113,8 +113,7 @@ class Placing(SchedulerBase):
 
     def _note_servable(self, ticket: Ticket, now: int) -> None:
         if self._registry.has_server(ticket, ticket.request.capability):
-            ticket.unservable_since_ns = None
-            self._unservable.pop(ticket.id, None)
+            self._mark_servable(ticket)
         elif ticket.unservable_since_ns is None:
             ticket.unservable_since_ns = now
             self._unservable[ticket.id] = ticket
@@ -128,8 +127,7 @@ class Placing(SchedulerBase):
         if view is None:
             return False
         self._queues.remove(ticket)
-        self._unservable.pop(ticket.id, None)
-        ticket.unservable_since_ns = None
+        self._mark_servable(ticket)
         ticket.go(TicketState.ASSIGNED)
         attempt = self._next_attempt(ticket)
         ticket.replica = view.id

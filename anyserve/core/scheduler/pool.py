@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from anyserve.core.messages import Request
 from anyserve.core.policies import ReplicaInfo
 from anyserve.core.randomness import Rng
+from anyserve.core.scheduler.ranking import ByCredit, ByFill, ByTurn, Filter, Ranking
 from anyserve.core.scheduler.state import ReplicaView
 
-KEYS: Final[Mapping[str, Callable[[ReplicaView], float]]] = {
-    "fill": lambda view: view.fill,
-    "packed": lambda view: view.credit,
-    "turn": lambda view: view.turn,
-}
+KEYS: Final[Mapping[str, type[Ranking]]] = {"fill": ByFill, "packed": ByCredit, "turn": ByTurn}
 
 MAX_HOMES: Final = 100_000
 """Beginnings of prompts of which a pool knows who took them last."""
 
-Entry = tuple[float, str, int]
-"""Key, replica, and the replica's version when it was pushed: older entries are stale."""
-
 
 class Pool:
-    """Members in an array for sampling, and a heap per key, built when a policy first asks."""
+    """Members in an array for sampling, and a ranking per key, made when a policy first asks."""
 
     def __init__(self) -> None:
         self._members: list[ReplicaView] = []
         self._position: dict[str, int] = {}
-        self._heaps: dict[str, list[Entry]] = {}
+        self._by_key: dict[str, Ranking] = {}
+        self._rankings: list[Ranking] = []
         self.prefix_homes: dict[str, str] = {}
 
     def __len__(self) -> int:
@@ -50,10 +44,8 @@ class Pool:
             self._members.append(view)
         else:
             self._members[position] = view
-        for name, heap in self._heaps.items():
-            heapq.heappush(heap, (KEYS[name](view), view.id, view.version))
-            if len(heap) > 4 * len(self._members) + 64:
-                self._build(name)
+        for ranking in self._rankings:
+            ranking.put(view)
 
     def drop(self, replica: str) -> None:
         """Remove a member; absent is fine."""
@@ -64,6 +56,8 @@ class Pool:
         if last.id != replica:
             self._members[position] = last
             self._position[last.id] = position
+        for ranking in self._rankings:
+            ranking.drop(replica)
 
     def get(self, replica: str) -> ReplicaView | None:
         """The member of this id."""
@@ -83,48 +77,31 @@ class Pool:
         while len(homes) > MAX_HOMES:
             del homes[next(iter(homes))]
 
-    def home_of(self, affinity: str, eligible: Callable[[ReplicaView], bool]) -> ReplicaView | None:
-        """The eligible member that took the longest of these beginnings last."""
+    def home_of(self, affinity: str, test: Filter) -> ReplicaView | None:
+        """The member that took the longest of these beginnings last, of those that pass."""
         for name in reversed(affinity.split("/")):
             view = self.get(self.prefix_homes.get(name, ""))
-            if view is not None and eligible(view):
+            if view is not None and test.passes(view):
                 return view
         return None
 
-    def has_any(self, eligible: Callable[[ReplicaView], bool]) -> bool:
-        """Whether one of the members is eligible."""
+    def has_any(self, test: Filter) -> bool:
+        """Whether one of the members passes."""
         for view in self._members:  # noqa: SIM110 - the loop costs half of what `any` does
-            if eligible(view):
+            if test.passes(view):
                 return True
         return False
 
-    def first(self, key: str, eligible: Callable[[ReplicaView], bool]) -> ReplicaView | None:
-        """The eligible member with the smallest `key`: O(log N) where few of the best are not."""
-        heap = self._heaps.get(key)
-        if heap is None:
-            heap = self._build(key)
-        passed: list[Entry] = []
-        found: ReplicaView | None = None
-        while heap:
-            entry = heap[0]
-            position = self._position.get(entry[1])
-            view = None if position is None else self._members[position]
-            if view is not None and view.version == entry[2]:
-                if eligible(view):
-                    found = view
-                    break
-                passed.append(entry)
-            heapq.heappop(heap)
-        for entry in passed:
-            heapq.heappush(heap, entry)
-        return found
-
-    def _build(self, key: str) -> list[Entry]:
-        score = KEYS[key]
-        heap = [(score(view), view.id, view.version) for view in self._members]
-        heapq.heapify(heap)
-        self._heaps[key] = heap
-        return heap
+    def first(self, key: str, test: Filter) -> ReplicaView | None:
+        """The member with the smallest `key` of those that pass: O(log N) where few of the best do
+        not."""
+        ranking = self._by_key.get(key)
+        if ranking is None:
+            ranking = self._by_key[key] = KEYS[key]()
+            for view in self._members:
+                ranking.put(view)
+            self._rankings.append(ranking)
+        return ranking.first(test)
 
 
 class RequestView:
@@ -134,7 +111,7 @@ class RequestView:
         self,
         pool: Pool,
         request: Request,
-        eligible: Callable[[ReplicaView], bool],
+        eligible: Filter,
         rng: Rng,
     ) -> None:
         self._pool = pool
@@ -148,7 +125,7 @@ class RequestView:
 
     def __iter__(self) -> Iterator[ReplicaInfo]:
         for view in self._pool:
-            if self._eligible(view):
+            if self._eligible.passes(view):
                 yield self._note(view)
 
     def least(self, key: str) -> ReplicaInfo:
@@ -170,13 +147,13 @@ class RequestView:
         size = len(self._pool)
         for _ in range(4 * k if size > k else 0):
             view = self._pool.at(self._rng.randrange(size))
-            if view.id not in drawn and self._eligible(view):
+            if view.id not in drawn and self._eligible.passes(view):
                 drawn[view.id] = view
                 if len(drawn) == k:
                     break
         if not drawn:
             for view in self._pool:
-                if self._eligible(view):
+                if self._eligible.passes(view):
                     drawn[view.id] = view
                     if len(drawn) == k:
                         break

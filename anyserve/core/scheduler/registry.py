@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from anyserve.core.capability import attributes_match
@@ -13,7 +13,7 @@ from anyserve.core.scheduler.state import ReplicaView, Ticket
 OfferClass = tuple[tuple[tuple[str, str], ...], int | None]
 """Attributes and context limit: replicas of one class admit the same requests."""
 
-_NOBODY: Final[Mapping[OfferClass, set[str]]] = {}
+_NOBODY: Final[dict[OfferClass, set[str]]] = {}
 
 
 class Registry:
@@ -68,7 +68,6 @@ class Registry:
 
     def touch(self, view: ReplicaView) -> None:
         """Bring the pools in line with the view's credit and load."""
-        view.version += 1
         has_room = view.takes_work and view.credit > 0
         for capability in view.capabilities:
             pool = self.pool(capability)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, Final
 
 from anyserve.core.events import AnyEvent, Candidate, PolicyFailed, RequestRouted
@@ -12,6 +11,7 @@ from anyserve.core.machine import Explains, explain_all
 from anyserve.core.policies import SHIPPED, Choice, LeastLoaded, RoutingPolicy
 from anyserve.core.randomness import Rng
 from anyserve.core.scheduler.pool import Pool, RequestView
+from anyserve.core.scheduler.ranking import Filter
 from anyserve.core.scheduler.registry import Registry, view_serves
 from anyserve.core.scheduler.state import ReplicaView, Ticket
 
@@ -61,7 +61,7 @@ class Router:
     def route(self, ticket: Ticket, attempt: int, events: list[AnyEvent]) -> ReplicaView | None:
         """The replica that gets the ticket, with the event that explains it; None: nobody can."""
         pool = self._registry.pool(ticket.request.capability)
-        eligible = partial(self.eligible, ticket)
+        eligible = _Eligible(self, ticket)
         if not pool.has_any(eligible):
             return None
         view = RequestView(pool, ticket.request, eligible, self._rng)
@@ -137,6 +137,18 @@ class Router:
             excluded=self._registry.exclusions(ticket, ticket.request.capability),
             delegations=ticket.delegations,
         )
+
+
+class _Eligible(Filter):
+    """Whether a replica could take a ticket now."""
+
+    def __init__(self, router: Router, ticket: Ticket) -> None:
+        self._router = router
+        self._ticket = ticket
+
+    def passes(self, view: ReplicaView) -> bool:
+        """See `Filter`."""
+        return self._router.eligible(self._ticket, view)
 
 
 def _fault(choice: object) -> str:

@@ -160,13 +160,11 @@ class ReplicaView:
         "takes_work",
         "turn",
         "unacked",
-        "version",
     )  # fmt: skip
 
     def __init__(self, registration: Registration, now: int) -> None:
         self.id = registration.replica
         self.incarnation = registration.incarnation
-        self.version = 0
         self.turn = 0
         self.lost_ns: int | None = None
         self.hushed: ReplicaState | None = None

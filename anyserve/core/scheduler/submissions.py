@@ -117,7 +117,8 @@ class Submissions(Placing):
             self._settled.add(request_id)
             self._drop_settled(request_id)
         self._settled.raise_watermark(settled.origin, settled.incarnation, settled.settled_below)
-        self._gone_origins.pop((settled.origin, settled.incarnation), None)
+        if self._gone_origins:
+            self._gone_origins.pop((settled.origin, settled.incarnation), None)
         if settled.all_open:
             for request_id in [name for name in self._tickets if name in self._settled]:
                 # Of an earlier life nobody has settled it: it may still run somewhere.
@@ -127,11 +128,12 @@ class Submissions(Placing):
 
     def _drop_settled(self, request_id: str, *, lost: bool = False) -> None:
         """Forget it; `lost`: its origin died, and nobody else tells its replica."""
-        self._cancelled.pop(request_id, None)
+        if self._cancelled:
+            self._cancelled.pop(request_id, None)
         ticket = self._tickets.pop(request_id, None)
         if ticket is not None:
             self._release(ticket, cancel=lost, code=Code.ORIGIN_LOST)
-        if self._counters.pop(request_id, None) is not None:
+        if self._counters and self._counters.pop(request_id, None) is not None:
             self._persist(JournalRecord(kind="settled", id=request_id))
 
     def _on_operate(self, operate: msg.Operate, now: int) -> None:  # noqa: ARG002

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from anyserve.core.seen import Ordinals, SettledIds, split_request_id
+from anyserve.core.seen import Ordinals, SettledIds, number_after, split_request_id
 
 
 def test_ordinals_compact_to_a_watermark_when_the_gap_closes() -> None:
@@ -33,6 +33,34 @@ def test_a_request_id_names_origin_life_and_number() -> None:
 def test_an_id_of_another_form_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         split_request_id(text)
+
+
+@pytest.mark.parametrize(
+    ("request_id", "number"),
+    [("p/1/0", 0), ("p/1/120", 120), ("p/1/", -1), ("p/1/x", -1), ("p/1/2/3", -1), ("q/1/2", -1)],
+)
+def test_the_number_after_a_prefix_is_read_where_there_is_one(request_id: str, number: int) -> None:
+    assert number_after("p/1/", request_id) == number
+
+
+def test_a_life_that_was_asked_for_last_is_forgotten_with_the_next_one() -> None:
+    settled = SettledIds()
+    settled.add("p/1/5")
+    assert "p/1/6" not in settled
+
+    settled.raise_watermark("p", 2, 1)
+
+    assert "p/1/6" in settled
+    assert "p/2/6" not in settled
+
+
+def test_origins_do_not_mix_whoever_was_asked_for_last() -> None:
+    settled = SettledIds()
+    for request_id in ("p/1/5", "q/3/7", "p/1/8"):
+        settled.add(request_id)
+
+    there = [one for one in ("p/1/5", "p/1/7", "q/3/7", "q/3/8", "r/1/5") if one in settled]
+    assert there == ["p/1/5", "q/3/7"]
 
 
 def test_settled_ids_are_remembered_one_by_one() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from anyserve.sim.agenda import Agenda, Call, Entry
 
 
@@ -29,8 +31,9 @@ def test_entries_leave_by_time_and_then_by_place() -> None:
     assert agenda.first is None
 
 
-def test_the_first_one_is_at_hand_whatever_came_and_went() -> None:
-    rng, agenda, there = random.Random(7), Agenda(), list[tuple[int, int]]()
+@pytest.mark.parametrize("span_bits", [0, 2, 4, 30])
+def test_the_first_one_is_at_hand_whatever_came_and_went(span_bits: int) -> None:
+    rng, agenda, there = random.Random(7), Agenda(span_bits), list[tuple[int, int]]()
     for place in range(2_000):
         if there and rng.random() < 0.45:
             there.sort()

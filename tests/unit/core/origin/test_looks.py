@@ -9,7 +9,7 @@ from anyserve.core import effects as fx
 from anyserve.core import events as ev
 from anyserve.core.effects import OutcomeKind
 from anyserve.core.inputs import BusDown
-from anyserve.core.order import MS
+from anyserve.core.order import MS, NEVER
 from anyserve.core.origin.looks import Looks
 
 
@@ -32,6 +32,16 @@ def test_a_time_at_which_nobody_is_pending_is_passed_over() -> None:
     assert looks.first_ns({"b"}) == 20
     assert looks.take(20) == ["b"]
     assert looks.first_ns({"c"}) is None
+
+
+def test_the_soonest_time_is_that_of_whatever_is_planned() -> None:
+    looks = Looks()
+    assert looks.soonest_ns == NEVER
+
+    looks.plan(20, "a")
+    looks.plan(10, "over")
+    assert looks.soonest_ns == 10
+    assert looks.first_ns({"a"}) == looks.soonest_ns == 20
 
 
 def test_a_request_ends_at_its_deadline_though_nothing_is_heard_of_the_bus() -> None:
