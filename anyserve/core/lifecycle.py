@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import Enum
 from typing import Final, TypeVar
 
@@ -59,7 +58,7 @@ State = TypeVar("State", bound=Enum)
 
 _T, _S, _O = TicketState, SlotState, OriginState
 
-TICKET: Final[Mapping[TicketState, frozenset[TicketState]]] = {
+TICKET: Final[dict[TicketState, frozenset[TicketState]]] = {
     _T.NEW: frozenset({_T.QUEUED, _T.ENTERED, _T.STARTED, _T.ENDED}),
     _T.QUEUED: frozenset({_T.QUEUED, _T.ASSIGNED, _T.ENTERED, _T.STARTED, _T.ENDED}),
     _T.ASSIGNED: frozenset({_T.QUEUED, _T.STARTED, _T.LOST, _T.ENDED, _T.ENTERED}),
@@ -72,7 +71,7 @@ TICKET: Final[Mapping[TicketState, frozenset[TicketState]]] = {
 origin, which then asks again; or by a hand-back that tells how an attempt ended unheard. STARTED
 leads to itself where an earlier scheduler life's attempt turns out to run."""
 
-SLOT: Final[Mapping[SlotState, frozenset[SlotState]]] = {
+SLOT: Final[dict[SlotState, frozenset[SlotState]]] = {
     _S.NEW: frozenset({_S.WAITING, _S.HELD, _S.RUNNING, _S.ENDED}),
     _S.WAITING: frozenset({_S.RUNNING, _S.ENDED}),
     _S.HELD: frozenset({_S.RUNNING, _S.ENDED}),
@@ -80,7 +79,7 @@ SLOT: Final[Mapping[SlotState, frozenset[SlotState]]] = {
     _S.ENDED: frozenset(),
 }
 
-ORIGIN: Final[Mapping[OriginState, frozenset[OriginState]]] = {
+ORIGIN: Final[dict[OriginState, frozenset[OriginState]]] = {
     _O.NEW: frozenset({_O.WAITING, _O.SETTLED}),
     _O.WAITING: frozenset({_O.STREAMING, _O.SETTLED}),
     _O.STREAMING: frozenset({_O.WAITING, _O.SETTLED}),
@@ -89,7 +88,7 @@ ORIGIN: Final[Mapping[OriginState, frozenset[OriginState]]] = {
 """STREAMING leads back to WAITING when the attempt that streamed was lost."""
 
 
-def step(table: Mapping[State, frozenset[State]], before: State, after: State) -> State:
+def step(table: dict[State, frozenset[State]], before: State, after: State) -> State:
     """`after`, where the table allows it.
 
     Raises:

@@ -25,18 +25,27 @@ def deadline_ns(request: Request, boot: str, now: int) -> int | None:
     return deadline.at_ns if deadline.boot == boot else now + deadline.left_ms * MS
 
 
-def queue_order(request: Request, rules: SchedulerSpec, boot: str, now: int) -> Order:
-    """The place of a request that arrived at `now`.
+class Ordering:
+    """The places of waiting requests, by the cluster's rules.
 
     One step of priority is worth `ageing_ms` of waiting, so behind any bounded arrival rate a
     request waits at most `ageing_ms` longer per step of priority between them. With
     `order: deadline` the earlier deadline goes first, and a request without one counts as due
     `ageing_ms` after it was offered.
     """
-    first = request.offered_ns if request.boot == boot else now
-    ageing_ns = rules.ageing_ms * MS
-    key = first
-    if rules.order == "deadline":
-        due = first + ageing_ns
-        key = min(due, deadline_ns(request, boot, now) or due)
-    return (key + request.priority * ageing_ns, first, request.id)
+
+    __slots__ = ("_ageing_ns", "_boot", "_by_deadline")
+
+    def __init__(self, rules: SchedulerSpec, boot: str) -> None:
+        self._ageing_ns = rules.ageing_ms * MS
+        self._by_deadline = rules.order == "deadline"
+        self._boot = boot
+
+    def place(self, request: Request, now: int) -> Order:
+        """The place of a request that arrived at `now`."""
+        first = request.offered_ns if request.boot == self._boot else now
+        key = first
+        if self._by_deadline:
+            due = first + self._ageing_ns
+            key = min(due, deadline_ns(request, self._boot, now) or due)
+        return (key + request.priority * self._ageing_ns, first, request.id)

@@ -59,6 +59,11 @@ class Kernel:
         time_ns = max(time_ns, self.now)
         self._agenda.put(Entry(time_ns, self._places, Call(action), argument))
 
+    def do_at(self, time_ns: int, doer: Doer, what: Any) -> None:
+        """Have this done at this time, which has not passed."""
+        self._places += 1
+        self._agenda.put(Entry(time_ns, self._places, doer, what))
+
     def soon(self, doer: Doer, what: Any) -> None:
         """Have this done after the usual delay."""
         self._places += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from anyserve.core.effects import Command, Finish, Outcome, OutcomeKind
 from anyserve.core.events import PhaseStarted, RunEnded, RunStarted
@@ -11,12 +11,24 @@ from anyserve.core.inputs import Cancelled, Offered
 from anyserve.core.messages import Code, Deadline, Request
 from anyserve.core.order import MS
 from anyserve.core.origin import Origin
+from anyserve.sim.agenda import Doer
 from anyserve.sim.process import Process
 from anyserve.sim.world import World
 from anyserve.workload.course import Course
 from anyserve.workload.traffic import PlannedRequest, Segment, TrafficPlan
 
 PLAYER: Final = "player"
+
+
+class Offers(Doer):
+    """Lets the origin offer what is due, and plan what follows."""
+
+    def __init__(self, origin: OriginProcess) -> None:
+        self._origin = origin
+
+    def do(self, what: Any) -> None:
+        """See `Doer`."""
+        self._origin.offer_next(what)
 
 
 class OriginProcess(Process):
@@ -29,7 +41,7 @@ class OriginProcess(Process):
         self, world: World, plan: TrafficPlan, *, run: str, ended: Callable[[], None]
     ) -> None:
         super().__init__(PLAYER, world)
-        self.machine = Origin(PLAYER, world.cluster, incarnation=1, explains=world.explains)
+        self.machine = Origin(PLAYER, world.cluster, incarnation=1, explains=world.sample.takes)
         self.started_ns: int | None = None
         self._stopped = False
         self.settled = 0
@@ -41,6 +53,7 @@ class OriginProcess(Process):
         self._timed = iter(self._course.timed())
         self.offered = 0
         """Requests offered so far."""
+        self._offers = Offers(self)
         self._planned: dict[str, PlannedRequest] = {}
         self._lifetime_ms = world.cluster.request_lifetime_ms
 
@@ -94,14 +107,15 @@ class OriginProcess(Process):
         for phase in plan.phases:
             event = PhaseStarted(name=phase.name, planned_s=(phase.end_ns - phase.start_ns) / 1e9)
             self._kernel.at(start_ns + phase.start_ns, self.say, event)
-        self._offer_next(None)
+        self.offer_next(None)
         self._end_if_done()
 
-    def _offer_next(self, planned: PlannedRequest | None) -> None:
+    def offer_next(self, planned: PlannedRequest | None) -> None:
         """Offer this one, and plan the next one that has a time of its own."""
         following = next(self._timed, None)
         if following is not None:
-            self._kernel.at(self._start_ns + following.at_ns, self._offer_next, following)
+            due_ns = max(self._start_ns + following.at_ns, self._kernel.now)
+            self._kernel.do_at(due_ns, self._offers, following)
         if planned is not None:
             self._offer(planned)
 

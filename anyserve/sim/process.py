@@ -9,6 +9,7 @@ from anyserve.core.events import AnyEvent
 from anyserve.core.inputs import BusDown, BusUp, Wake
 from anyserve.core.machine import Machine
 from anyserve.core.messages import Registration, SchedulerState
+from anyserve.sim.agenda import Doer
 from anyserve.sim.network import Receiver
 from anyserve.sim.recorder import Voice
 from anyserve.sim.world import World
@@ -19,6 +20,17 @@ _SCHEDULER: Final = Inbox.SCHEDULER
 _ORIGIN: Final = Inbox.ORIGIN
 _REPLICA: Final = Inbox.REPLICA
 _REPLICA_ENTRY: Final = Inbox.REPLICA_ENTRY
+
+
+class Timer(Doer):
+    """Wakes a process."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def do(self, what: Any) -> None:
+        """See `Doer`."""
+        self._process.wake(what)
 
 
 class Process(Receiver):
@@ -33,7 +45,9 @@ class Process(Receiver):
         self._network = world.network
         self._machine: Machine | None = None
         self._voice = Voice(name, 0, world.record)
-        self._timer = 0
+        self._timer = Timer(self)
+        self._timers = 0
+        """How often it was set; the last time counts."""
         self._frozen: list[Any] | None = None
 
     # --- driving the machine ---------------------------------------------------------------------
@@ -62,8 +76,8 @@ class Process(Receiver):
             if isinstance(effect, Send):
                 self._send(effect)
             elif isinstance(effect, SetTimer):
-                self._timer += 1
-                self._kernel.at(effect.at_ns, self._wake, self._timer)
+                self._timers += 1
+                self._kernel.do_at(max(effect.at_ns, now), self._timer, self._timers)
             elif isinstance(effect, Command):
                 self._perform(effect)
             else:
@@ -102,8 +116,9 @@ class Process(Receiver):
             world.registrations[message.replica] = message
             self._network.send(self.name, world.scheduler, message)
 
-    def _wake(self, timer: int) -> None:
-        if timer == self._timer:
+    def wake(self, timer: int) -> None:
+        """The timer goes off that was set so many times."""
+        if timer == self._timers:
             self.hear(_WAKE)
 
     # --- connection and life ---------------------------------------------------------------------
@@ -118,7 +133,7 @@ class Process(Receiver):
         self.incarnation += 1
         self.connection = 0
         self._frozen = None
-        self._timer += 1
+        self._timers += 1
         self._machine = machine
         self._voice = Voice(self.name, self.incarnation, self._world.record)
 
@@ -143,7 +158,7 @@ class Process(Receiver):
         """SIGKILL: nothing more is done or said."""
         self._machine = None
         self._frozen = None
-        self._timer += 1
+        self._timers += 1
 
     def freeze(self) -> None:
         """SIGSTOP: what arrives waits."""

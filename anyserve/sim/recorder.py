@@ -26,15 +26,25 @@ def enveloped(take: Callable[[Envelope], None]) -> Record:
 class Sample:
     """Which requests' events are recorded: a share of them, the same ones for the same ids."""
 
-    __slots__ = ("_below", "share")
+    __slots__ = ("_below", "_taken", "share")
 
     def __init__(self, share: float) -> None:
         self.share = share
         self._below = round(share * _ALL)
+        self._taken: set[str] = set()
 
     def takes(self, request_id: str) -> bool:
-        """Whether the events of this request are recorded."""
-        return self.share >= 1.0 or crc32(request_id.encode()) < self._below
+        """Whether the events of this request are recorded. Asked first by its origin."""
+        if self.share >= 1.0:
+            return True
+        if crc32(request_id.encode()) >= self._below:
+            return False
+        self._taken.add(request_id)
+        return True
+
+    def took(self, request_id: str) -> bool:
+        """What `takes` said of it; it costs less."""
+        return self.share >= 1.0 or request_id in self._taken
 
 
 class Voice:

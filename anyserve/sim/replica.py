@@ -46,7 +46,7 @@ class ReplicaProcess(Process):
             self.spec,
             world.cluster,
             incarnation=self.incarnation + 1,
-            explains=world.explains,
+            explains=world.sample.took,
         )
         self._begin(machine)
         self._cut_off = False
@@ -80,11 +80,11 @@ class ReplicaProcess(Process):
         else:
             super().hear(message)
 
-    def _wake(self, timer: int) -> None:
+    def wake(self, timer: int) -> None:
         """See `Process`. Before a heartbeat the worker says how full its memory is."""
-        if timer == self._timer and self._worker is not None and self._frozen is None:
+        if timer == self._timers and self._worker is not None and self._frozen is None:
             self.hear(Stepped(deltas=[], kv_usage=self._worker.kv_usage()))
-        super()._wake(timer)
+        super().wake(timer)
 
     def flush(self) -> None:
         """Send the tokens that are made by now: something is about to happen."""

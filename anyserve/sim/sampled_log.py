@@ -12,9 +12,8 @@ class SampledLog:
 
     def __init__(self, record: Record, sample: Sample, tally: Tally) -> None:
         self._record = record
-        self._takes = sample.takes
+        self._sample = sample
         self._follow = tally.follow
-        self._taken: set[str] = set()
         self._seqs: dict[tuple[str, int], int] = {}
 
     def record(self, t: int, source: str, incarnation: int, seq: int, event: AnyEvent) -> None:
@@ -23,11 +22,13 @@ class SampledLog:
         if kind not in UNCOUNTED:
             self._follow(t, source, incarnation, seq, event)
         request_id = getattr(event, "id", None)
-        if request_id is not None and request_id not in self._taken:
-            if kind is not RequestOffered or not self._takes(request_id):
-                return
-            self._taken.add(request_id)
+        if request_id is not None and not self._takes(kind, request_id):
+            return
         life = (source, incarnation)
         kept = self._seqs.get(life, 0)
         self._seqs[life] = kept + 1
         self._record(t, source, incarnation, kept, event)
+
+    def _takes(self, kind: type, request_id: str) -> bool:
+        took = self._sample.took(request_id)
+        return took or (kind is RequestOffered and self._sample.takes(request_id))

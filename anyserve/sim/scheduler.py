@@ -34,7 +34,7 @@ class SchedulerProcess(Process):
             policy,
             rng,
             incarnation=self.incarnation + 1,
-            explains=world.explains,
+            explains=world.sample.took,
         )
         machine.replay(self._journal)
         self._begin(machine)

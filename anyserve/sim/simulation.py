@@ -97,7 +97,7 @@ class Simulation:
             kernel,
             network,
             record,
-            explains=Sample(sample).takes,
+            sample=Sample(sample),
             watch=watch,
             exact=exact,
         )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from anyserve.core.machine import Explains, explain_all
 from anyserve.core.messages import Registration, SchedulerState
 from anyserve.core.spec import ClusterSpec, SimSpec
 from anyserve.sim.host import Host
 from anyserve.sim.kernel import Kernel
 from anyserve.sim.network import Network
-from anyserve.sim.recorder import Record, Voice
+from anyserve.sim.recorder import Record, Sample, Voice
 from anyserve.sim.watch import Watch
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ class World:
         kernel: time.
         network: carries messages.
         record: takes every event.
-        explains: of which requests all is told: those whose events are recorded.
+        sample: of which requests all is told: those whose events are recorded.
         watch: looks at what the log does not show.
         exact: every engine step is an entry of its own.
     """
@@ -44,7 +43,7 @@ class World:
         network: Network,
         record: Record,
         *,
-        explains: Explains = explain_all,
+        sample: Sample,
         watch: Watch | None = None,
         exact: bool = False,
     ) -> None:
@@ -53,7 +52,7 @@ class World:
         self.kernel = kernel
         self.network = network
         self.record = record
-        self.explains = explains
+        self.sample = sample
         self.watch = watch
         self.exact = exact
         self.replicas: dict[str, ReplicaProcess] = {}

@@ -20,7 +20,6 @@ the same nanosecond in any order.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any, Final, NamedTuple
 
 from anyserve.core.engine.async_batch import AsyncBatch
@@ -104,7 +103,7 @@ class EngineModel:
         self._jitter = jitter
         self._watch = watch
         self._pace = FULL_PACE
-        self._inbox: deque[tuple[int, int, Any]] = deque()
+        self._inbox: list[tuple[int, int, Any]] = []
         self._stretch: Stretch | None = None
         self._plan = StepPlan()
         self._before = self._batch.state()
@@ -280,8 +279,10 @@ class EngineModel:
     def _take_in(self, now_ps: int) -> None:
         """Obey what came by now; it takes its time before the next step."""
         inbox = self._inbox
-        while inbox and inbox[0][0] <= now_ps:
-            _, do, what = inbox.popleft()
+        taken = 0
+        while taken < len(inbox) and inbox[taken][0] <= now_ps:
+            _, do, what = inbox[taken]
+            taken += 1
             if do == _ADD:
                 self._batch.add(what)
                 self._wait_ps += self._intake_ps
@@ -289,6 +290,8 @@ class EngineModel:
                 self._batch.abort(what)
             else:
                 self._pace = what
+        if taken:
+            del inbox[:taken]
 
     def _measure(self, now_ps: int, plan: StepPlan) -> Stretch | None:
         """What is planned, with its times; None: nothing is."""

@@ -66,6 +66,7 @@ class Pack:
         ended = self._ends.pop(self.tick, None)
         if ended is None:
             return []
+        heappop(self._ticks)
         for sequence in ended:
             self._remove(sequence)
         if len(ended) > 1:

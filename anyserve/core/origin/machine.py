@@ -25,7 +25,7 @@ from anyserve.core.machine import Explains, Machine, explain_all
 from anyserve.core.messages import AttemptStatus, Code
 from anyserve.core.order import MS, NEVER, deadline_ns
 from anyserve.core.origin.looks import Looks
-from anyserve.core.origin.pending import SCHEDULER, Pending, StreamKey
+from anyserve.core.origin.pending import SCHEDULER, Pending
 from anyserve.core.seen import Ordinals, number_after
 from anyserve.core.spec import ClusterSpec
 
@@ -205,10 +205,10 @@ class Origin(Machine):
             return
         if frame.submission != pending.submission:
             return
-        key: StreamKey = (frame.replica, frame.incarnation, frame.attempt)
         if pending.stream is None:
-            pending.stream = key
-        if pending.stream != key:
+            pending.stream = (frame.replica, frame.incarnation, frame.attempt)
+        replica, incarnation, attempt = pending.stream
+        if frame.attempt != attempt or frame.incarnation != incarnation or frame.replica != replica:
             return
         self._hear(pending, frame.replica, frame.attempt, now)
         if frame.sequence == pending.next_sequence:

@@ -13,7 +13,7 @@ from anyserve.core.enums import STATUS_WORDS
 from anyserve.core.lifecycle import SlotState
 from anyserve.core.machine import Explains, Machine, explain_all
 from anyserve.core.messages import AttemptStatus, Code, RefuseReason, ReplicaState
-from anyserve.core.order import NEVER, queue_order
+from anyserve.core.order import NEVER, Ordering
 from anyserve.core.replica.credits import CreditBook
 from anyserve.core.replica.slot import AttemptKey, Slot
 from anyserve.core.replica.tombstones import Tombstones
@@ -40,6 +40,7 @@ class ReplicaBase(Machine):
     ) -> None:
         self._explains = explains
         self._spec = spec
+        self._admitting = [(one.capability, one.limits.max_tokens, one) for one in spec.offers]
         self._id = spec.id
         self._concurrency = spec.concurrency
         self._rules = cluster.scheduler
@@ -48,6 +49,7 @@ class ReplicaBase(Machine):
         self._ladder = Ladder(cluster.ladder.upgrades)
         self._incarnation = incarnation
         self._boot = boot
+        self._ordering = Ordering(self._rules, boot)
         self._pid = pid
         self._engine = spec.engine.kind
         self._state = ReplicaState.STARTING
@@ -79,19 +81,18 @@ class ReplicaBase(Machine):
 
     def offer_for(self, request: msg.Request) -> msg.Offer | None:
         """The registered offer that matches and admits the request (invariant 3)."""
-        tokens = request.prompt_tokens + request.max_tokens
-        for offer in self._spec.offers:
-            limit = offer.limits.max_tokens
+        tokens, wanted = request.prompt_tokens + request.max_tokens, request.attributes
+        for capability, limit, offer in self._admitting:
             if (
-                offer.capability == request.capability
+                capability == request.capability
                 and (limit is None or tokens <= limit)
-                and attributes_match(request.attributes, offer.attributes)
+                and (not wanted or attributes_match(wanted, offer.attributes))
             ):
                 return offer
         return None
 
     def _new_slot(self, request: msg.Request, attempt: int, submission: int, now: int) -> Slot:
-        order = queue_order(request, self._rules, self._boot, now)
+        order = self._ordering.place(request, now)
         slot = Slot(request, attempt, submission, now, order=order)
         self._slots[slot.key] = slot
         self._by_request.setdefault(slot.id, []).append(slot)

@@ -11,7 +11,7 @@ from anyserve.core.effects import Effect, Inbox, JournalRecord, Persist, Send
 from anyserve.core.lifecycle import TicketState
 from anyserve.core.machine import Explains, Machine, explain_all
 from anyserve.core.messages import Code
-from anyserve.core.order import deadline_ns, queue_order
+from anyserve.core.order import Ordering, deadline_ns
 from anyserve.core.policies import RoutingPolicy
 from anyserve.core.randomness import Rng
 from anyserve.core.scheduler.queues import Queues
@@ -41,6 +41,7 @@ class SchedulerBase(Machine):
         self._rules = spec.scheduler
         self._incarnation = incarnation
         self._boot = boot
+        self._ordering = Ordering(self._rules, boot)
         self._ladder = Ladder(spec.ladder.upgrades)
         self._capabilities = {item.name: item for item in spec.capabilities}
         self._explains = explains
@@ -92,12 +93,12 @@ class SchedulerBase(Machine):
         if not ticket.request.asked:
             ticket.request = request
             self._restore(ticket)
-            ticket.order = queue_order(request, self._rules, self._boot, now)
+            ticket.order = self._ordering.place(request, now)
 
     def _new_ticket(self, request: msg.Request, submission: int, now: int) -> Ticket:
         ticket = Ticket(request, submission, now)
         self._restore(ticket)
-        ticket.order = queue_order(request, self._rules, self._boot, now)
+        ticket.order = self._ordering.place(request, now)
         self._tickets[ticket.id] = ticket
         return ticket
 

@@ -18,6 +18,7 @@ class Queues:
     def __init__(self) -> None:
         self._lanes: dict[Lane, list[Slot]] = {}
         self._depth: dict[str, int] = {}
+        self._waiting = 0
         self._pushes = 0
 
     def depth(self, capability: str) -> int:
@@ -27,7 +28,7 @@ class Queues:
     @property
     def empty(self) -> bool:
         """Whether nobody waits for anything."""
-        return not any(self._depth.values())
+        return not self._waiting
 
     def depths(self) -> dict[str, int]:
         """Waiting requests per capability that ever had one."""
@@ -41,6 +42,7 @@ class Queues:
         self._pushes += 1
         heapq.heappush(self._lanes.setdefault(lane, []), (ticket.order, self._pushes, ticket))
         self._depth[lane[0]] = self._depth.get(lane[0], 0) + 1
+        self._waiting += 1
 
     def remove(self, ticket: Ticket) -> None:
         """Take a ticket out, wherever it stands."""
@@ -48,6 +50,7 @@ class Queues:
             return
         lane, ticket.lane = ticket.lane, None
         self._depth[lane[0]] -= 1
+        self._waiting -= 1
         slots = self._lanes[lane]
         if slots and slots[0][2] is ticket:
             heapq.heappop(slots)

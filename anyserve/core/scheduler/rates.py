@@ -9,6 +9,16 @@ HALF_LIFE_S: Final = 10.0
 SHORTEST_MS, LONGEST_MS, UNKNOWN_MS = 100, 60_000, 1_000
 
 
+class _Count:
+    """Completions, decayed until `since_ns`."""
+
+    __slots__ = ("since_ns", "value")
+
+    def __init__(self, since_ns: int) -> None:
+        self.value = 0.0
+        self.since_ns = since_ns
+
+
 class CompletionRate:
     """Completions per second and capability, as an exponentially decaying count.
 
@@ -16,24 +26,28 @@ class CompletionRate:
     """
 
     def __init__(self) -> None:
-        self._counts: dict[str, tuple[float, int]] = {}
+        self._counts: dict[str, _Count] = {}
         self._decay = math.log(2) / HALF_LIFE_S
 
     def completed(self, capability: str, now: int) -> None:
         """One request of this capability is done."""
-        self._counts[capability] = (self._count(capability, now) + 1.0, now)
+        count = self._counts.get(capability)
+        if count is None:
+            count = self._counts[capability] = _Count(now)
+        count.value = self._decayed(count, now) + 1.0
+        count.since_ns = now
 
     def wait_ms(self, capability: str, depth: int, now: int) -> int:
         """How long until `depth` waiting requests are served at the present rate, in milliseconds.
 
         1 s where nothing completed lately; within 0.1 s and 60 s always.
         """
-        rate = self._count(capability, now) * self._decay
+        count = self._counts.get(capability)
+        rate = 0.0 if count is None else self._decayed(count, now) * self._decay
         if rate <= 0.0:
             return UNKNOWN_MS
         return min(LONGEST_MS, max(SHORTEST_MS, math.ceil(1000 * depth / rate)))
 
-    def _count(self, capability: str, now: int) -> float:
-        count, since = self._counts.get(capability, (0.0, now))
-        count *= math.exp(-self._decay * (now - since) / 1e9)
-        return count if count > 1e-3 else 0.0  # noqa: PLR2004
+    def _decayed(self, count: _Count, now: int) -> float:
+        value = count.value * math.exp(-self._decay * (now - count.since_ns) / 1e9)
+        return value if value > 1e-3 else 0.0  # noqa: PLR2004

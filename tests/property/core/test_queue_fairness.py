@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anyserve.core import messages as msg
-from anyserve.core.order import MS, queue_order
+from anyserve.core.order import MS, Ordering
 from anyserve.core.spec import SchedulerSpec
 
 BOOTS = ("", "elsewhere")
@@ -38,7 +38,7 @@ def test_no_two_requests_share_a_place(
     arrivals: list[tuple[msg.Request, int]], spec: SchedulerSpec
 ) -> None:
     places = [
-        queue_order(msgspec.structs.replace(one, id=f"p/1/{number}"), spec, "", now)
+        Ordering(spec, "").place(msgspec.structs.replace(one, id=f"p/1/{number}"), now)
         for number, (one, now) in enumerate(arrivals)
     ]
 
@@ -55,7 +55,7 @@ def test_a_request_overtakes_only_what_is_at_most_the_ageing_time_older_per_step
     fifo = SchedulerSpec(ageing_ms=spec.ageing_ms)
     first = request(1, offered_ns=early.offered_ns, priority=early.priority)
     second = request(2, offered_ns=late.offered_ns, priority=late.priority)
-    ahead = queue_order(second, fifo, "", now) < queue_order(first, fifo, "", now)
+    ahead = Ordering(fifo, "").place(second, now) < Ordering(fifo, "").place(first, now)
 
     steps = first.priority - second.priority
     lead_ns = second.offered_ns - first.offered_ns
@@ -72,7 +72,7 @@ def test_by_deadline_nobody_counts_as_due_later_than_the_ageing_time(
     spec = SchedulerSpec(order="deadline", ageing_ms=ageing_ms)
     plain = request(offered_ns=one.offered_ns, deadline=one.deadline)
 
-    assert queue_order(plain, spec, "", one.offered_ns)[0] <= one.offered_ns + ageing_ms * MS
+    assert Ordering(spec, "").place(plain, one.offered_ns)[0] <= one.offered_ns + ageing_ms * MS
 
 
 @settings(max_examples=60)
