@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Final
 
 from anyserve.cli.diagnostics import Diagnostics, ExitCode
@@ -15,23 +13,20 @@ from anyserve.compiled.store import Build, user_store
 from anyserve.compiled.use import SWITCH, Standing, look
 
 SCHEMA: Final = "anyserve.compile/1"
-TRAINING: Final = "anyserve.cli.training"
-"""The module that the compiler watches."""
 
 
-def build(session: Session, *, guided: bool, as_json: bool) -> None:
-    """`anyserve compile`: make a build, unless there is one that fits. `guided`: the compiler
-    watches a simulation first.
+def build(session: Session, *, as_json: bool) -> None:
+    """`anyserve compile`: make a build, unless there is one that fits.
 
     Raises:
-        MissingDependencyError: mypyc or a C compiler is missing; for `guided`, GCC.
+        MissingDependencyError: mypyc or a C compiler is missing.
         AnyServeError: one of them failed.
     """
     _, found = look({})
-    fresh = found is None or found.mypy != mypyc_version() or (guided and not found.guided)
+    fresh = found is None or found.mypy != mypyc_version()
     if fresh:
         with _progress(session.diagnostics) as progress:
-            found = make_build(user_store(), progress, _training if guided else None)
+            found = make_build(user_store(), progress)
     assert found is not None
     if as_json:
         session.output.json(_object(Standing.IN_USE, found) | {"built": fresh})
@@ -64,13 +59,8 @@ def remove(session: Session, *, as_json: bool) -> None:
         session.output.line(f"removed {count} builds" if count != 1 else "removed 1 build")
 
 
-def _training(store: Path) -> list[str]:
-    return [sys.executable, "-P", "-m", TRAINING, str(store)]
-
-
 def _described(found: Build) -> str:
-    how = f"mypyc {found.mypy}, guided" if found.guided else f"mypyc {found.mypy}"
-    return f"{len(found.modules) - 1} modules, by {how} in {found.seconds:.0f} s"
+    return f"{len(found.modules) - 1} modules, by mypyc {found.mypy} in {found.seconds:.0f} s"
 
 
 def _object(standing: Standing, found: Build | None) -> dict[str, object]:
@@ -81,7 +71,6 @@ def _object(standing: Standing, found: Build | None) -> dict[str, object]:
         "folder": None if found is None else str(user_store().folder(found.key)),
         "modules": None if found is None else len(found.modules) - 1,
         "mypy": None if found is None else found.mypy,
-        "guided": None if found is None else found.guided,
         "seconds": None if found is None else found.seconds,
     }
 

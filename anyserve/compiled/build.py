@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
@@ -27,10 +27,8 @@ from anyserve.errors import AnyServeError, MissingDependencyError
 
 Progress = Callable[[str, float], None]
 """Takes what is done just now, and how much of all is done, 0..1."""
-Training = Callable[[Path], Sequence[str]]
-"""The command that runs a simulation with the build in this store, for the compiler to watch."""
-_TRANSLATED: Final = 0.3
-"""What of the time that one round of compiling takes is over when it begins."""
+_TRANSLATING: Final = 0.3
+"""Its share of the time."""
 _SHOWN: Final = 8
 """Lines of a failed command that are shown."""
 _AMONG_THEMSELVES: Final = ("-fvisibility=hidden", "-fno-semantic-interposition", "-fno-plt")
@@ -45,35 +43,16 @@ class Compiler:
     compile: tuple[str, ...]
     link: tuple[str, ...]
     suffix: str
-    guided: tuple[str, ...] = ()
-    """What it is told of a profile."""
 
     def object_of(self, source: str, library: dict[str, Any]) -> list[str]:
         """The command that compiles one file; its object lies beside it."""
         include = [f"-I{folder}" for folder in (*library["include_dirs"], "c")]
         output = ["-c", source, "-o", f"{source}.o"]
-        flags = [*library["arguments"], *_AMONG_THEMSELVES, *self.guided]
-        return [*self.compile, *flags, *include, *output]
+        return [*self.compile, *library["arguments"], *_AMONG_THEMSELVES, *include, *output]
 
     def library_of(self, library: dict[str, Any], file: Path) -> list[str]:
         """The command that links a library."""
-        objects = [f"{source}.o" for source in library["sources"]]
-        return [*self.link, *self.guided, *objects, "-o", str(file)]
-
-    def watching(self, folder: Path) -> Compiler:
-        """One whose code writes down there how often it runs which way."""
-        return replace(self, guided=(f"-fprofile-generate={folder}",))
-
-    def guided_by(self, folder: Path) -> Compiler:
-        """One that knows what was written down there."""
-        return replace(self, guided=(f"-fprofile-use={folder}", "-Wno-missing-profile"))
-
-    @property
-    def is_gcc(self) -> bool:
-        """Whether it is GCC: others keep their profiles in other ways."""
-        command = [self.compile[0], "--version"]
-        told = subprocess.run(command, capture_output=True, text=True, check=False)
-        return "Free Software Foundation" in told.stdout
+        return [*self.link, *(f"{source}.o" for source in library["sources"]), "-o", str(file)]
 
 
 def find_compiler() -> Compiler:
@@ -123,21 +102,14 @@ def mypyc_version() -> str:
         ) from None
 
 
-def make_build(store: Store, progress: Progress, training: Training | None = None) -> Build:
-    """Build the modules as they are, and keep the build. With `training` they are compiled twice:
-    the second time the compiler knows what ran how often in the training.
+def make_build(store: Store, progress: Progress) -> Build:
+    """Build the modules as they are, and keep the build.
 
     Raises:
         MissingDependencyError: mypyc or a C compiler is missing.
         AnyServeError: one of them failed; the message ends with what it said.
     """
     mypy, compiler, began_s = mypyc_version(), find_compiler(), time.monotonic()
-    if training is not None and not compiler.is_gcc:
-        raise MissingDependencyError(
-            f"a guided build needs GCC, and {compiler.compile[0]} is another compiler",
-            code="no_gcc",
-            hint="name it: CC=gcc; or leave out --guided",
-        )
     modules = compiled_modules()
     with _workshop(store) as folder:
         _copy_sources(folder)
@@ -148,29 +120,13 @@ def make_build(store: Store, progress: Progress, training: Training | None = Non
         files = [str(Path(PACKAGE.name) / path) for path in modules.values()]
         _run([sys.executable, "-P", translate.__file__, *files], folder)
         libraries = json.loads((folder / translate.LIBRARIES).read_bytes())
-
-        def compiled(by: Compiler, into: Path, progress: Progress) -> Build:
-            found = _compile(by, libraries, folder, into, progress)
-            group = next(name for name in found if name not in modules)
-            seconds = round(time.monotonic() - began_s, 1)
-            return Build(key, group, found, mypy, seconds, guided=training is not None)
-
-        if training is not None:
-            first, profile = folder / "first", folder / "profile"
-            watched = compiled(compiler.watching(profile), first, _part(progress, 0.0, 0.6))
-            Store(folder / "store").add(watched, first)
-            progress("watching a simulation", 0.6)
-            _run(training(folder / "store"), folder)
-            compiler, progress = compiler.guided_by(profile), _part(progress, 0.5, 1.0)
-        build = compiled(compiler, folder / "made", progress)
-        store.add(build, folder / "made")
+        made = folder / "made"
+        found = _compile(compiler, libraries, folder, made, progress)
+        group = next(name for name in found if name not in modules)
+        build = Build(key, group, found, mypy, round(time.monotonic() - began_s, 1))
+        store.add(build, made)
     progress("done", 1.0)
     return build
-
-
-def _part(progress: Progress, begin: float, end: float) -> Progress:
-    """What is told of a part of the work, as told of all of it."""
-    return lambda stage, share: progress(stage, begin + (end - begin) * share)
 
 
 @contextmanager
@@ -215,7 +171,7 @@ def _compile(
         for commands in (objects, links):
             for _ in pool.map(lambda command: _run(command, folder), commands):
                 done += 1
-                progress("compiling", _TRANSLATED + (1 - _TRANSLATED) * done / total)
+                progress("compiling", _TRANSLATING + (1 - _TRANSLATING) * done / total)
     return found
 
 

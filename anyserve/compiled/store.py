@@ -25,8 +25,6 @@ class Build:
     modules: Mapping[str, str]
     mypy: str
     seconds: float
-    guided: bool = False
-    """Whether the compiler had watched a simulation."""
 
 
 class Store:
@@ -58,7 +56,6 @@ class Store:
 
     def add(self, build: Build, made: Path) -> None:
         """Take over a folder with a build, in one move; the oldest of too many go."""
-        self.root.mkdir(parents=True, exist_ok=True)
         (made / NOTE).write_text(json.dumps(asdict(build), indent=1), encoding="utf-8")
         folder = self.folder(build.key)
         shutil.rmtree(folder, ignore_errors=True)

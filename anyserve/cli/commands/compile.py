@@ -15,7 +15,6 @@ Make machine code of the decision code, so that simulations take a quarter of th
 
 \b
   anyserve compile            once, and again after an update: it takes about a minute
-  anyserve compile --guided   two minutes, for a tenth more speed: GCC watches a simulation first
   anyserve compile --check    whether simulations use it
   anyserve compile --remove   back to Python
 
@@ -36,9 +35,6 @@ def compile_(
     check: Annotated[
         bool, typer.Option("--check", help="Only say whether there is a build that fits; 1: no.")
     ] = False,
-    guided: Annotated[
-        bool, typer.Option("--guided", help="Let GCC watch a simulation first.")
-    ] = False,
     remove: Annotated[bool, typer.Option("--remove", help="Remove all builds.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -46,13 +42,11 @@ def compile_(
     from anyserve.cli import compiling  # noqa: PLC0415 - loaded when asked for
 
     session = session_of(context)
-    given = {"--check": check, "--guided": guided, "--remove": remove}
-    if sum(given.values()) > 1:
-        both = " and ".join(name for name, is_given in given.items() if is_given)
-        raise UsageError(f"{both} together", code="usage", hint="one of them")
+    if check and remove:
+        raise UsageError("--check and --remove together", code="usage", hint="one of them")
     if check:
         raise typer.Exit(compiling.check(session, as_json=as_json))
     if remove:
         compiling.remove(session, as_json=as_json)
     else:
-        compiling.build(session, guided=guided, as_json=as_json)
+        compiling.build(session, as_json=as_json)
