@@ -8,10 +8,10 @@ replica and origin. W3: 1,000 replicas, 10,000 requests a second.
 
 First the machines alone, each row in a process of its own. `events`: all of them are made and
 counted. `recorded`: also written to a log, compressed. `sampled`: decisions are explained for 1 %
-of the requests. `tally`: and all are counted as `anyserve sim --sample` does. `exact`: every engine
-step is an entry of its own. `ahead`: engines plan their steps ahead, as vLLM does on GPUs; such
-steps are simulated one by one. All other rows are without that. The plan is made before. CPU time,
-peak memory of the process.
+of the requests, and nothing is kept. `tally`: and all are counted as `anyserve sim --sample` does.
+`exact`: every engine step is an entry of its own. `ahead`: engines plan their steps ahead, as vLLM
+does on GPUs; such steps are simulated one by one. All other rows are without that. The plan is made
+before. CPU time, peak memory of the process.
 `compiled/s` and `times`: the same again with what `anyserve compile` built, where that fits the
 sources, at once after the run as Python.
 
@@ -45,7 +45,7 @@ from anyserve.compiled.use import SWITCH, Standing, in_use, look, switch_on
 COMPILED = switch_on()  # before the first import of what is compiled
 
 from anyserve.core.events import Envelope  # noqa: E402
-from anyserve.sim.recorder import Record, enveloped  # noqa: E402
+from anyserve.sim.recorder import Calls, Counted, Enveloped, Recorder  # noqa: E402
 from anyserve.sim.simulation import Simulation  # noqa: E402
 from anyserve.telemetry.log import EventLogWriter  # noqa: E402
 from anyserve.telemetry.tally import Tally  # noqa: E402
@@ -108,9 +108,9 @@ def engine(*, ahead: bool) -> dict[str, object]:
 # --- the machines ------------------------------------------------------------------------------
 
 
-def play(what: Compiled, record: Record, name: str, **options: Any) -> tuple[float, int]:
+def play(what: Compiled, recorder: Recorder, name: str, **options: Any) -> tuple[float, int]:
     """CPU seconds of a run, and its entries on the agenda."""
-    simulation = Simulation(what, record, **options)
+    simulation = Simulation(what, recorder, **options)
     gc.collect()
     gc.disable()
     say = Says(name)
@@ -162,9 +162,11 @@ def measure(
                 count += 1
                 log.write(envelope)
 
-            spent, entries = play(what, enveloped(write), name, sample=sample, exact=exact)
+            spent, entries = play(what, Enveloped(write), name, sample=sample, exact=exact)
     else:
-        take = Tally().follow if "tally" in name else record
+        take = Recorder() if "sampled" in name else Calls(record)
+        if "tally" in name:
+            take = Counted(Tally())
         spent, entries = play(what, take, name, sample=sample, exact=exact)
     done = len(what.plan.requests)
     return {

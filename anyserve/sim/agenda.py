@@ -139,3 +139,40 @@ class Agenda:
             place = below
             below = 2 * place + 1
         heap[place] = entry
+
+
+class Line:
+    """Entries that are due in the order in which they come: a ring that grows."""
+
+    __slots__ = ("_begin", "_length", "_ring")
+
+    def __init__(self) -> None:
+        self._ring: list[Entry | None] = [None] * 64
+        """Its length is a power of two."""
+        self._begin = 0
+        self._length = 0
+
+    @property
+    def first(self) -> Entry | None:
+        """The entry that came first."""
+        return self._ring[self._begin]
+
+    def put(self, entry: Entry) -> None:
+        """Add an entry at the end."""
+        if self._length == len(self._ring):
+            self._ring = [*self._ring[self._begin :], *self._ring[: self._begin]]
+            self._ring += [None] * self._length
+            self._begin = 0
+        self._ring[(self._begin + self._length) & (len(self._ring) - 1)] = entry
+        self._length += 1
+
+    def drop_first(self) -> None:
+        """Remove the first entry. There must be one."""
+        self._ring[self._begin] = None
+        self._begin = (self._begin + 1) & (len(self._ring) - 1)
+        self._length -= 1
+
+    def clear(self) -> None:
+        """Remove all."""
+        self._ring = [None] * 64
+        self._begin = self._length = 0

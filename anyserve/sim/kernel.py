@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from anyserve.sim.agenda import Action, Agenda, Call, Doer, Entry
+from anyserve.sim.agenda import Action, Agenda, Call, Doer, Entry, Line
 
 _ENGINES: Final = 1 << 62
 """Places of engines are this much below zero: before all others."""
@@ -29,13 +29,12 @@ class Kernel:
 
     Args:
         lane_ns: the delay that most entries have. They fall due in the order in which they were
-            made: a queue holds them, in two lists, of which one is taken from at its end.
+            made.
         engines: how many there are, about: so much is on the agenda.
     """
 
     __slots__ = (
-        "_agenda", "_coming", "_engines", "_going", "_lane_ns", "_places", "handled", "limit_ns",
-        "now",
+        "_agenda", "_engines", "_lane", "_lane_ns", "_places", "handled", "limit_ns", "now",
     )  # fmt: skip
 
     def __init__(self, lane_ns: int, engines: int = 1) -> None:
@@ -45,10 +44,7 @@ class Kernel:
         self.limit_ns = 0
         """Nothing beyond this time is carried out."""
         self._lane_ns = lane_ns
-        self._coming: list[Entry] = []
-        """The back of the queue, the newest last."""
-        self._going: list[Entry] = []
-        """Its front, the next one last."""
+        self._lane = Line()
         self._agenda = Agenda((_SPAN_NS // max(1, engines)).bit_length())
         self._places = 0
         self._engines = 0
@@ -67,7 +63,7 @@ class Kernel:
     def soon(self, doer: Doer, what: Any) -> None:
         """Have this done after the usual delay."""
         self._places += 1
-        self._coming.append(Entry(self.now + self._lane_ns, self._places, doer, what))
+        self._lane.put(Entry(self.now + self._lane_ns, self._places, doer, what))
 
     def engine_at(self, time_ns: int, lane: int, engine: Doer, what: Any) -> None:
         """Have an engine do this, by its `engine_lane`: before all else at this nanosecond."""
@@ -89,29 +85,22 @@ class Kernel:
 
     def clear_lane(self) -> None:
         """Forget everything that waits for the usual delay."""
-        self._coming.clear()
-        self._going.clear()
+        self._lane.clear()
 
     @property
     def next_ns(self) -> int | None:
         """When the next entry is due."""
-        due = [one.time_ns for one in (self._agenda.first, self._head()) if one is not None]
+        due = [one.time_ns for one in (self._agenda.first, self._lane.first) if one is not None]
         return min(due, default=None)
 
     def _take(self) -> Entry | None:
-        """The next entry, no longer in the agenda or the queue; None: nothing is due."""
-        first, head = self._agenda.first, self._head()
-        if head is not None and not (first is not None and first.goes_before(head)):
-            return self._going.pop() if head.time_ns <= self.limit_ns else None
+        """The next entry, no longer in the agenda or the lane; None: nothing is due."""
+        first, head = self._agenda.first, self._lane.first
+        if head is not None and (first is None or head.goes_before(first)):
+            if head.time_ns > self.limit_ns:
+                return None
+            self._lane.drop_first()
+            return head
         if first is not None and first.time_ns <= self.limit_ns:
             return self._agenda.take()
         return None
-
-    def _head(self) -> Entry | None:
-        """The front of the queue."""
-        if not self._going:
-            if not self._coming:
-                return None
-            self._going, self._coming = self._coming, self._going
-            self._going.reverse()
-        return self._going[-1]

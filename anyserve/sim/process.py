@@ -44,7 +44,7 @@ class Process(Receiver):
         self._kernel = world.kernel
         self._network = world.network
         self._machine: Machine | None = None
-        self._voice = Voice(name, 0, world.record)
+        self._voice = Voice(name, 0, world.recorder)
         self._timer = Timer(self)
         self._timers = 0
         """How often it was set; the last time counts."""
@@ -135,7 +135,7 @@ class Process(Receiver):
         self._frozen = None
         self._timers += 1
         self._machine = machine
-        self._voice = Voice(self.name, self.incarnation, self._world.record)
+        self._voice = Voice(self.name, self.incarnation, self._world.recorder)
 
     def connect(self) -> None:
         """The connection stands: say so, and get what the broker retains."""

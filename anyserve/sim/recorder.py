@@ -7,20 +7,50 @@ from typing import Final
 from zlib import crc32
 
 from anyserve.core.events import AnyEvent, Envelope
+from anyserve.telemetry.tally import Tally
 
-Record = Callable[[int, str, int, int, AnyEvent], None]
-"""Takes an event: its time, source, the source's life, the number in that life, and what happened.
-"""
 _ALL: Final = 1 << 32
 
 
-def enveloped(take: Callable[[Envelope], None]) -> Record:
+class Recorder:
+    """Takes events: their time, source, the source's life, the number in that life, and what
+    happened. This one keeps nothing."""
+
+    def take(self, t: int, source: str, incarnation: int, seq: int, event: AnyEvent) -> None:
+        """One more event."""
+
+
+class Calls(Recorder):
+    """Hands each event to a function."""
+
+    def __init__(self, take: Callable[[int, str, int, int, AnyEvent], None]) -> None:
+        self._take = take
+
+    def take(self, t: int, source: str, incarnation: int, seq: int, event: AnyEvent) -> None:
+        """See `Recorder`."""
+        self._take(t, source, incarnation, seq, event)
+
+
+class Enveloped(Recorder):
     """Hands each event on as the event log has it."""
 
-    def record(t: int, source: str, incarnation: int, seq: int, event: AnyEvent) -> None:
-        take(Envelope(t=t, source=source, incarnation=incarnation, seq=seq, event=event))
+    def __init__(self, take: Callable[[Envelope], None]) -> None:
+        self._take = take
 
-    return record
+    def take(self, t: int, source: str, incarnation: int, seq: int, event: AnyEvent) -> None:
+        """See `Recorder`."""
+        self._take(Envelope(t=t, source=source, incarnation=incarnation, seq=seq, event=event))
+
+
+class Counted(Recorder):
+    """Adds each event to a tally, and keeps nothing else."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+
+    def take(self, t: int, source: str, incarnation: int, seq: int, event: AnyEvent) -> None:
+        """See `Recorder`."""
+        self._tally.follow(t, source, incarnation, seq, event)
 
 
 class Sample:
@@ -50,15 +80,15 @@ class Sample:
 class Voice:
     """One life of one process, as the event log knows it."""
 
-    __slots__ = ("_record", "incarnation", "seq", "source")
+    __slots__ = ("_recorder", "incarnation", "seq", "source")
 
-    def __init__(self, source: str, incarnation: int, record: Record) -> None:
+    def __init__(self, source: str, incarnation: int, recorder: Recorder) -> None:
         self.source = source
         self.incarnation = incarnation
         self.seq = 0
-        self._record = record
+        self._recorder = recorder
 
     def say(self, event: AnyEvent, now: int) -> None:
         """Something happened."""
-        self._record(now, self.source, self.incarnation, self.seq, event)
+        self._recorder.take(now, self.source, self.incarnation, self.seq, event)
         self.seq += 1

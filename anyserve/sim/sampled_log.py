@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 from anyserve.core.events import AnyEvent, RequestOffered
-from anyserve.sim.recorder import Record, Sample
+from anyserve.sim.recorder import Recorder, Sample
 from anyserve.telemetry.tally import UNCOUNTED, Tally
 
 
-class SampledLog:
+class SampledLog(Recorder):
     """Counts every event, and records those of a sample of the requests, numbered anew."""
 
-    def __init__(self, record: Record, sample: Sample, tally: Tally) -> None:
-        self._record = record
+    def __init__(self, recorder: Recorder, sample: Sample, tally: Tally) -> None:
+        self._recorder = recorder
         self._sample = sample
-        self._follow = tally.follow
+        self._tally = tally
         self._seqs: dict[tuple[str, int], int] = {}
 
-    def record(self, t: int, source: str, incarnation: int, seq: int, event: AnyEvent) -> None:
+    def take(self, t: int, source: str, incarnation: int, seq: int, event: AnyEvent) -> None:
         """One more event; the first of a request is that it was offered."""
         kind = type(event)
         if kind not in UNCOUNTED:
-            self._follow(t, source, incarnation, seq, event)
+            self._tally.follow(t, source, incarnation, seq, event)
         request_id = getattr(event, "id", None)
         if request_id is not None and not self._takes(kind, request_id):
             return
         life = (source, incarnation)
         kept = self._seqs.get(life, 0)
         self._seqs[life] = kept + 1
-        self._record(t, source, incarnation, kept, event)
+        self._recorder.take(t, source, incarnation, kept, event)
 
     def _takes(self, kind: type, request_id: str) -> bool:
         took = self._sample.took(request_id)

@@ -16,7 +16,7 @@ from anyserve.sim.host import Host
 from anyserve.sim.kernel import Kernel
 from anyserve.sim.network import Network
 from anyserve.sim.origin import OriginProcess
-from anyserve.sim.recorder import Record, Sample, Voice
+from anyserve.sim.recorder import Recorder, Sample, Voice
 from anyserve.sim.replica import ReplicaProcess
 from anyserve.sim.scheduler import SchedulerProcess
 from anyserve.sim.watch import Watch
@@ -66,7 +66,7 @@ class Simulation:
 
     Args:
         compiled: the scenario.
-        record: takes every event.
+        recorder: takes every event.
         run: the run's id, for its first event.
         exact: let every engine step be an entry of its own; the result is the same, later.
         sim: network and start times.
@@ -77,7 +77,7 @@ class Simulation:
     def __init__(
         self,
         compiled: Compiled,
-        record: Record,
+        recorder: Recorder,
         *,
         run: str = "",
         exact: bool = False,
@@ -96,14 +96,14 @@ class Simulation:
             sim,
             kernel,
             network,
-            record,
+            recorder,
             sample=Sample(sample),
             watch=watch,
             exact=exact,
         )
         if sim.cores:
             world.host = Host(sim.cores)
-        world.supervisor = Voice("supervisor", 1, record)
+        world.supervisor = Voice("supervisor", 1, recorder)
         world.scheduler = SchedulerProcess(world, scenario_dir)
         setups: dict[bytes, EngineSetup] = {}
         for place, spec in enumerate(cluster.replicas):

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from anyserve.collecting import no_collecting
+from anyserve.sim.recorder import Counted
 from anyserve.sim.simulation import Simulation
 from anyserve.telemetry.summary import RunFacts, Slo, summary_of, to_dict
 from anyserve.telemetry.tally import Tally
@@ -48,7 +49,7 @@ def _summary_of(trial: Trial) -> dict[str, Any]:
     )
     tally = Tally()
     Simulation(
-        compiled, tally.follow, sample=_UNEXPLAINED, scenario_dir=str(path.absolute().parent)
+        compiled, Counted(tally), sample=_UNEXPLAINED, scenario_dir=str(path.absolute().parent)
     ).run()
     slo = {
         name: msgspec.convert(msgspec.to_builtins(one), Slo) for name, one in compiled.slo.items()

@@ -32,6 +32,7 @@ _VECTOR: Final = msgspec.Raw(b"{}")
 _SEED_STEP: Final = 997
 """Between the jitter of one engine and the next."""
 _NO_CALL: Final = -1
+_FOUR_DIGITS: Final = 10_000
 
 Gaps = dict[Any, int]
 """Steps by the bucket (`BUCKETS_NS`) of their distance from the one before. Compiled code would
@@ -195,7 +196,8 @@ class Worker(Doer):
         """Share of its KV blocks in use, as it last reported; None where it has none."""
         if self._setup.embeds:
             return None
-        return round(self._engine.kv_usage(self._now_ps()), 4)
+        # As `round` with four digits, which would write the number down to read it again.
+        return int(self._engine.kv_usage(self._now_ps()) * _FOUR_DIGITS + 0.5) / _FOUR_DIGITS
 
     def flush(self, only: tuple[str, int] | None = None) -> None:
         """Tell what has been made by now, of all attempts or of one."""

@@ -9,7 +9,7 @@ from anyserve.core.spec import ClusterSpec, SimSpec
 from anyserve.sim.host import Host
 from anyserve.sim.kernel import Kernel
 from anyserve.sim.network import Network
-from anyserve.sim.recorder import Record, Sample, Voice
+from anyserve.sim.recorder import Recorder, Sample, Voice
 from anyserve.sim.watch import Watch
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class World:
         sim: network and start times.
         kernel: time.
         network: carries messages.
-        record: takes every event.
+        recorder: takes every event.
         sample: of which requests all is told: those whose events are recorded.
         watch: looks at what the log does not show.
         exact: every engine step is an entry of its own.
@@ -41,7 +41,7 @@ class World:
         sim: SimSpec,
         kernel: Kernel,
         network: Network,
-        record: Record,
+        recorder: Recorder,
         *,
         sample: Sample,
         watch: Watch | None = None,
@@ -51,7 +51,7 @@ class World:
         self.sim = sim
         self.kernel = kernel
         self.network = network
-        self.record = record
+        self.recorder = recorder
         self.sample = sample
         self.watch = watch
         self.exact = exact

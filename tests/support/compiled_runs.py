@@ -30,7 +30,7 @@ def log_of(path: Path) -> str:
 
     from anyserve.core.events import Envelope  # noqa: PLC0415
     from anyserve.errors import AnyServeError  # noqa: PLC0415
-    from anyserve.sim.recorder import enveloped  # noqa: PLC0415
+    from anyserve.sim.recorder import Enveloped  # noqa: PLC0415
     from anyserve.sim.simulation import Simulation  # noqa: PLC0415
     from anyserve.telemetry.summary import RunFacts, summary_of, to_dict  # noqa: PLC0415
     from anyserve.telemetry.tally import Tally  # noqa: PLC0415
@@ -52,7 +52,7 @@ def log_of(path: Path) -> str:
         engine_kind=lambda _section: "model",
     )
     try:
-        Simulation(compiled, enveloped(record), scenario_dir=str(path.absolute().parent)).run()
+        Simulation(compiled, Enveloped(record), scenario_dir=str(path.absolute().parent)).run()
     except AnyServeError as error:
         return f"{error.code} after {found.hexdigest()}"
     facts = RunFacts(scenario=compiled.cluster.name, seed=compiled.seed, kind="sim")

@@ -9,7 +9,7 @@ import msgspec
 import yaml
 
 from anyserve.core.events import Envelope
-from anyserve.sim.recorder import enveloped
+from anyserve.sim.recorder import Enveloped
 from anyserve.sim.simulation import Simulation
 from anyserve.telemetry.invariants import Rules, Violation, check_invariants
 from anyserve.workload.compile import Compiled, compile_scenario
@@ -82,7 +82,7 @@ def compiled(scenario: Mapping[str, Any], *overrides: str, seed: int = 1) -> Com
 def simulate(what: Compiled, *, exact: bool = False, **options: Any) -> list[Envelope]:
     """All events of a run."""
     events: list[Envelope] = []
-    Simulation(what, enveloped(events.append), exact=exact, **options).run()
+    Simulation(what, Enveloped(events.append), exact=exact, **options).run()
     return events
 
 

@@ -15,7 +15,7 @@ from anyserve.cli.output import OutputClosed
 from anyserve.cli.session import Session
 from anyserve.cli.sim.prepare import PreparedSim
 from anyserve.core.events import Envelope
-from anyserve.sim.recorder import Sample, enveloped
+from anyserve.sim.recorder import Enveloped, Recorder, Sample
 from anyserve.sim.sampled_log import SampledLog
 from anyserve.sim.simulation import Phase, Progress, Simulation
 from anyserve.sim.watch import Watch
@@ -57,13 +57,13 @@ def play(
     began_s = time.perf_counter()
     listener = _Listener(session) if prepared.options.ui == "json" else None
     with EventLogWriter(run.events) as log:
-        record = enveloped(log.write if listener is None else listener.tee(log))
+        recorder: Recorder = Enveloped(log.write if listener is None else listener.tee(log))
         if prepared.options.sample < 1.0:
             played.tally = Tally()
-            record = SampledLog(record, Sample(prepared.options.sample), played.tally).record
+            recorder = SampledLog(recorder, Sample(prepared.options.sample), played.tally)
         simulation = Simulation(
             prepared.compiled,
-            record,
+            recorder,
             exact=prepared.options.exact,
             sample=prepared.options.sample,
             watch=watch,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from typing import Any
 
 from anyserve.core import events as ev
@@ -15,13 +14,11 @@ from anyserve.core.machine import Explains, Machine, explain_all
 from anyserve.core.messages import AttemptStatus, Code, RefuseReason, ReplicaState
 from anyserve.core.order import NEVER, Ordering
 from anyserve.core.replica.credits import CreditBook
+from anyserve.core.replica.due import Due
 from anyserve.core.replica.slot import AttemptKey, Slot
 from anyserve.core.replica.tombstones import Tombstones
 from anyserve.core.seen import SettledIds
 from anyserve.core.spec import ClusterSpec, ReplicaSpec
-
-DueTime = tuple[int, int, AttemptKey | None]
-"""When, a running number, and the attempt whose end is to be said again; None: the heartbeat."""
 
 
 class ReplicaBase(Machine):
@@ -60,7 +57,8 @@ class ReplicaBase(Machine):
         self._epoch = 0
         self._credits = CreditBook(spec.concurrency + spec.prefetch)
         self._slots: dict[AttemptKey, Slot] = {}
-        self._by_request: dict[str, list[Slot]] = {}
+        self._newest: dict[str, Slot] = {}
+        """By request, its newest attempt here; `Slot.earlier` leads to the others."""
         self._running = 0
         self._held: list[tuple[object, int, Slot]] = []
         self._waiting: list[tuple[object, int, Slot]] = []
@@ -75,7 +73,7 @@ class ReplicaBase(Machine):
         self._tokens = 0
         self._tokens_per_s = 0.0
         self._tokens_since_ns = 0
-        self._due: list[DueTime] = []
+        self._due = Due()
         self._timer_ns = NEVER
         self._out: list[Effect] = []
 
@@ -95,17 +93,34 @@ class ReplicaBase(Machine):
         order = self._ordering.place(request, now)
         slot = Slot(request, attempt, submission, now, order=order)
         self._slots[slot.key] = slot
-        self._by_request.setdefault(slot.id, []).append(slot)
+        slot.earlier = self._newest.get(slot.id)
+        self._newest[slot.id] = slot
         return slot
 
     def _drop(self, slot: Slot) -> None:
         if slot.key not in self._slots:
             return
         del self._slots[slot.key]
-        attempts = self._by_request[slot.id]
-        attempts.remove(slot)
-        if not attempts:
-            del self._by_request[slot.id]
+        later = self._newest[slot.id]
+        if later is not slot:
+            while later.earlier is not None and later.earlier is not slot:
+                later = later.earlier
+            later.earlier = slot.earlier
+        elif slot.earlier is not None:
+            self._newest[slot.id] = slot.earlier
+        else:
+            del self._newest[slot.id]
+
+    def _attempts(self, request_id: str) -> list[Slot]:
+        """All attempts of a request that are here, the oldest first."""
+        found: list[Slot] = []
+        slot = self._newest.get(request_id)
+        while slot is not None:
+            found.append(slot)
+            slot = slot.earlier
+        if len(found) > 1:
+            found.reverse()
+        return found
 
     def _admitted(self, slot: Slot) -> msg.Admitted:
         return msg.Admitted(
@@ -275,10 +290,6 @@ class ReplicaBase(Machine):
         self._state = state
         self._register()
         self._emit_state()
-
-    def _plan(self, at_ns: int, key: AttemptKey | None) -> None:
-        self._pushes += 1
-        heapq.heappush(self._due, (at_ns, self._pushes, key))
 
     def _report(self, now: int | None = None) -> None:
         if now is not None:

@@ -21,7 +21,7 @@ class Endings(Intake):
     def _on_cancel(self, cancel: msg.Cancel, now: int) -> None:
         # Also where an attempt is here: another one may still be on its way.
         self._cancelled.put(cancel.id, now)
-        for slot in list(self._by_request.get(cancel.id, ())):
+        for slot in self._attempts(cancel.id):
             self._stop(slot, cancel.code, now)
         self._start_waiting(now)
 
@@ -60,7 +60,7 @@ class Endings(Intake):
         for request_id in settled.ids:
             self._settled.add(request_id)
             self._cancelled.pop(request_id)
-            for slot in list(self._by_request.get(request_id, ())):
+            for slot in self._attempts(request_id):
                 if slot.live:
                     slot.forget = True
                     self._stop(slot, Code.CLIENT_CANCELLED, now)

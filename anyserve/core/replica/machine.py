@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
 from typing import Any
 
@@ -83,7 +82,7 @@ class Replica(Timekeeping):
     def start(self, now: int) -> list[Effect]:
         """Begin: say that it starts, and set the heartbeat."""
         self._tokens_since_ns = now
-        self._plan(now + self._rules.heartbeat_ms * MS, None)
+        self._due.plan(now + self._rules.heartbeat_ms * MS, None)
         self._register()
         self._emit_state()
         return self._take(now)
@@ -136,15 +135,14 @@ class Replica(Timekeeping):
     def _take(self, now: int) -> list[Effect]:
         if self._credits.urgent and self._epoch:
             self._report()
-        if self._due and self._due[0][0] < self._timer_ns:
+        if self._due.soonest_ns < self._timer_ns:
             self._set_timer(now)
         out, self._out = self._out, []
         return out
 
     def _set_timer(self, now: int) -> None:
         """Wake at the first time that matters, unless the timer is set to go off before it."""
-        while self._due and (key := self._due[0][2]) is not None and key not in self._slots:
-            heapq.heappop(self._due)  # its attempt is settled
-        if self._due and self._due[0][0] < self._timer_ns:
-            self._timer_ns = max(now, self._due[0][0])
+        self._due.pass_over(self._slots)
+        if self._due.soonest_ns < self._timer_ns:
+            self._timer_ns = max(now, self._due.soonest_ns)
             self._out.append(SetTimer(self._timer_ns))

@@ -23,11 +23,10 @@ class Slot:
     """One attempt, from its arrival until the origin settles it."""
 
     __slots__ = (
-        "answer", "attempt", "cached_tokens", "counts", "delegations", "end", "ended_ns", "entered",
-        "finishes",
-        "first_ns", "forget", "frames", "heard_ns", "id", "key", "lost", "order", "ordinal",
-        "origin", "received_ns", "rejection", "repeats", "request", "resumed", "scheduled_ns",
-        "started_ns", "state", "stop_code", "submission",
+        "answer", "attempt", "cached_tokens", "counts", "delegations", "earlier", "end", "ended_ns",
+        "entered", "finishes", "first_ns", "forget", "frames", "heard_ns", "id", "key", "lost",
+        "order", "ordinal", "origin", "received_ns", "rejection", "repeats", "request", "resumed",
+        "scheduled_ns", "started_ns", "state", "stop_code", "submission",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +63,8 @@ class Slot:
         self.rejection: Rejected | None = None
         """That it was rejected here, likewise."""
         self.repeats = 0
+        self.earlier: Slot | None = None
+        """An attempt of the same request that came here before it and is not forgotten."""
         self.stop_code: Code | None = None
         """Why the engine was told to stop it."""
         self.forget = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from typing import Final
 
 from anyserve.core import events as ev
@@ -53,15 +52,15 @@ class Timekeeping(Endings):
 
     def _on_wake(self, wake: Wake, now: int) -> None:  # noqa: ARG002
         self._timer_ns = NEVER
-        while self._due and self._due[0][0] <= now:
-            _, _, key = heapq.heappop(self._due)
+        while self._due.soonest_ns <= now:
+            key = self._due.pop()
             if key is None:
                 self._beat(now)
             elif (slot := self._slots.get(key)) is not None and slot.end is not None:
                 self._repeat_end(slot, now)
 
     def _beat(self, now: int) -> None:
-        self._plan(now + self._rules.heartbeat_ms * MS, None)
+        self._due.plan(now + self._rules.heartbeat_ms * MS, None)
         self._yields = 0
         self._start_waiting(now)
         if self._epoch:
@@ -92,4 +91,4 @@ class Timekeeping(Endings):
             return
         slot.repeats += 1
         self._out.append(Send(Inbox.ORIGIN, slot.origin, slot.frames[-1]))
-        self._plan(now + (FIRST_REPEAT_MS << slot.repeats) * MS, slot.key)
+        self._due.plan(now + (FIRST_REPEAT_MS << slot.repeats) * MS, slot.key)

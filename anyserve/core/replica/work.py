@@ -121,7 +121,7 @@ class Work(ReplicaBase):
         if slot.forget:
             self._drop(slot)
         else:
-            self._plan(now + FIRST_REPEAT_MS * MS, slot.key)
+            self._due.plan_end(now + FIRST_REPEAT_MS * MS, slot.key)
 
     def _leave_engine(self, slot: Slot, now: int) -> None:
         slot.go(SlotState.ENDED)

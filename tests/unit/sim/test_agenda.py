@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from anyserve.sim.agenda import Agenda, Call, Entry
+from anyserve.sim.agenda import Agenda, Call, Entry, Line
 
 
 def entry(time_ns: int, place: int) -> Entry:
@@ -44,3 +44,24 @@ def test_the_first_one_is_at_hand_whatever_came_and_went(span_bits: int) -> None
             agenda.put(entry(time_ns, place))
         first = agenda.first
         assert (None if first is None else when(first)) == min(there, default=None)
+
+
+def test_a_line_keeps_its_order_however_it_grows() -> None:
+    rng, line, there, place = random.Random(3), Line(), list[tuple[int, int]](), 0
+    for longest in (3, 200, 5, 900, 0):
+        while len(there) != longest or rng.random() < 0.9:
+            if len(there) < longest:
+                place += 1
+                there.append((place // 2, place))
+                line.put(entry(place // 2, place))
+            elif there:
+                assert line.first is not None
+                assert when(line.first) == there.pop(0)
+                line.drop_first()
+            else:
+                break
+    assert line.first is None
+
+    line.put(entry(1, 1))
+    line.clear()
+    assert line.first is None

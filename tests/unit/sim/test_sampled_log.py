@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from anyserve.core.events import AnyEvent
-from anyserve.sim.recorder import Sample, enveloped
+from anyserve.sim.recorder import Calls, Counted, Enveloped, Recorder, Sample
 from anyserve.sim.sampled_log import SampledLog
 from anyserve.sim.simulation import Simulation
 from anyserve.telemetry.tally import UNCOUNTED, Tally
@@ -32,15 +32,15 @@ def scenario() -> Compiled:
     return compile_scenario(parse_scenario(TEXT), seed=3)
 
 
-def played(sample: float, record: Any) -> None:
-    Simulation(scenario(), record, sample=sample).run()
+def played(sample: float, recorder: Recorder) -> None:
+    Simulation(scenario(), recorder, sample=sample).run()
 
 
 def test_of_a_kept_request_all_is_recorded_and_of_others_nothing() -> None:
     whole, sampled, takes = list[Any](), list[Any](), Sample(SHARE).takes
-    played(1.0, enveloped(whole.append))
-    log = SampledLog(enveloped(sampled.append), Sample(SHARE), Tally())
-    played(SHARE, log.record)
+    played(1.0, Enveloped(whole.append))
+    log = SampledLog(Enveloped(sampled.append), Sample(SHARE), Tally())
+    played(SHARE, log)
 
     def steps(envelopes: list[Any]) -> list[tuple[int, str, AnyEvent]]:
         kept = [one for one in envelopes if takes(getattr(one.event, "id", ""))]
@@ -56,7 +56,7 @@ def test_of_a_kept_request_all_is_recorded_and_of_others_nothing() -> None:
 
 def test_what_is_kept_is_numbered_without_gaps() -> None:
     sampled: list[Any] = []
-    played(SHARE, SampledLog(enveloped(sampled.append), Sample(SHARE), Tally()).record)
+    played(SHARE, SampledLog(Enveloped(sampled.append), Sample(SHARE), Tally()))
 
     lives: Counter[tuple[str, int]] = Counter()
     for one in sampled:
@@ -66,14 +66,14 @@ def test_what_is_kept_is_numbered_without_gaps() -> None:
 
 def test_all_are_counted_and_events_that_nobody_counts_are_not_made() -> None:
     whole, tally, made = Tally(), Tally(), Counter[type]()
-    played(1.0, whole.follow)
-    log = SampledLog(lambda *_: None, Sample(0.0), tally)
+    played(1.0, Counted(whole))
+    log = SampledLog(Recorder(), Sample(0.0), tally)
 
     def record(t: int, source: str, incarnation: int, seq: int, event: AnyEvent) -> None:
         made[type(event)] += 1
-        log.record(t, source, incarnation, seq, event)
+        log.take(t, source, incarnation, seq, event)
 
-    played(0.0, record)
+    played(0.0, Calls(record))
     assert {name: one.ended for name, one in tally.replicas.items()} == {
         name: one.ended for name, one in whole.replicas.items()
     }

@@ -29,7 +29,7 @@ from anyserve.core.events import (
     WorkerChanged,
 )
 from anyserve.errors import UsageError
-from anyserve.sim.recorder import enveloped
+from anyserve.sim.recorder import Calls, Enveloped, Recorder
 from anyserve.sim.simulation import Phase, Simulation
 from anyserve.sim.watch import Watch
 from anyserve.telemetry.summary import RunFacts, summarise, summary_of
@@ -222,7 +222,7 @@ def test_a_scheduler_that_costs_time_handles_one_message_after_the_other() -> No
 
 def test_the_run_can_be_stopped_early() -> None:
     events: list[Envelope] = []
-    simulation = Simulation(compiled(PAIR), enveloped(events.append))
+    simulation = Simulation(compiled(PAIR), Enveloped(events.append))
     while simulation.progress().settled < 5:
         simulation.advance(50)
     simulation.stop("stopped: interrupted")
@@ -235,7 +235,7 @@ def test_the_run_can_be_stopped_early() -> None:
 
 
 def test_time_can_be_advanced_to_a_moment_only() -> None:
-    simulation = Simulation(compiled(PAIR), lambda *_: None)
+    simulation = Simulation(compiled(PAIR), Recorder())
     while simulation.progress().phase is Phase.STARTING:
         simulation.advance(10)
     for _ in range(1_000):
@@ -258,7 +258,7 @@ def test_handlers_are_refused_by_name() -> None:
         },
     }
     with pytest.raises(UsageError, match="a1 runs hello:app"):
-        Simulation(compiled(app), lambda *_: None)
+        Simulation(compiled(app), Recorder())
 
 
 def test_unexplained_decisions_are_the_same_decisions() -> None:
@@ -273,11 +273,11 @@ def test_unexplained_decisions_are_the_same_decisions() -> None:
 
 def test_events_followed_while_it_runs_count_like_those_of_its_log() -> None:
     followed, envelopes = Tally(), list[Envelope]()
-    keep = enveloped(envelopes.append)
+    keep = Enveloped(envelopes.append)
 
     def record(t: int, source: str, incarnation: int, seq: int, event: AnyEvent) -> None:
-        keep(t, source, incarnation, seq, event)
+        keep.take(t, source, incarnation, seq, event)
         followed.follow(t, source, incarnation, seq, event)
 
-    Simulation(compiled(PAIR), record).run()
+    Simulation(compiled(PAIR), Calls(record)).run()
     assert summary_of(followed, {}, RunFacts()) == summarise(envelopes)
