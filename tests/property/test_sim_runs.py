@@ -57,6 +57,7 @@ def scenarios(draw: st.DrawFn) -> dict[str, Any]:
     engine = {
         "kv_cache_gib": draw(st.sampled_from([0.05, 1.0])),
         "max_num_batched_tokens": draw(st.sampled_from([64, 256])),
+        "options": {"async_scheduling": draw(st.booleans())},
     }
     stream = {
         "rate": rate,

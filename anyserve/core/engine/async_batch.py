@@ -4,7 +4,10 @@ vLLM's asynchronous scheduling keeps two steps in flight: while one computes, th
 if every sequence were given its token. So an arrival waits for one step more, what ends is freed
 one step later, a block is cached when its last token is known, and a preempted sequence may be
 given a token that was under way when it lost its place. (vLLM 0.32: `AsyncScheduler`,
-`EngineCore.step_with_batch_queue`.) Each step is planned by itself; there are no runs.
+`EngineCore.step_with_batch_queue`.)
+
+Each step is planned by itself, except in a run: while one step is in flight that all sequences
+decode in, and nobody ends or can be admitted, all steps that follow are planned as it was.
 """
 
 from __future__ import annotations
@@ -75,6 +78,48 @@ class AsyncBatch(Rules):
             if sequence.gone:
                 ended.append(sequence)
         return prefilled, ended
+
+    def run(self, plan: StepPlan, most: int) -> int:
+        """For how many steps, but not more than `most`, the only plan in flight and those that will
+        be made while they run are the same: all sequences decode, nothing else is decided. 0 or 1:
+        it is no run. `commit_run` ends it."""
+        decodes, running, limits = plan.decodes, self._running, self._limits
+        if not decodes or plan.prefills or len(decodes) != len(running) or len(self._work) != 1:
+            return 0
+        if self._waiting.length and len(running) < limits.max_num_seqs:
+            return 0
+        steps = most
+        for sequence in decodes:
+            steady = sequence.placeholders == 1 and sequence.in_flight == 1 and not sequence.stale
+            if not steady or sequence.gone or len(sequence.keys) > sequence.cached:
+                return 0
+            # The step after the one that its last token is under way in is planned without it.
+            steps = min(steps, sequence.room - sequence.generated - 1)
+        while steps > 1 and self.blocks_for(plan, steps) > self.cache.free:
+            steps //= 2
+        return steps
+
+    def blocks_for(self, plan: StepPlan, steps: int) -> int:
+        """Blocks that are taken by the plans which are made in the first `steps` steps of a run."""
+        size, blocks = self._limits.block_size, 0
+        for sequence in plan.decodes:
+            held = len(sequence.blocks) + sequence.own
+            blocks += max(0, -(-(sequence.computed + steps) // size) - held)
+        return blocks
+
+    def commit_run(self, plan: StepPlan) -> StepPlan:
+        """End the steps of a run: each is given a token in each. Returns the plan in flight."""
+        steps, work = plan.steps, self._work.pop(plan)
+        following = StepPlan()
+        following.decodes = following.sampling = plan.decodes
+        following.context = plan.context + steps * len(plan.decodes)
+        for sequence, _ in work:
+            self.cache.extend(sequence, sequence.computed + steps)
+            sequence.computed += steps
+            sequence.generated += steps
+            self.cache.note(sequence, sequence.computed - sequence.placeholders)
+        self._work[following] = work
+        return following
 
     def _sample(self, sequence: Sequence, *, late: bool) -> None:
         if sequence.room:

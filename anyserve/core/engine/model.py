@@ -86,10 +86,12 @@ class EngineModel:
         watch: RangeWatch | None = None,
     ) -> None:
         self._batch: Batch | AsyncBatch
-        self._batch = AsyncBatch(limits) if limits.async_scheduling else Batch(limits)
-        self._ahead = limits.async_scheduling
+        self._ahead = AsyncBatch(limits) if limits.async_scheduling else None
+        self._batch = self._ahead or Batch(limits)
         self._queued: StepPlan | None = None
         """What was planned ahead of the stretch under way."""
+        self._runs = False
+        """Whether that is a run, whose plans are made when it ends."""
         self._keys = SegmentKeys(limits.block_size) if limits.prefix_caching else None
         self._step_time = step_time
         self._formula = step_time.formula() if isinstance(step_time, StepTimeModel) else None
@@ -194,10 +196,12 @@ class EngineModel:
             self._take_in(now_ps)
         if self._formula is None:
             max_steps = 1
-        if self._ahead:
-            return self._start_ahead(now_ps)
-        plan = self._plan = self._next_plan(UNBOUNDED if max_steps is None else max_steps)
-        stretch = self._stretch = self._measure(now_ps, plan)
+        most = UNBOUNDED if max_steps is None else max_steps
+        if self._ahead is None:
+            plan = self._plan = self._next_plan(most)
+            stretch = self._stretch = self._measure(now_ps, plan)
+        else:
+            stretch = self._start_ahead(self._ahead, now_ps, most)
         if self._inbox:  # it came after now: between the step's end and its whole nanosecond, say
             self.cut(self._inbox[0][0])
         return stretch
@@ -215,10 +219,16 @@ class EngineModel:
             plan.preempted = preempted
         return plan
 
-    def _start_ahead(self, now_ps: int) -> Stretch | None:
-        """Begin the step that was planned when the one before began, and plan the one after."""
+    def _start_ahead(self, batch: AsyncBatch, now_ps: int, most: int) -> Stretch | None:
+        """Begin the step that was planned when the one before began, and plan the one after; or a
+        run of steps that are all planned alike."""
         plan, self._queued = self._queued, None
         new: list[StepPlan] = []
+        if plan is not None and most > 1 and (steps := batch.run(plan, most)) > 1:
+            plan.steps, self._runs = steps, True
+            self._plan = plan
+            stretch = self._stretch = self._measure(now_ps, plan)
+            return self._told_of(stretch, new)
         if plan is None or plan.empty:
             if plan is not None:
                 self._batch.commit(plan)
@@ -229,6 +239,11 @@ class EngineModel:
         if stretch is not None:
             self._queued = self._batch.plan()
             new.append(self._queued)
+        return self._told_of(stretch, new)
+
+    def _told_of(self, stretch: Stretch | None, new: list[StepPlan]) -> Stretch | None:
+        """The stretch, with what was decided as it began."""
+        if stretch is not None:
             stretch.admitted = [one for made in new for one in made.admitted]
             stretch.preempted = [one for made in new for one in made.preempted]
         return stretch
@@ -242,7 +257,11 @@ class EngineModel:
         self._ended_ps = stretch.end_ps
         self._steps += stretch.steps
         self._plan.steps = stretch.steps
-        stretch.prefilled, stretch.finished = self._batch.commit(self._plan)
+        if self._runs and self._ahead is not None:
+            self._runs = False
+            self._queued = self._ahead.commit_run(self._plan)
+        else:
+            stretch.prefilled, stretch.finished = self._batch.commit(self._plan)
         return stretch
 
     def tokens_at(self, sequence: Sequence, now_ps: int) -> int:
@@ -253,7 +272,7 @@ class EngineModel:
         if sequence.base is not None:
             return self._batch.pack.generated(sequence, done)
         if done and sequence.room and not sequence.gone and sequence in self._plan.sampling:
-            return sequence.generated + 1
+            return sequence.generated + done
         return sequence.generated
 
     def load(self, now_ps: int) -> EngineLoad:
@@ -273,7 +292,10 @@ class EngineModel:
         if stretch.steps == 1 or not (done := stretch.ended_before(now_ps + 1)):
             return self._before
         running, waiting, free, queries, hits, preemptions = batch.state()
-        taken = batch.pack.blocks_for(done) - self._plan.reserved
+        if self._runs and self._ahead is not None:
+            taken = self._ahead.blocks_for(self._plan, done)
+        else:
+            taken = batch.pack.blocks_for(done) - self._plan.reserved
         return running, waiting, free - taken, queries, hits, preemptions
 
     def _take_in(self, now_ps: int) -> None:

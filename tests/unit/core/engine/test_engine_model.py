@@ -142,6 +142,7 @@ rules = st.builds(
     block_size=st.just(4),
     priorities=st.booleans(),
     prefix_caching=st.booleans(),
+    async_scheduling=st.booleans(),
 )
 
 
@@ -193,6 +194,37 @@ def test_with_planning_ahead_an_arrival_waits_for_one_more_step() -> None:
         engine.start(now_ps)
 
     assert ends == {second: 3_000, first: 5_000}
+
+
+def test_planned_ahead_a_run_of_decodes_is_one_stretch_until_its_last_token_is_under_way() -> None:
+    engine = EngineModel(msgspec.structs.replace(LIMITS, async_scheduling=True), TIMES)
+    sequence = Sequence(prompt=3, room=12)
+    engine.add(sequence, 0)
+    engine.start(0)
+    steps: list[int] = []
+    while engine.busy:
+        now_ps = engine.end_ps
+        steps.append(engine.finish().steps)
+        engine.start(now_ps)
+
+    assert steps == [1, 10, 1]
+    assert sequence.generated == 12
+
+
+def test_an_arrival_cuts_a_run_that_is_planned_ahead() -> None:
+    engine = EngineModel(
+        msgspec.structs.replace(LIMITS, async_scheduling=True), StepTimeModel(base_ps=1_000)
+    )
+    first, second = Sequence(prompt=3, room=20), Sequence(prompt=3, room=1)
+    engine.add(first, 0)
+    engine.start(0)
+    engine.finish()
+    engine.start(1_000)
+    engine.add(second, 4_500)
+
+    assert engine.end_ps == 5_000
+    assert engine.tokens_at(first, 4_500) == 4
+    assert engine.finish().steps == 4
 
 
 def test_a_run_of_decodes_is_one_stretch() -> None:
