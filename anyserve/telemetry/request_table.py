@@ -13,6 +13,7 @@ from itertools import compress
 from typing import Any, Final, NamedTuple, TypeVar
 
 from anyserve.core.events import RequestDelegated, RequestOffered, RequestOutcome
+from anyserve.core.seen import number_after
 
 NEVER: Final = -(1 << 63)
 """For a time that there is none of."""
@@ -20,7 +21,11 @@ COMPLETED: Final = "completed"
 TIMES: Final = ("ttft", "tpot", "e2e", "queue")
 _SPARSE: Final = 1 << 16
 """So far beyond the last one a number still has a place in the array of its origin."""
+_AHEAD: Final = 1024
+"""So many places an array grows at a time."""
 _DIGITS: Final = 18
+_FRESH: Final = 6 * 512
+"""So many numbers of new rows wait to be put into the columns together."""
 _Value = TypeVar("_Value")
 
 
@@ -93,12 +98,16 @@ class RequestTable:
         self.way: list[Way] = []
         self.served_by: list[str | None] = []
         self.routed: list[tuple[Routed, ...]] = []
+        # Columns of numbers: complete once `groups` was called.
         self.prompt_tokens = array("q")
         self.n_tokens = array("q")
         self.queue_ns = array("q")
         self.intended_ns = array("q")
         self.first_ns = array("q")
         self.end_ns = array("q")
+        self._fresh: list[int] = []
+        """Those of the newest rows, row by row: an array takes many in little more time than one.
+        """
         self.itl: dict[str, dict[int, int]] = {}
         """Gaps between tokens of completed requests, by capability asked."""
         self._early: dict[str, Mapping[int, int]] = {}
@@ -154,6 +163,7 @@ class RequestTable:
         for request_id, one in self.open.items():
             if one.capability is not None:
                 self._write(request_id, one, one.capability)
+        self._settle()
         names = sorted({way.capability for way in set(self.way)})
         rows: dict[str, array[int]] = {name: array("q") for name in names}
         for row, way in enumerate(self.way):
@@ -188,6 +198,7 @@ class RequestTable:
         routed = shared.setdefault(one.routed, one.routed)
         if one.row >= 0:
             row = one.row
+            self._settle()
             self.way[row], self.served_by[row], self.routed[row] = way, served_by, routed
             self.prompt_tokens[row] = one.prompt_tokens
             self.n_tokens[row] = n_tokens
@@ -200,14 +211,31 @@ class RequestTable:
         self.way.append(way)
         self.served_by.append(served_by)
         self.routed.append(routed)
-        self.prompt_tokens.append(one.prompt_tokens)
-        self.n_tokens.append(n_tokens)
-        self.queue_ns.append(one.queue_ns)
-        self.intended_ns.append(one.intended_ns)
-        self.first_ns.append(first_ns)
-        self.end_ns.append(end_ns)
+        fresh = self._fresh
+        fresh.append(one.prompt_tokens)
+        fresh.append(n_tokens)
+        fresh.append(one.queue_ns)
+        fresh.append(one.intended_ns)
+        fresh.append(first_ns)
+        fresh.append(end_ns)
+        if len(fresh) >= _FRESH:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Put the numbers of the newest rows into their columns."""
+        fresh = self._fresh
+        if not fresh:
+            return
+        columns = (
+            self.prompt_tokens, self.n_tokens, self.queue_ns, self.intended_ns, self.first_ns,
+            self.end_ns,
+        )  # fmt: skip
+        for place, column in enumerate(columns):
+            column.extend(array("q", fresh[place :: len(columns)]))
+        fresh.clear()
 
     def _read(self, row: int, one: Heard) -> None:
+        self._settle()
         way = self.way[row]
         one.row = row
         one.capability = way.capability
@@ -224,10 +252,12 @@ class RequestTable:
             )  # fmt: skip
 
     def _add_gaps(self, capability: str, gaps: Mapping[int, int]) -> None:
-        sums = self.itl.get(capability)
+        # Keys as the objects that they are: compiled code would make new ones of numbers.
+        sums: dict[Any, int] | None = self.itl.get(capability)
         if sums is None:
             sums = self.itl[capability] = {}
-        for bound, count in gaps.items():
+        told: dict[Any, int] = gaps if isinstance(gaps, dict) else dict(gaps)
+        for bound, count in told.items():
             sums[bound] = sums.get(bound, 0) + count
 
 
@@ -328,22 +358,35 @@ class _Places:
         self._numbered: dict[str, array[int]] = {}
         """By what stands before the number; -1: no row."""
         self._others: dict[str, int] = {}
+        self._recent = "/"
+        """The beginning that was asked for last, the next one's most likely, too."""
 
     def find(self, request_id: str, one: Heard) -> int:
         """The row of this id; -1: none. Notes where it is or will be."""
         if self._others and (known := self._others.get(request_id)) is not None:
             return known
-        origin, _, text = request_id.rpartition("/")
-        number = int(text) if text.isdecimal() and len(text) <= _DIGITS else -1
-        if number < 0 or str(number) != text:
+        number = self._number(request_id)
+        if number < 0:
             return -1
-        rows = self._numbered.get(origin)
+        rows = self._numbered.get(self._recent)
         if rows is None:
-            rows = self._numbered[origin] = array("q")
+            rows = self._numbered[self._recent] = array("q")
         if number > len(rows) + _SPARSE:
             return -1
         one.rows, one.number = rows, number
         return rows[number] if number < len(rows) else -1
+
+    def _number(self, request_id: str) -> int:
+        """The number that an id ends with, and `_recent` what stands before it; -1: it is none, or
+        not written as we write numbers."""
+        if not self._recent or not request_id.startswith(self._recent):
+            self._recent = request_id[: request_id.rfind("/") + 1]
+        begin = len(self._recent)
+        if len(request_id) > begin + _DIGITS:
+            return -1
+        if len(request_id) > begin + 1 and request_id[begin] == "0":
+            return -1
+        return number_after(self._recent, request_id)
 
     def put(self, request_id: str, one: Heard) -> None:
         """Its row is known from now on."""
@@ -353,5 +396,5 @@ class _Places:
             return
         ahead = one.number - len(rows)
         if ahead >= 0:
-            rows.extend([-1] * (ahead + 1))
+            rows.extend([-1] * (ahead + _AHEAD))
         rows[one.number] = one.row
