@@ -61,6 +61,7 @@ async def _supervise(config: SupervisorConfig, environ: dict[str, str], command:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to the foreground
     loop.add_signal_handler(signal.SIGHUP, supervision.foreground_gone)
     loop.add_signal_handler(signal.SIGTERM, _on_sigterm, ending)
+    loop.add_signal_handler(signal.SIGQUIT, _on_sigquit, ending)
     watch_lifeline(lambda: _tell(loop, supervision))
     code = await supervision.run()
     await pipe.drain(_DRAIN_S)
@@ -76,6 +77,11 @@ def _on_sigterm(ending: Ending) -> None:
     urgency = Urgency.DRAIN if ending.urgency is Urgency.NONE else Urgency.NOW
     logging.getLogger(__name__).info("SIGTERM: %s", urgency.name)
     ending.request(urgency, "SIGTERM", exit_code=_TERMINATED)
+
+
+def _on_sigquit(ending: Ending) -> None:
+    logging.getLogger(__name__).info("SIGQUIT: %s", Urgency.NOW.name)
+    ending.request(Urgency.NOW, "SIGQUIT", exit_code=_TERMINATED)
 
 
 def _secrets(config: SupervisorConfig, environ: dict[str, str]) -> list[str]:

@@ -36,6 +36,7 @@ class SupervisorProcess:
         self._log = log
         self._config = config
         self._control: Path | None = None
+        self._stopping = False
 
     @classmethod
     async def launch(
@@ -91,8 +92,11 @@ class SupervisorProcess:
 
     def stop(self) -> None:
         """Ask it to drain and end; ask again and it kills everything at once."""
+        # Two of a kind, the second sent before the first is handled, would be one.
+        wish = signal.SIGQUIT if self._stopping else signal.SIGTERM
+        self._stopping = True
         with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGTERM)
+            self._process.send_signal(wish)
 
     async def release(self) -> None:
         """Let the cluster live on without us: from now on our end is not its end.

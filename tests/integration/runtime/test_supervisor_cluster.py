@@ -554,6 +554,20 @@ async def test_second_stop_kills(stage: Stage) -> None:
     await stage.nothing_left()
 
 
+async def test_second_stop_kills_though_the_first_was_not_heard_yet(stage: Stage) -> None:
+    await stage.up(plan_path=None)
+    await stage.said(Ready)
+    supervisor = psutil.Process(stage.process.pid)
+    supervisor.suspend()
+    stage.process.stop()
+    stage.process.stop()
+    supervisor.resume()
+
+    assert (await stage.exit()).code == 143
+    assert "NOW" in (stage.run_dir / "logs" / "supervisor.log").read_text()
+    await stage.nothing_left()
+
+
 async def test_supervisor_that_is_killed_leaves_nothing(stage: Stage) -> None:
     await stage.up(extra={"player": {"play_s": 600.0}})
     await stage.said(Ready)
