@@ -10,8 +10,8 @@ First the machines alone, each row in a process of its own. `events`: all of the
 counted. `recorded`: also written to a log, compressed. `sampled`: decisions are explained for 1 %
 of the requests, and nothing is kept. `tally`: and all are counted as `anyserve sim --sample` does.
 `exact`: every engine step is an entry of its own. `ahead`: engines plan their steps ahead, as vLLM
-does on GPUs. All other rows are without that. The plan is made
-before. CPU time, peak memory of the process.
+does on GPUs. All other rows are without that. The plan is made before. CPU time, peak memory of the
+process.
 `compiled/s` and `times`: the same again with what `anyserve compile` built, where that fits the
 sources, at once after the run as Python.
 

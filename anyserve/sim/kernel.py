@@ -51,14 +51,12 @@ class Kernel:
 
     def at(self, time_ns: int, action: Action, argument: Any) -> None:
         """Call `action(argument)` at this time; now, if it has passed."""
-        self._places += 1
-        time_ns = max(time_ns, self.now)
-        self._agenda.put(Entry(time_ns, self._places, Call(action), argument))
+        self.do_at(time_ns, Call(action), argument)
 
     def do_at(self, time_ns: int, doer: Doer, what: Any) -> None:
-        """Have this done at this time, which has not passed."""
+        """Have this done at this time; now, if it has passed."""
         self._places += 1
-        self._agenda.put(Entry(time_ns, self._places, doer, what))
+        self._agenda.put(Entry(max(time_ns, self.now), self._places, doer, what))
 
     def soon(self, doer: Doer, what: Any) -> None:
         """Have this done after the usual delay."""

@@ -114,8 +114,7 @@ class OriginProcess(Process):
         """Offer this one, and plan the next one that has a time of its own."""
         following = next(self._timed, None)
         if following is not None:
-            due_ns = max(self._start_ns + following.at_ns, self._kernel.now)
-            self._kernel.do_at(due_ns, self._offers, following)
+            self._kernel.do_at(self._start_ns + following.at_ns, self._offers, following)
         if planned is not None:
             self._offer(planned)
 
@@ -128,7 +127,7 @@ class OriginProcess(Process):
         request_id = self.machine.next_id()
         self._planned[request_id] = planned
         segments = planned.segments
-        # Asked for where there is one only: both are Python's properties.
+        # Of one text alone these are known at sight; the plan's properties are calls into Python.
         affinity = planned.affinity if len(segments) > 1 or planned.answer else None
         deadline = None
         if planned.deadline_ms is not None:

@@ -77,7 +77,7 @@ class Process(Receiver):
                 self._send(effect)
             elif isinstance(effect, SetTimer):
                 self._timers += 1
-                self._kernel.do_at(max(effect.at_ns, now), self._timer, self._timers)
+                self._kernel.do_at(effect.at_ns, self._timer, self._timers)
             elif isinstance(effect, Command):
                 self._perform(effect)
             else:

@@ -13,6 +13,7 @@ from itertools import compress
 from typing import Any, Final, NamedTuple, TypeVar
 
 from anyserve.core.events import RequestDelegated, RequestOffered, RequestOutcome
+from anyserve.core.origin.pending import add_gaps
 from anyserve.core.seen import number_after
 
 NEVER: Final = -(1 << 63)
@@ -252,13 +253,10 @@ class RequestTable:
             )  # fmt: skip
 
     def _add_gaps(self, capability: str, gaps: Mapping[int, int]) -> None:
-        # Keys as the objects that they are: compiled code would make new ones of numbers.
-        sums: dict[Any, int] | None = self.itl.get(capability)
+        sums = self.itl.get(capability)
         if sums is None:
             sums = self.itl[capability] = {}
-        told: dict[Any, int] = gaps if isinstance(gaps, dict) else dict(gaps)
-        for bound, count in told.items():
-            sums[bound] = sums.get(bound, 0) + count
+        add_gaps(sums, gaps)
 
 
 class Group:

@@ -101,10 +101,9 @@ class AsyncBatch(Rules):
 
     def blocks_for(self, plan: StepPlan, steps: int) -> int:
         """Blocks that are taken by the plans which are made in the first `steps` steps of a run."""
-        size, blocks = self._limits.block_size, 0
+        blocks = 0
         for sequence in plan.decodes:
-            held = len(sequence.blocks) + sequence.own
-            blocks += max(0, -(-(sequence.computed + steps) // size) - held)
+            blocks += self._blocks_missing(sequence, sequence.computed + steps)
         return blocks
 
     def commit_run(self, plan: StepPlan) -> StepPlan:

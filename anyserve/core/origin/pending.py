@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from anyserve.core.lifecycle import ORIGIN, OriginState, step
 from anyserve.core.messages import Frame, Request
@@ -36,6 +36,14 @@ def bucket_place(gap_ns: int, guess: int = 0) -> int:
 def bucket_ns(gap_ns: int) -> int:
     """The upper bound of the bucket that holds a gap; the last one is open."""
     return BUCKETS_NS[bucket_place(gap_ns)]
+
+
+def add_gaps(sums: dict[Any, int], gaps: Mapping[Any, int]) -> None:
+    """Add a histogram of gaps to another. Keys stay the objects that they are: compiled code would
+    make new ones, if it knew that they are numbers."""
+    told: dict[Any, int] = gaps if isinstance(gaps, dict) else dict(gaps)
+    for bound, count in told.items():
+        sums[bound] = sums.get(bound, 0) + count
 
 
 class Pending:
@@ -113,19 +121,14 @@ class Pending:
         if self.first_ns is None:
             self.first_ns = now
             count -= 1
-        if gaps:
-            self._add_gaps(gaps)
+        if gaps and self.itl_ns:
+            add_gaps(self.itl_ns, gaps)
+        elif gaps:
+            self.itl_ns = dict(gaps)
         elif count > 0:
             gap = bucket_ns((now - (self.last_ns or now)) // count)
             self.itl_ns[gap] = self.itl_ns.get(gap, 0) + count
         self.last_ns = now
-
-    def _add_gaps(self, gaps: Mapping[int, int]) -> None:
-        if not self.itl_ns:
-            self.itl_ns = dict(gaps)
-            return
-        for bound, tokens in gaps.items():
-            self.itl_ns[bound] = self.itl_ns.get(bound, 0) + tokens
 
     def begin_again(self, now: int) -> None:
         """Make ready for another submission: no attempt streams, nothing is buffered."""

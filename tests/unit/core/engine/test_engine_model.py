@@ -16,6 +16,7 @@ TIMES = StepTimeModel(
     base_ps=1_000_003, prefill_ps=50_021, decode_ps=20_011, context_ps=307, attention_ps=11
 )
 LIMITS = EngineLimits(max_num_seqs=4, max_num_batched_tokens=16, kv_blocks=30, block_size=4)
+AHEAD = msgspec.structs.replace(LIMITS, async_scheduling=True)
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -180,9 +181,7 @@ def test_planning_ahead_brings_all_to_their_end(
 
 
 def test_with_planning_ahead_an_arrival_waits_for_one_more_step() -> None:
-    engine = EngineModel(
-        msgspec.structs.replace(LIMITS, async_scheduling=True), StepTimeModel(base_ps=1_000)
-    )
+    engine = EngineModel(AHEAD, StepTimeModel(base_ps=1_000))
     first, second = Sequence(prompt=3, room=5), Sequence(prompt=3, room=1)
     engine.add(first, 0)
     engine.start(0)
@@ -197,7 +196,7 @@ def test_with_planning_ahead_an_arrival_waits_for_one_more_step() -> None:
 
 
 def test_planned_ahead_a_run_of_decodes_is_one_stretch_until_its_last_token_is_under_way() -> None:
-    engine = EngineModel(msgspec.structs.replace(LIMITS, async_scheduling=True), TIMES)
+    engine = EngineModel(AHEAD, TIMES)
     sequence = Sequence(prompt=3, room=12)
     engine.add(sequence, 0)
     engine.start(0)
@@ -212,9 +211,7 @@ def test_planned_ahead_a_run_of_decodes_is_one_stretch_until_its_last_token_is_u
 
 
 def test_an_arrival_cuts_a_run_that_is_planned_ahead() -> None:
-    engine = EngineModel(
-        msgspec.structs.replace(LIMITS, async_scheduling=True), StepTimeModel(base_ps=1_000)
-    )
+    engine = EngineModel(AHEAD, StepTimeModel(base_ps=1_000))
     first, second = Sequence(prompt=3, room=20), Sequence(prompt=3, room=1)
     engine.add(first, 0)
     engine.start(0)
