@@ -79,6 +79,7 @@ async def test_a_will_and_a_retained_message_pass_the_rules(
     replica = await connect(Role.REPLICA, will=will)
     replica.bus.publish("anyserve/c/replica/r1/reg", b"here", qos=1, retain=True)
     await scheduler.inbox.wait(1)
+    assert await replica.bus.drain(5)
     backend.drop(replica.bus)
     await scheduler.inbox.wait(2)
     assert scheduler.inbox.payloads() == [b"here", b"gone"]

@@ -81,6 +81,8 @@ async def test_the_owner_may_publish_when_it_hears_of_the_connection(
     )
     await replica.start()
     await scheduler.inbox.wait(1)
+    # Delivered is not acknowledged: a message in between would rightly be sent once more.
+    assert await replica.drain(5)
     backend.drop(replica)
     await scheduler.inbox.wait(2)
     assert scheduler.inbox.payloads() == [b"1", b"2"]
