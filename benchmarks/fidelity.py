@@ -18,7 +18,8 @@ just before and after it. Others on the machine, or another life of the worker, 
 slower or faster together, too. `speed` tells such a drift from errors of the model: the live runs
 record their steps, and what those that only decode took, over what the profile says of them, is one
 number for both runs. `at speed` is the error of a simulation with the profile multiplied by it (one
-engine only).
+engine only). `from run` is what a user has without measuring anything: each live run played again
+by `anyserve sim --from-run`, with the shipped profile and the run's own speed, the mean of both.
 
 On a GPU the model has the shape of Llama 3.1 8B and made-up weights (`benchmarks/llama_shape.py`
 makes its folder), and its engine is measured once: a GPU does not drift. Without --calibrate the
@@ -48,7 +49,6 @@ import zstandard
 from bench import report
 from rich.console import Console
 
-from anyserve.core.engine.step_time import StepTimeModel
 from anyserve.runtime.calibrate.messages import MeasuredStep
 from anyserve.runtime.engines.step_record import RecordedStep
 from anyserve.workload.profiles import load_profile
@@ -83,6 +83,7 @@ class Row:
     goal: float
     at_speed: float | None = None
     speed: float | None = None
+    from_run: float | None = None
 
     @property
     def allowed(self) -> float:
@@ -98,6 +99,11 @@ class Row:
     def good_at_speed(self) -> bool:
         """Whether the simulation at the live runs' speed is within it."""
         return self.at_speed is not None and abs(self.at_speed) <= self.allowed
+
+    @property
+    def good_from_run(self) -> bool:
+        """Whether the live runs, played again, are within it."""
+        return self.from_run is not None and abs(self.from_run) <= self.allowed
 
 
 class RunFailedError(Exception):
@@ -133,7 +139,7 @@ class Player:
             return None
         speed = 1000 * sum(step.wall_ns for step in steps) / said
         path = self._folder / f"{name}.profile.json"
-        scaled = msgspec.structs.replace(profile, step_time=_times(formula, speed))
+        scaled = msgspec.structs.replace(profile, step_time=formula.scaled(speed))
         path.write_bytes(msgspec.json.encode(scaled))
         more = self._overrides(name, {model: str(path)})
         return speed, self._summary(name, "at-speed", ["sim"], more)
@@ -142,15 +148,27 @@ class Player:
         """The summary of a live run that is there already."""
         return _read(self._folder / f"{name}-live{turn}")
 
-    def _summary(self, name: str, kind: str, words: list[str], more: list[str]) -> dict[str, Any]:
+    def from_run(self, name: str) -> list[dict[str, Any]]:
+        """The summaries of both live runs, played again as fast as they were."""
+        cores = ["--set", f"sim.cores={os.cpu_count()}"]
+        found = []
+        for turn in (1, 2):
+            live = _newest(self._folder / f"{name}-live{turn}")
+            words = ["sim", "--match-speed", "--from-run", str(live)]
+            found.append(self._summary(name, f"again{turn}", words, cores, scenario=False))
+        return found
+
+    def _summary(
+        self, name: str, kind: str, words: list[str], more: list[str], *, scenario: bool = True
+    ) -> dict[str, Any]:
         runs = self._folder / f"{name}-{kind}"
         runs.mkdir(exist_ok=True)
         for old in runs.glob("steps-*.jsonl"):
             old.unlink()
-        scenario = str(SCENARIOS / f"{name}.yaml")
+        what = [str(SCENARIOS / f"{name}.yaml")] if scenario else []
         options = ["--seed", str(SEED), "--ui", "none", "--runs", str(runs), *more]
         began = time.monotonic()
-        command = [sys.executable, "-m", "anyserve.cli", *words, scenario, *options]
+        command = [sys.executable, "-m", "anyserve.cli", *words, *what, *options]
         done = subprocess.run(
             command,
             cwd=ROOT,
@@ -237,20 +255,13 @@ def _steps(runs: Path) -> list[MeasuredStep]:
     ]
 
 
-def _times(formula: StepTimeModel, factor: float) -> StepTimeModel:
-    """The formula of an engine whose steps take so many times as long."""
-    scaled = {
-        field: round(getattr(formula, field) * factor)
-        for field in formula.__struct_fields__
-        if field.endswith("_ps")
-    }
-    table = tuple((tokens, round(height * factor)) for tokens, height in formula.table)
-    return msgspec.structs.replace(formula, **scaled, table=table)
+def _newest(runs: Path) -> Path:
+    newest = max(runs.glob("*/summary.json"), key=lambda path: path.stat().st_mtime)
+    return newest.parent
 
 
 def _read(runs: Path) -> dict[str, Any]:
-    newest = max(runs.glob("*/summary.json"), key=lambda path: path.stat().st_mtime)
-    summary: dict[str, Any] = json.loads(newest.read_text())
+    summary: dict[str, Any] = json.loads((_newest(runs) / "summary.json").read_text())
     return summary
 
 
@@ -264,16 +275,16 @@ def value(summary: dict[str, Any], path: str) -> float | None:
 
 def compare(
     name: str,
-    first: Any,
-    second: Any,
+    live_runs: tuple[Any, Any],
     simulated: Any,
     at_speed: tuple[float, dict[str, Any]] | None,
+    played_again: Sequence[Any],
 ) -> list[Row]:
     """The rows of one scenario."""
     rows = []
     speed, corrected = (None, None) if at_speed is None else at_speed
     for metric, path, goal in METRICS:
-        found = [value(one, path) for one in (first, second, simulated)]
+        found = [value(one, path) for one in (*live_runs, simulated)]
         if any(one is None for one in found):
             continue
         a, b, sim = (one for one in found if one is not None)
@@ -284,6 +295,11 @@ def compare(
             if corrected is not None and (there := value(corrected, path)) is not None:
                 drift = round(100 * (there - live) / live, 2)
                 row = replace(row, at_speed=drift, speed=speed)
+            both = [value(one, path) for one in played_again]
+            known = [one for one in both if one is not None]
+            if len(known) == len(both) > 0:
+                off = round(100 * (statistics.fmean(known) - live) / live, 2)
+                row = replace(row, from_run=off)
             rows.append(row)
     return rows
 
@@ -412,7 +428,9 @@ def main() -> int:
                 profiles.measure(name)
             second = live(name, 2)
             at_speed = player.at_speed(name) if name not in SEVERAL else None
-            rows += compare(name, first, second, player.simulated(name), at_speed)
+            simulated = player.simulated(name)
+            again = player.from_run(name)
+            rows += compare(name, (first, second), simulated, at_speed, again)
         except RunFailedError as error:
             failed += 1
             print(f"{name} failed\n{error}", file=sys.stderr)
@@ -443,15 +461,18 @@ def show(rows: list[Row]) -> None:
                 "": "good" if row.good else "off",
                 "speed": "" if row.speed is None else f"{row.speed:.3f}",
                 "at speed %": "" if row.at_speed is None else f"{row.at_speed:+.1f}",
+                "from run %": "" if row.from_run is None else f"{row.from_run:+.1f}",
             }
             for row in part
         ]
         good = sum(row.good for row in part)
         corrected = sum(row.good_at_speed for row in part)
+        again = sum(row.good_from_run for row in part)
         report(
             f"fidelity-{file}",
             f"Fidelity, {title}: {good} of {len(part)} within goal or live-to-live"
-            + (f", {corrected} at the live runs' speed" if corrected else ""),
+            + (f", {corrected} at the live runs' speed" if corrected else "")
+            + f", {again} from the runs themselves",
             table,
             errors=[{**_fields(row), "good": row.good} for row in part],
             seed=SEED,

@@ -73,10 +73,10 @@ class EngineSpec(Spec, frozen=True):
     """What a replica's worker runs.
 
     `kind`: vllm, model, echo, none (an app alone), already resolved from `auto`. `task`: generate
-    or embed. `step_ms` and `prefill_ms_per_token` are for `echo`; `profile` names the step-time
-    model of `model`. `gpus` is a count or, below 1, a share of one GPU's memory; 0 is the CPU or,
-    with a CUDA build, a share of what others leave (`core.placement`). `options` go to the engine
-    as they are.
+    or embed. `step_ms` is for `echo`; `profile` names the step-time model of `model`, and its steps
+    take `step_scale` times as long as that says. `gpus` is a count or, below 1, a share of one
+    GPU's memory; 0 is the CPU or, with a CUDA build, a share of what others leave
+    (`core.placement`). `options` go to the engine as they are.
     """
 
     kind: str = "vllm"
@@ -90,6 +90,7 @@ class EngineSpec(Spec, frozen=True):
     threads: int = 1
     dtype: str = "auto"
     profile: str | None = None
+    step_scale: float = 1.0
     step_ms: float = 0.0
     options: Mapping[str, Any] = {}
 

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from anyserve.core.engine.profile import FORMAT, EngineProfile
-from anyserve.core.engine.step_time import StepTime
+from anyserve.core.engine.step_time import StepTime, scaled_step_time
 from anyserve.core.spec import EngineSpec
 from anyserve.errors import UsageError
 from anyserve.workload.plugins import PluginError, is_plugin_name, resolve_class
@@ -101,20 +101,21 @@ def decode_profile(content: bytes, where: str) -> EngineProfile:
 
 def known_profile(spec: EngineSpec) -> tuple[EngineProfile, bool]:
     """The `profile` of a scenario's engine, else that of its model, else that of a small model of
-    the same kind; and whether it is such a guess. Imports no class that `profile` may name.
+    the same kind, at its `step_scale`; and whether it is such a guess. Imports no class that
+    `profile` may name.
 
     Raises:
         UsageError: `profile` names none.
     """
-    name = spec.profile
+    name, scale = spec.profile, spec.step_scale
     if name is not None and not is_plugin_name(name):
-        return load_profile(name), False
+        return load_profile(name).scaled(scale), False
     known = shipped_profiles()
     of_model = known.get(spec.model or "")
     if of_model is not None:
-        return of_model, False
+        return of_model.scaled(scale), False
     fallback = FALLBACK_EMBEDDER if spec.task == "embed" else FALLBACK
-    return known[fallback], name is None
+    return known[fallback].scaled(scale), name is None
 
 
 def known_engine(spec: EngineSpec, scenario_dir: Path | None = None) -> KnownEngine:
@@ -127,7 +128,8 @@ def known_engine(spec: EngineSpec, scenario_dir: Path | None = None) -> KnownEng
     """
     profile, guessed = known_profile(spec)
     if spec.profile is not None and is_plugin_name(spec.profile):
-        return KnownEngine(profile, users_step_time(spec.profile, scenario_dir), guessed=guessed)
+        own = users_step_time(spec.profile, scenario_dir)
+        return KnownEngine(profile, scaled_step_time(own, spec.step_scale), guessed=guessed)
     return KnownEngine(profile, profile.step_time, guessed=guessed)
 
 

@@ -106,6 +106,48 @@ def test_the_report_of_a_sample_draws_all_requests_and_says_which_it_traces(
     assert "of a sample" not in pages[0]
 
 
+def test_a_run_of_slower_engines_is_played_again_as_fast_as_it_was(cli: Cli, small: Path) -> None:
+    # A run whose engines took 1.5 times as long as their profile says, as those of a slow machine.
+    slow = ("cluster.replicas[*].engine.step_scale=1.5", "sim.network.latency=3ms")
+    live = cli("sim", "small.yaml", "--json", "--set", slow[0], "--set", slow[1]).json
+    first = latest(small.parent)
+    path = first / "scenario.resolved.json"
+    resolved = json.loads(path.read_text())
+    for replica in resolved["scenario"]["cluster"]["replicas"].values():
+        del replica["engine"]["step_scale"]
+    del resolved["scenario"]["sim"]
+    path.write_text(json.dumps(resolved))
+
+    as_profiled = cli("sim", "--from-run", first.name, "--json").json
+    matched = cli("sim", "--from-run", first.name, "--match-speed", "--json")
+    second = latest(small.parent)
+    own = cli(
+        "sim", "--from-run", first.name, "--match-speed", "--json",
+        "--set", "cluster.replicas[s].engine.step_scale=0.5",
+    )  # fmt: skip
+
+    assert as_profiled["tpot"]["mean_ms"] < 0.7 * live["tpot"]["mean_ms"]
+    assert matched.json["tpot"]["mean_ms"] == pytest.approx(live["tpot"]["mean_ms"], rel=0.01)
+    assert matched.json["ttft"]["mean_ms"] == pytest.approx(live["ttft"]["mean_ms"], rel=0.02)
+    assert f"as fast as {first.name} was: a message takes 3 ms, a step of smollm2-135m 1.5" in (
+        matched.err
+    )
+    again = json.loads((second / "scenario.resolved.json").read_text())
+    replicas = again["scenario"]["cluster"]["replicas"]
+    assert [one["engine"]["step_scale"] for one in replicas.values()] == [
+        pytest.approx(1.5, rel=0.01)
+    ] * 2
+    assert "--match-speed" in again["command"]
+    assert own.json["tpot"]["mean_ms"] < matched.json["tpot"]["mean_ms"]
+
+
+def test_only_a_run_has_a_speed_to_match(cli: Cli, small: Path) -> None:
+    result = cli("sim", "small.yaml", "--match-speed")
+
+    assert result.code == 2
+    assert "--match-speed needs a run" in result.err
+
+
 def test_a_recorded_run_is_played_again_under_other_settings(cli: Cli, small: Path) -> None:
     assert cli("sim", "small.yaml", "--ui", "none").code == 0
     first = latest(small.parent)

@@ -65,6 +65,14 @@ def sim(
             autocompletion=complete_run,
         ),
     ] = None,
+    match_speed: Annotated[
+        bool | None,
+        typer.Option(
+            "--match-speed/--no-match-speed",
+            help="With --from-run: engines as fast as they were in it (default: where they were "
+            "real).",
+        ),
+    ] = None,
     ui: Annotated[
         Ui | None,
         typer.Option(
@@ -113,9 +121,13 @@ def sim(
     if (scenario is None) == (from_run is None):
         hint = "anyserve sim SCENARIO, or anyserve sim --from-run RUN"
         raise UsageError("name a scenario, or a run with --from-run", code="usage", hint=hint)
+    if match_speed is not None and from_run is None:
+        hint = "name the run with --from-run"
+        raise UsageError("--match-speed needs a run", code="usage", hint=hint)
     options = SimOptions(
         scenario=scenario or Path(),
         from_run=from_run,
+        match_speed=match_speed,
         ui=_ui(str(session.setting("ui", None if ui is None else ui.value))),
         seed=int(str(session.setting("seed", seed))),
         runs=session.runs(runs),

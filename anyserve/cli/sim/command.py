@@ -43,7 +43,7 @@ def run_sim(session: Session, options: SimOptions) -> int:
         raise UsageError(f"there is no ui '{options.ui}'", code="usage", hint=hint)
     began_s = time.perf_counter()
     with no_collecting():
-        prepared = _prepare(options)
+        prepared = _prepare(session, options)
         _announce(session, prepared)
         run = make_run(prepared)
         watch = Watch() if options.check else None
@@ -72,12 +72,12 @@ def _show_screens(session: Session, finished: Finished) -> None:
     show_replay(session, finished.run.path.parent, ReplayOptions(finished.run.id))
 
 
-def _prepare(options: SimOptions) -> PreparedSim:
+def _prepare(session: Session, options: SimOptions) -> PreparedSim:
     if options.from_run is None:
         return prepare_sim(options)
     from anyserve.cli.sim.from_run import prepare_from_run  # noqa: PLC0415 - only where asked for
 
-    return prepare_from_run(options, options.from_run)
+    return prepare_from_run(session, options, options.from_run)
 
 
 def make_run(prepared: PreparedSim) -> RunDirectory:
@@ -101,6 +101,8 @@ def _announce(session: Session, prepared: PreparedSim) -> None:
     )
     if prepared.policy:
         session.diagnostics.say(f"policy {prepared.policy}")
+    if prepared.speed:
+        session.diagnostics.say(f"as fast as {prepared.options.from_run} was: {prepared.speed}")
 
 
 def _report(

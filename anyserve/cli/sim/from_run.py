@@ -11,8 +11,10 @@ import msgspec
 import yaml
 
 from anyserve.cli.run_events import load_events
+from anyserve.cli.session import Session
 from anyserve.cli.sim.options import SimOptions
 from anyserve.cli.sim.prepare import PreparedSim, compile_sim
+from anyserve.cli.sim.run_speed import speed_of_run
 from anyserve.core.events import AnyEvent, Envelope, RequestOffered, RequestOutcome, RunStarted
 from anyserve.errors import UsageError
 from anyserve.telemetry.runs import RunDirectory, open_run
@@ -23,15 +25,35 @@ from anyserve.workload.traffic import SCHEDULER_ENTRY, PlannedRequest, Segment, 
 
 _MS: Final = 1_000_000
 _PLAN: Final = "plan.json"
+_REAL: Final = "vllm"
 
 
-class _Recorded(msgspec.Struct):
+class _RecordedEngine(msgspec.Struct, frozen=True):
+    kind: str = _REAL
+
+
+class _RecordedReplica(msgspec.Struct, frozen=True):
+    engine: _RecordedEngine = _RecordedEngine()
+
+
+class _RecordedCluster(msgspec.Struct, frozen=True):
+    replicas: tuple[_RecordedReplica, ...] = ()
+
+
+class _Recorded(msgspec.Struct, frozen=True):
     file: str = ""
+    kind: str = "live"
     seed: int = 0
     scenario: dict[str, Any] = {}
+    cluster: _RecordedCluster = _RecordedCluster()
+
+    @property
+    def real(self) -> bool:
+        """Whether engines of it computed."""
+        return self.kind != "sim" and any(one.engine.kind == _REAL for one in self.cluster.replicas)
 
 
-def prepare_from_run(options: SimOptions, name: str) -> PreparedSim:
+def prepare_from_run(session: Session, options: SimOptions, name: str) -> PreparedSim:
     """The simulation of a recorded run, with `--set` and the other options put over it.
 
     Raises:
@@ -40,17 +62,53 @@ def prepare_from_run(options: SimOptions, name: str) -> PreparedSim:
     """
     run = open_run(options.runs, name)
     recorded = _read(run)
-    text = yaml.safe_dump(recorded.scenario, sort_keys=False)
-    scenario = parse_scenario(text, file=str(run.scenario), overrides=options.overrides)
+    again = _Again(run, recorded, load_events(run)[0])
+    at_home = run.path.parent.absolute() == options.runs.absolute()
     options = dataclasses.replace(
-        options, scenario=Path(recorded.file), seed=options.seed or recorded.seed, from_run=run.id
+        options,
+        scenario=Path(recorded.file),
+        seed=options.seed or recorded.seed,
+        from_run=run.id if at_home else str(run.path),
     )
-    # Its file may be gone or changed: the text is the run's own, the place is for users' classes.
-    scenario = dataclasses.replace(scenario, path=Path(recorded.file))
-    prepared = compile_sim(options, scenario)
-    envelopes, _ = load_events(run)
-    plan = plan_of(envelopes, prepared.compiled, _planned(run))
-    return dataclasses.replace(prepared, compiled=dataclasses.replace(prepared.compiled, plan=plan))
+    prepared = again.prepare(options)
+    matches = recorded.real if options.match_speed is None else options.match_speed
+    if not matches:
+        return prepared
+    as_it_was = dataclasses.replace(
+        options, overrides=_of_the_model(options.overrides), duration=None, entry=None
+    )
+    speed = speed_of_run(
+        session, options.ui, again.envelopes, lambda changes: again.prepare(as_it_was, changes)
+    )
+    prepared = again.prepare(options, speed.as_overrides(prepared.compiled.cluster))
+    return dataclasses.replace(prepared, speed=speed.said())
+
+
+def _of_the_model(overrides: Iterable[str]) -> tuple[str, ...]:
+    """Those that change how a simulation sees the world, and not what was run in it."""
+    return tuple(one for one in overrides if one.lstrip().startswith("sim."))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Again:
+    """A recorded run, to be prepared under one setting or another."""
+
+    run: RunDirectory
+    recorded: _Recorded
+    envelopes: Sequence[Envelope]
+
+    def prepare(self, options: SimOptions, first: tuple[str, ...] = ()) -> PreparedSim:
+        """Its simulation with these options; `first` is set before what they set."""
+        text = yaml.safe_dump(self.recorded.scenario, sort_keys=False)
+        overrides = (*first, *options.overrides)
+        scenario = parse_scenario(text, file=str(self.run.scenario), overrides=overrides)
+        # Its file may be gone or changed: the text is the run's own, the place is for users'
+        # classes.
+        scenario = dataclasses.replace(scenario, path=Path(self.recorded.file))
+        prepared = compile_sim(options, scenario)
+        plan = plan_of(self.envelopes, prepared.compiled, _planned(self.run))
+        compiled = dataclasses.replace(prepared.compiled, plan=plan)
+        return dataclasses.replace(prepared, compiled=compiled)
 
 
 def plan_of(

@@ -22,6 +22,8 @@ class SimOptions:
     exact: bool = False
     sample: float = 1.0
     from_run: str | None = None
+    match_speed: bool | None = None
+    """Whether engines are as fast as in that run; None: where they were real."""
     as_json: bool = False
 
     def command_line(self) -> str:
@@ -36,6 +38,8 @@ class SimOptions:
         for flag, on in (("--check", self.check), ("--exact", self.exact)):
             if on:
                 words.append(flag)
+        if self.match_speed is not None:
+            words.append("--match-speed" if self.match_speed else "--no-match-speed")
         if self.sample < 1.0:
             words += ["--sample", f"{self.sample:g}"]
         return shlex.join(words)

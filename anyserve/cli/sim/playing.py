@@ -152,9 +152,13 @@ class ProgressLines:
     """A line now and then, where there is no terminal: a long run must not look dead."""
 
     def __init__(
-        self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+        self,
+        say: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+        doing: str = "",
     ) -> None:
         self._say = say
+        self._doing = doing
         self._clock = clock
         self._began_s = clock()
         self._next_s = self._began_s + LINES_S
@@ -170,7 +174,7 @@ class ProgressLines:
         if done:
             left_s = (now_s - self._began_s) * (planned - done) / done
             text += f", about {left_s:.0f} s left"
-        self._say(text)
+        self._say(self._doing + text)
 
 
 @contextmanager

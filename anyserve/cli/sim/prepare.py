@@ -20,12 +20,14 @@ RESOLVED_SCHEMA: Final = "anyserve.resolved/1"
 
 @dataclass(frozen=True, slots=True)
 class PreparedSim:
-    """A simulation that could start now. `policy`: whose policy runs, where it is the user's."""
+    """A simulation that could start now. `policy`: whose policy runs, where it is the user's.
+    `speed`: how long engines take so that they are as fast as in the run played again, in words."""
 
     options: SimOptions
     scenario: Scenario
     compiled: Compiled
     policy: str
+    speed: str = ""
 
     @property
     def scenario_dir(self) -> str:

@@ -66,6 +66,20 @@ class StepTimeModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     graph_sizes: tuple[int, ...] = ()
     """Batch sizes, ascending, to which D is rounded up in steps without prefill."""
 
+    def scaled(self, scale: float) -> StepTimeModel:
+        """That of an engine whose steps take so many times as long."""
+        return msgspec.structs.replace(
+            self,
+            base_ps=round(self.base_ps * scale),
+            prefill_ps=round(self.prefill_ps * scale),
+            decode_ps=round(self.decode_ps * scale),
+            context_ps=round(self.context_ps * scale),
+            attention_ps=round(self.attention_ps * scale),
+            prompt_ps=round(self.prompt_ps * scale),
+            floor_ps=round(self.floor_ps * scale),
+            table=tuple((tokens, round(ps * scale)) for tokens, ps in self.table),
+        )
+
     def formula(self) -> Formula:
         """The same, ready to be asked often."""
         return Formula(
@@ -87,3 +101,24 @@ class StepTimeModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
             + self.context_ps * work.context
             + self.attention_ps * work.attention // 2
         )
+
+
+class ScaledStepTime:
+    """Another model of step time, whose steps take `scale` times as long. A `StepTime`."""
+
+    def __init__(self, step_time: StepTime, scale: float) -> None:
+        self._step_time = step_time
+        self._scale = scale
+
+    def step_ps(self, work: StepWork) -> int:
+        """Duration of a step in picoseconds."""
+        return max(1, round(self._step_time.step_ps(work) * self._scale))
+
+
+def scaled_step_time(step_time: StepTime, scale: float) -> StepTime:
+    """This model of step time, with steps that take `scale` times as long."""
+    if scale == 1.0:
+        return step_time
+    if isinstance(step_time, StepTimeModel):
+        return step_time.scaled(scale)
+    return ScaledStepTime(step_time, scale)

@@ -80,6 +80,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """What the `model` engine imitates."""
     step_time: str = ""
     """A user's step-time model `pkg.mod:Class` in place of the profile's."""
+    step_scale: float = 1.0
+    """How many times as long as that one says steps take; a profile is scaled already."""
     plugin_dir: str | None = None
     """Where such a class may lie: the scenario's directory."""
     step_interval_ms: float = 0.0

@@ -16,7 +16,7 @@ from anyserve.core.engine.keys import token_keys
 from anyserve.core.engine.model import EngineModel
 from anyserve.core.engine.sequence import Sequence
 from anyserve.core.engine.sizing import engine_sizes
-from anyserve.core.engine.step_time import StepTime
+from anyserve.core.engine.step_time import StepTime, scaled_step_time
 from anyserve.core.engine.stretch import PS_PER_NS, to_ns
 from anyserve.core.spec import EngineSpec
 from anyserve.errors import StartError
@@ -186,9 +186,8 @@ class ModelEngine:
         config = self._config
         if not config.step_time:
             return self._profile.step_time
-        return users_step_time(
-            config.step_time, None if config.plugin_dir is None else Path(config.plugin_dir)
-        )
+        folder = None if config.plugin_dir is None else Path(config.plugin_dir)
+        return scaled_step_time(users_step_time(config.step_time, folder), config.step_scale)
 
     def _delta(self, sequence: Sequence, generated: int) -> Delta:
         held = self._of_sequence[sequence]

@@ -19,3 +19,13 @@ def test_a_long_run_says_now_and_then_how_far_it_is() -> None:
         "2,000 of 5,000 requests, about 48 s left",
         "3,000 of 5,000 requests, about 31 s left",
     ]
+
+
+def test_lines_say_what_is_done() -> None:
+    said: list[str] = []
+    now = [0.0]
+    lines = ProgressLines(said.append, lambda: now[0], doing="matching: ")
+    now[0] += LINES_S
+    lines.show(Progress(Phase.PLAYING, 1.0, 9.0, 50, 40, 0))
+
+    assert said == ["matching: 0 of 50 requests"]

@@ -81,3 +81,17 @@ def test_an_engine_plans_ahead_where_the_measured_one_did_unless_it_is_told_othe
     assert not engine_sizes(EngineSpec(), PROFILE).limits.async_scheduling
     assert engine_sizes(EngineSpec(), ahead).limits.async_scheduling
     assert not engine_sizes(told, ahead).limits.async_scheduling
+
+
+def test_a_scaled_profile_computes_longer_and_loads_as_before() -> None:
+    profile = msgspec.structs.replace(
+        PROFILE, intake_us=10.0, cooling=((100, 50.0),), cold_us=4.0, shape_us=2.0, load_s=3.0
+    )
+
+    scaled = profile.scaled(2.0)
+
+    assert scaled.step_time.base_ps == 2
+    assert (scaled.intake_us, scaled.cooling, scaled.cold_us, scaled.shape_us, scaled.load_s) == (
+        20.0, ((100, 100.0),), 8.0, 4.0, 3.0,
+    )  # fmt: skip
+    assert profile.scaled(1.0) is profile

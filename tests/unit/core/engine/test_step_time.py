@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from anyserve.core.engine.step_time import StepTimeModel, StepWork
+import pytest
+
+from anyserve.core.engine.step_time import StepTimeModel, StepWork, scaled_step_time
 
 MODEL = StepTimeModel(
     base_ps=1_000_000,
@@ -57,3 +59,45 @@ def test_decodes_are_padded_to_captured_sizes_unless_something_is_prefilled() ->
 
     assert [model.step_ps(StepWork(decodes=size)) for size in (1, 3, 8, 9)] == [1, 4, 8, 9]
     assert model.step_ps(StepWork(decodes=3, prefill_tokens=1)) == 3
+
+
+EVERY_TERM = StepTimeModel(
+    base_ps=1_000_000,
+    prefill_ps=10_000,
+    decode_ps=5_000,
+    context_ps=100,
+    attention_ps=20,
+    prompt_ps=700,
+    floor_ps=40_000,
+    table=((1, 0), (64, 90_000)),
+    graph_sizes=(1, 2, 4),
+)
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        StepWork(),
+        StepWork(decodes=3, context=300),
+        StepWork(prefill_tokens=50, prefills=2, decodes=3, context=300, attention=2_600),
+    ],
+)
+def test_a_scaled_model_takes_so_many_times_as_long_in_every_step(work: StepWork) -> None:
+    assert EVERY_TERM.scaled(1.5).step_ps(work) == pytest.approx(
+        1.5 * EVERY_TERM.step_ps(work), abs=2
+    )
+    assert scaled_step_time(EVERY_TERM, 1.0) is EVERY_TERM
+
+
+class OfTokens:
+    """A user's model, which knows no coefficients."""
+
+    def step_ps(self, work: StepWork) -> int:
+        return 1_000 * work.prefill_tokens + 1
+
+
+def test_a_users_model_is_scaled_too() -> None:
+    scaled = scaled_step_time(OfTokens(), 2.5)
+
+    assert scaled.step_ps(StepWork(prefill_tokens=10)) == 25_002
+    assert scaled_step_time(OfTokens(), 0.001).step_ps(StepWork()) == 1

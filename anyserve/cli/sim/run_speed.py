@@ -1,0 +1,111 @@
+"""`anyserve sim --from-run RUN`: engines as fast as they were in that run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from anyserve.cli.session import Session
+from anyserve.cli.sim.playing import ENTRIES, ProgressLines
+from anyserve.cli.sim.prepare import PreparedSim
+from anyserve.core.events import Envelope
+from anyserve.core.spec import ClusterSpec
+from anyserve.sim.matching import Scales, Times, kind_of, match, scaled, times_of
+from anyserve.sim.message_time import message_time_ns
+from anyserve.sim.recorder import Counted
+from anyserve.sim.simulation import Simulation
+from anyserve.telemetry.tally import Tally
+from anyserve.workload.schema.types import format_duration
+
+_UNEXPLAINED: Final = 0.0
+"""Nobody reads why these requests went where they went."""
+_DIGITS: Final = 4
+_NS_PER_MS: Final = 1_000_000
+_DOING: Final = "matching the speed of the run: "
+_SAYS: Final = ("plain", "tui")
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpeed:
+    """How fast a run was. `scales`: how many times as long each kind of engine took as a simulation
+    of it has it. `message_ns`: of a message; None: not known."""
+
+    scales: Scales
+    message_ns: int | None
+
+    def as_overrides(self, cluster: ClusterSpec) -> tuple[str, ...]:
+        """The same as `--set` takes it, for the engines of this cluster."""
+        found = {
+            replica.group: round(replica.engine.step_scale * scale, _DIGITS)
+            for replica in cluster.replicas
+            if (scale := self.scales.get(kind_of(replica.engine), 1.0)) != 1.0
+        }
+        engines = tuple(
+            f"cluster.replicas[{group}].engine.step_scale={value}" for group, value in found.items()
+        )
+        return (*self.network_overrides(), *engines)
+
+    def network_overrides(self) -> tuple[str, ...]:
+        """Those of them that are not of engines."""
+        if self.message_ns is None:
+            return ()
+        latency = format_duration(self.message_ns)
+        return (f"sim.network.latency={latency}", "sim.network.jitter=0s")
+
+    def said(self) -> str:
+        """The same in words."""
+        parts = []
+        if self.message_ns is not None:
+            parts.append(f"a message takes {self.message_ns / _NS_PER_MS:.2g} ms")
+        parts += [
+            f"a step of {kind.label} {scale:.2f} times as long as its profile says"
+            for kind, scale in self.scales.items()
+            if scale != 1.0
+        ]
+        return ", ".join(parts)
+
+
+def speed_of_run(
+    session: Session,
+    ui: str,
+    envelopes: Sequence[Envelope],
+    recorded: Callable[[tuple[str, ...]], PreparedSim],
+) -> RunSpeed:
+    """How fast a run was, found by simulating it until answers take as long.
+
+    `recorded` prepares the run as it was, with these overrides. Long work says how far it is, but
+    for a `ui` that is silent.
+
+    Raises:
+        AnyServeError: it cannot be simulated.
+    """
+    live = Tally()
+    for envelope in envelopes:
+        live.add(envelope)
+    network = RunSpeed({}, message_time_ns(envelopes))
+    prepared = recorded(network.network_overrides())
+    lines = ProgressLines(session.diagnostics.say, doing=_DOING) if ui in _SAYS else None
+
+    def simulate(scales: Scales) -> Times:
+        return _simulate(prepared, scales, lines)
+
+    scales = match(times_of(live.requests, prepared.compiled.cluster), simulate)
+    return RunSpeed(scales, network.message_ns)
+
+
+def _simulate(recorded: PreparedSim, scales: Scales, lines: ProgressLines | None) -> Times:
+    cluster = scaled(recorded.compiled.cluster, scales)
+    tally = Tally()
+    simulation = Simulation(
+        dataclasses.replace(recorded.compiled, cluster=cluster),
+        Counted(tally),
+        sample=_UNEXPLAINED,
+        scenario_dir=recorded.scenario_dir,
+    )
+    while not simulation.over:
+        simulation.advance(ENTRIES)
+        if lines is not None:
+            lines.show(simulation.progress())
+    return times_of(tally.requests, cluster)
