@@ -9,6 +9,7 @@ was in the run; queues, batches, preemptions and tails are left to the model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from statistics import fmean
 from typing import Final, NamedTuple
@@ -18,8 +19,8 @@ import msgspec
 from anyserve.core.spec import ClusterSpec, EngineSpec
 from anyserve.telemetry.request_table import Group, RequestTable
 
-_ROUNDS: Final = 5
-_CLOSE: Final = 0.003
+_ROUNDS: Final = 8
+_CLOSE: Final = 0.005
 """Times so near each other are the same."""
 _FEW: Final = 8
 """So many answers say something of an engine; fewer do not."""
@@ -27,6 +28,9 @@ _LEAST: Final = 0.001
 _MOST: Final = 1000.0
 """What a `step_scale` may be."""
 _DIGITS: Final = 4
+_FLATTEST: Final = 0.5
+_STEEPEST: Final = 8.0
+"""Between a fixed cost beside the steps and an engine at its limit."""
 
 
 class EngineKind(NamedTuple):
@@ -83,21 +87,70 @@ def _times(group: Group, *, embeds: bool) -> list[float]:
     return [whole - queued for whole, queued in pairs if whole is not None and queued is not None]
 
 
-def match(live: Times, simulate: Callable[[Scales], Times]) -> dict[EngineKind, float]:
-    """The scale of each kind with which `simulate` has the times of the run.
+class Matched(NamedTuple):
+    """The scale of each kind of engine (1: as its profile says, or too few answers to tell), and
+    how far off times still are: the logarithm of their ratio, of the worst kind."""
 
-    Multiplies by how much too short they were, until they agree within 0.3 % or five simulations
-    have been made. 1: the profile is right as it is, or one of the two has too few answers.
+    scales: Scales
+    off: float
+
+
+def match(live: Times, simulate: Callable[[Scales], Times]) -> Matched:
+    """The scales with which `simulate` has the times of the run.
+
+    Simulates until they agree within half a percent, eight times at most; then those that came
+    nearest.
     """
-    scales = dict.fromkeys(live, 1.0)
+    searches = {kind: _Search(time) for kind, time in live.items()}
+    nearest = Matched({}, math.inf)
     for _ in range(_ROUNDS):
+        scales = {kind: search.scale for kind, search in searches.items()}
         found = simulate(scales)
-        ratios = {kind: live[kind] / found[kind] for kind in live if found.get(kind)}
-        if all(abs(ratio - 1.0) <= _CLOSE for ratio in ratios.values()):
+        errors = [searches[kind].hear(found[kind]) for kind in searches if found.get(kind)]
+        worst = max(errors, default=0.0)
+        if worst < nearest.off:
+            nearest = Matched(scales, worst)
+        if worst <= _CLOSE:
             break
-        for kind, ratio in ratios.items():
-            scales[kind] = round(min(_MOST, max(_LEAST, scales[kind] * ratio)), _DIGITS)
-    return scales
+    return nearest
+
+
+class _Search:
+    """Looks for the scale at which a time is what it was, by the secants of its logarithm.
+
+    Where an engine is near its limit its time grows several times as fast as the scale: a step by
+    the plain ratio would go beyond what is looked for, back and forth. Never leaves the interval in
+    which it must lie once both ends are known.
+    """
+
+    def __init__(self, target: float) -> None:
+        self.scale = 1.0
+        self._target = target
+        self._before: tuple[float, float] | None = None
+        """Logarithms of a scale and of its time over the target."""
+        self._low: float | None = None
+        self._high: float | None = None
+
+    def hear(self, time: float) -> float:
+        """It took so long with `scale`: returns how far off that is, and knows a better scale."""
+        at, error = math.log(self.scale), math.log(time / self._target)
+        if error < 0:
+            self._low = at
+        else:
+            self._high = at
+        to = at - error / self._slope(at, error)
+        low, high = self._low, self._high
+        if low is not None and high is not None and not min(low, high) < to < max(low, high):
+            to = (low + high) / 2
+        self._before = (at, error)
+        self.scale = round(min(_MOST, max(_LEAST, math.exp(to))), _DIGITS)
+        return abs(error)
+
+    def _slope(self, at: float, error: float) -> float:
+        if self._before is None or self._before[0] == at:
+            return 1.0
+        slope = (error - self._before[1]) / (at - self._before[0])
+        return min(_STEEPEST, max(_FLATTEST, slope))
 
 
 def scaled(cluster: ClusterSpec, scales: Scales) -> ClusterSpec:

@@ -138,6 +138,7 @@ def test_a_run_of_slower_engines_is_played_again_as_fast_as_it_was(cli: Cli, sma
         pytest.approx(1.5, rel=0.01)
     ] * 2
     assert "--match-speed" in again["command"]
+    assert f"compare  anyserve compare {first.name} {second.name}" in matched.err
     assert own.json["tpot"]["mean_ms"] < matched.json["tpot"]["mean_ms"]
 
 

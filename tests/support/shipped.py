@@ -100,6 +100,18 @@ class ShippedScenarios:
             assert part in shown.stdout
         assert heavy["text"].split()[-1] in shown.stdout
 
+    def test_played_again_in_virtual_time_it_is_as_fast_as_it_was(self, delegation: Run) -> None:
+        words = ("sim", "--from-run", str((delegation.folder / "latest").resolve()), "--json")
+        again = anyserve(*words, "--runs", str(delegation.folder / "again"), env={}, timeout_s=60)
+
+        assert again.returncode == 0, again.stderr
+        assert "was: a message takes" in again.stderr
+        live, simulated = delegation.summary, json.loads(again.stdout)
+        assert simulated["delegations"]["total"] == live["delegations"]["total"]
+        for figure in ("tpot", "e2e"):
+            there, here = live[figure]["p50_ms"], simulated[figure]["p50_ms"]
+            assert here == pytest.approx(there, rel=0.25), figure
+
     def test_mixed_traffic_on_four_engines_meets_its_expectations(
         self, tmp_path_factory: pytest.TempPathFactory
     ) -> None:

@@ -55,7 +55,8 @@ def run_sim(session: Session, options: SimOptions) -> int:
         violations = [] if watch is None else check_run(run, prepared, watch)
     _report(session, prepared, finished, violations)
     if options.ui != "none":
-        _say_how_fast(session, finished, played, time.perf_counter() - began_s)
+        wall_s = time.perf_counter() - began_s
+        _say_how_fast(session, finished, played, wall_s, prepared.options.from_run)
     if options.ui == "tui" and not played.interrupted:
         _show_screens(session, finished)
     if played.interrupted:
@@ -134,7 +135,9 @@ def _report_check(session: Session, violations: list[Violation], *, quiet: bool)
         session.diagnostics.say(f"{mark} all invariants hold over the log")
 
 
-def _say_how_fast(session: Session, finished: Finished, played: Played, wall_s: float) -> None:
+def _say_how_fast(
+    session: Session, finished: Finished, played: Played, wall_s: float, from_run: str | None
+) -> None:
     say = session.diagnostics.say
     offered = finished.summary.requests.offered
     virtual_s = finished.summary.duration_s or 0.0
@@ -153,3 +156,5 @@ def _say_how_fast(session: Session, finished: Finished, played: Played, wall_s: 
         say(f"go on    anyserve trace {finished.notable[0].id.rpartition('/')[2]}")
     if finished.resolved.command:
         say(f"again    {finished.resolved.command}")
+    if from_run is not None:
+        say(f"compare  anyserve compare {from_run} {finished.run.id}")

@@ -22,6 +22,8 @@ from anyserve.workload.schema.types import format_duration
 _UNEXPLAINED: Final = 0.0
 """Nobody reads why these requests went where they went."""
 _DIGITS: Final = 4
+_FAR: Final = 0.02
+"""Worth a word: further from the run than what two runs differ by."""
 _NS_PER_MS: Final = 1_000_000
 _DOING: Final = "matching the speed of the run: "
 _SAYS: Final = ("plain", "tui")
@@ -30,10 +32,12 @@ _SAYS: Final = ("plain", "tui")
 @dataclass(frozen=True, slots=True)
 class RunSpeed:
     """How fast a run was. `scales`: how many times as long each kind of engine took as a simulation
-    of it has it. `message_ns`: of a message; None: not known."""
+    of it has it. `message_ns`: of a message; None: not known. `off`: how far the simulation still
+    is from the run, as a share."""
 
     scales: Scales
     message_ns: int | None
+    off: float = 0.0
 
     def as_overrides(self, cluster: ClusterSpec) -> tuple[str, ...]:
         """The same as `--set` takes it, for the engines of this cluster."""
@@ -64,6 +68,8 @@ class RunSpeed:
             for kind, scale in self.scales.items()
             if scale != 1.0
         ]
+        if self.off > _FAR:
+            parts.append(f"no nearer than {self.off:.0%}")
         return ", ".join(parts)
 
 
@@ -91,8 +97,8 @@ def speed_of_run(
     def simulate(scales: Scales) -> Times:
         return _simulate(prepared, scales, lines)
 
-    scales = match(times_of(live.requests, prepared.compiled.cluster), simulate)
-    return RunSpeed(scales, network.message_ns)
+    found = match(times_of(live.requests, prepared.compiled.cluster), simulate)
+    return RunSpeed(found.scales, network.message_ns, found.off)
 
 
 def _simulate(recorded: PreparedSim, scales: Scales, lines: ProgressLines | None) -> Times:
