@@ -24,6 +24,8 @@ _CLOSE: Final = 0.005
 """Times so near each other are the same."""
 _FEW: Final = 8
 """So many answers say something of an engine; fewer do not."""
+_UNSCALED: Final = frozenset({"echo", "none"})
+"""Engines without a profile."""
 _LEAST: Final = 0.001
 _MOST: Final = 1000.0
 """What a `step_scale` may be."""
@@ -63,7 +65,11 @@ def kind_of(engine: EngineSpec) -> EngineKind:
 def times_of(requests: RequestTable, cluster: ClusterSpec) -> dict[EngineKind, float]:
     """What the completed answers of each kind of engine took, where there are enough of them: the
     interquartile mean over the requests. Recoveries and waits amid an answer are beyond it."""
-    kinds = {replica.id: kind_of(replica.engine) for replica in cluster.replicas}
+    kinds = {
+        replica.id: kind_of(replica.engine)
+        for replica in cluster.replicas
+        if replica.engine.kind not in _UNSCALED
+    }
     times: dict[EngineKind, list[float]] = {}
     groups = requests.groups()
     if not groups:
@@ -72,7 +78,8 @@ def times_of(requests: RequestTable, cluster: ClusterSpec) -> dict[EngineKind, f
         kind = kinds.get(name)
         if kind is not None:
             times.setdefault(kind, []).extend(_times(group, embeds=kind.task == "embed"))
-    return {kind: _middle(some) for kind, some in times.items() if len(some) >= _FEW}
+    middles = {kind: _middle(some) for kind, some in times.items() if len(some) >= _FEW}
+    return {kind: time for kind, time in middles.items() if time > 0}
 
 
 def _middle(times: list[float]) -> float:

@@ -64,12 +64,18 @@ class Job:
         self.sent = 0
         """Tokens that the replica was told of."""
         self.cancelled = False
-        self.gaps: Gaps = {}
+        self.gaps: Gaps | None = None
         """Of tokens that it was not told of yet, beside those since `marks`."""
         self.marks: Gaps | None = None
         """The engine's histogram of steps when the newest token that is in `gaps` was made."""
         self.stalled_ps: int | None = None
         """When its newest token was made, while it waits to be computed again."""
+
+    def counted(self) -> Gaps:
+        """`gaps`, to be added to."""
+        if self.gaps is None:
+            self.gaps = {}
+        return self.gaps
 
 
 class Worker(Doer):
@@ -359,7 +365,7 @@ class Worker(Doer):
     def _stall(self, job: Job) -> None:
         """It was preempted: its next token comes after it has been computed again."""
         if job.marks is not None:
-            _add_since(job.gaps, job.marks, self._steps)
+            _add_since(job.counted(), job.marks, self._steps)
             job.marks, job.stalled_ps = None, self._last_end_ps
 
     # --- deltas ----------------------------------------------------------------------------------
@@ -369,7 +375,7 @@ class Worker(Doer):
         sequence = job.sequence
         job.marks = self._steps.copy()
         if job.stalled_ps is not None:
-            self._add(job.gaps, stretch.end_ps - job.stalled_ps, 1)
+            self._add(job.counted(), stretch.end_ps - job.stalled_ps, 1)
             job.stalled_ps = None
         done = sequence.finished
         if job.sent and not done:
@@ -394,7 +400,7 @@ class Worker(Doer):
 
     def _progress(self, job: Job, made: int, steps: Gaps, finish: str | None = None) -> Delta:
         """What was made since the replica was last told; with `finish` it is the last of it."""
-        gaps, job.gaps = job.gaps, {}
+        gaps, job.gaps = job.counted(), None
         if job.marks is not None:
             _add_since(gaps, job.marks, steps)
             job.marks = None if finish is not None else steps.copy()

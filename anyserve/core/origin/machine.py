@@ -177,7 +177,7 @@ class Origin(Machine):
 
     def _enter(self, pending: Pending, now: int, *, resent: bool) -> None:
         pending.sent_epoch = self._epoch
-        pending.replicas.add(pending.entry)
+        pending.heard_of(pending.entry)
         entry = msg.Entry(request=pending.request, submission=pending.submission)
         self._out.append(Send(Inbox.REPLICA_ENTRY, pending.entry, entry))
         self._note_submitted(pending, pending.entry, now, resent=resent)
@@ -214,7 +214,7 @@ class Origin(Machine):
         if frame.sequence == pending.next_sequence:
             self._take_frames(pending, frame, now)
         elif frame.sequence > pending.next_sequence:
-            pending.buffer.setdefault(frame.sequence, frame)
+            pending.hold_back(frame)
             self._note_gap(pending, now)
 
     def _take_frames(self, pending: Pending, frame: msg.Frame | None, now: int) -> None:
@@ -292,7 +292,7 @@ class Origin(Machine):
         pending.holder = holder
         pending.last_attempt = max(pending.last_attempt, attempt)
         if holder != SCHEDULER:
-            pending.replicas.add(holder)
+            pending.heard_of(holder)
 
     def _on_keep_alive(self, alive: msg.KeepAlive, now: int) -> None:
         for request_id, attempt in alive.held:
@@ -452,10 +452,10 @@ class Origin(Machine):
         self._settle(pending.id, pending.replicas)
         self._out.append(Finish(pending.id, outcome))
 
-    def _settle(self, request_id: str, replicas: set[str]) -> None:
+    def _settle(self, request_id: str, replicas: tuple[str, ...]) -> None:
         settled = self._settled_message([request_id])
         self._out.append(Send(Inbox.SCHEDULER, "", settled))
-        for replica in sorted(replicas):
+        for replica in sorted(replicas) if len(replicas) > 1 else replicas:
             self._out.append(Send(Inbox.REPLICA_ENTRY, replica, settled))
 
     def _settle_again(self, frame: msg.Frame) -> None:

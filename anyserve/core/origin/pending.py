@@ -11,6 +11,9 @@ from anyserve.core.messages import Frame, Request
 SCHEDULER: Final = "scheduler"
 
 NO_GAPS: Final[Mapping[int, int]] = {}
+_EMPTY: Final[dict[int, Any]] = {}
+"""Where nothing is kept yet, as for most requests ever: a mapping for each would be an eighth of
+what a simulation remembers of one. Never written to."""
 
 BUCKETS_NS: Final = tuple(round(1e6 * 10 ** (step_ / 10)) for step_ in range(-10, 51))
 """Upper bounds of the inter-token latency histogram: ten to the decade, 0.1 ms to 100 s."""
@@ -76,13 +79,15 @@ class Pending:
         """The attempt whose tokens the client gets; no other one's are taken."""
         self.tokens: dict[int, list[int]] = {}
         self.next_sequence = 0
-        self.buffer: dict[int, Frame] = {}
+        self.buffer: dict[int, Frame] = _EMPTY
+        """Frames that came before their turn, by their number."""
         self.gap_since_ns: int | None = None
         self.repairs = 0
-        self.replicas: set[str] = set()
+        self.replicas: tuple[str, ...] = ()
+        """Those that may know of it, in the order in which they were heard."""
         self.first_ns: int | None = None
         self.last_ns: int | None = None
-        self.itl_ns: dict[int, int] = {}
+        self.itl_ns: dict[int, int] = _EMPTY
         self.deadline_ns: int | None = None
         self.end_ns = 0
         """When it ends at the latest: at its deadline, or with its life."""
@@ -127,15 +132,26 @@ class Pending:
             self.itl_ns = dict(gaps)
         elif count > 0:
             gap = bucket_ns((now - (self.last_ns or now)) // count)
+            self.itl_ns = self.itl_ns or {}
             self.itl_ns[gap] = self.itl_ns.get(gap, 0) + count
         self.last_ns = now
+
+    def hold_back(self, frame: Frame) -> None:
+        """Keep a frame until those before it have come."""
+        self.buffer = self.buffer or {}
+        self.buffer.setdefault(frame.sequence, frame)
+
+    def heard_of(self, replica: str) -> None:
+        """A replica knows of it."""
+        if replica not in self.replicas:
+            self.replicas = (*self.replicas, replica)
 
     def begin_again(self, now: int) -> None:
         """Make ready for another submission: no attempt streams, nothing is buffered."""
         self.submission += 1
         self.stream = None
         self.next_sequence = 0
-        self.buffer.clear()
+        self.buffer = _EMPTY
         self.gap_since_ns = None
         self.repairs = 0
         self.asked_again = 0

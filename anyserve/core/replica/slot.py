@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from anyserve.core.lifecycle import SLOT, SlotState, step
 from anyserve.core.messages import (
     AttemptStatus,
@@ -17,6 +19,8 @@ from anyserve.core.order import Order
 
 AttemptKey = tuple[str, int]
 """Request id and attempt number."""
+
+_NOTHING_MADE: Final = [0]
 
 
 class Slot:
@@ -51,8 +55,10 @@ class Slot:
         self.heard_ns = now
         """When its origin last got anything about it."""
         self.resumed = len(request.resume_ids)
-        self.counts: dict[int, int] = {}
-        self.finishes: dict[int, str] = {}
+        self.counts: list[int] = []
+        """Tokens made, by choice."""
+        self.finishes: dict[int, str] | None = None
+        """How its choices ended, as soon as one has."""
         self.cached_tokens: int | None = None
         self.delegations = 0
         """How many brought it here."""
@@ -80,19 +86,33 @@ class Slot:
         """Change state, as the table allows."""
         self.state = step(SLOT, self.state, state)
 
+    def note_finish(self, choice: int, finish: str) -> None:
+        """One of its choices ended like this."""
+        if self.finishes is None:
+            self.finishes = {}
+        self.finishes[choice] = finish
+
     def made_tokens(self) -> int:
         """Tokens that this attempt itself produced, over all choices."""
         made = 0
-        for tokens in self.counts.values():
+        for tokens in self.counts:
             made += tokens
         return made
 
+    def made_of(self, choice: int) -> int:
+        """Those of one choice."""
+        return self.counts[choice] if choice < len(self.counts) else 0
+
+    def note_tokens(self, choice: int, tokens: int) -> None:
+        """So many more of a choice were made."""
+        counts = self.counts
+        while len(counts) <= choice:
+            counts.append(0)
+        counts[choice] += tokens
+
     def totals(self) -> list[int]:
         """Per choice, the length of the answer with what was resumed."""
-        last = 0
-        for choice in self.counts:
-            last = max(last, choice)
-        return [self.counts.get(choice, 0) + self.resumed for choice in range(last + 1)]
+        return [count + self.resumed for count in self.counts or _NOTHING_MADE]
 
     def times(self, now: int) -> Times:
         """How the stay divides; the parts telescope from `received_ns` to `now`."""
@@ -111,11 +131,11 @@ class Slot:
         self, status: AttemptStatus, now: int, code: Code | None = None, message: str = ""
     ) -> End:
         """The terminal report of this attempt."""
-        totals = self.totals()
+        totals, finishes = self.totals(), self.finishes or {}
         return End(
             status=status,
             n_tokens=totals,
-            finish=[self.finishes.get(choice, "") for choice in range(len(totals))],
+            finish=[finishes.get(choice, "") for choice in range(len(totals))],
             times=self.times(now),
             code=code,
             message=message,

@@ -62,15 +62,14 @@ class Work(ReplicaBase):
         if delta.cached_tokens is not None:
             slot.cached_tokens = delta.cached_tokens
         if delta.finish is not None:
-            slot.finishes[delta.choice] = delta.finish
-        made = slot.counts.get(delta.choice, 0)
-        start = slot.resumed + made
+            slot.note_finish(delta.choice, delta.finish)
+        start = slot.resumed + slot.made_of(delta.choice)
         if delta.tokens or delta.data is not None:
             if slot.first_ns is None:
                 slot.first_ns = now
                 if self._explains(slot.id):
                     self._emit(ev.AttemptFirstToken(id=slot.id, attempt=slot.attempt))
-            slot.counts[delta.choice] = made + len(delta.tokens)
+            slot.note_tokens(delta.choice, len(delta.tokens))
             self._tokens += len(delta.tokens)
         end = self._end_of(slot, delta, now) if delta.done or delta.error is not None else None
         if delta.tokens or delta.data is not None or end is not None:

@@ -64,6 +64,10 @@ def test_few_answers_say_nothing_of_an_engine() -> None:
     assert measured(compiled(merged(PAIR, changes)), {}) == {}
 
 
+def test_an_echo_has_no_speed_to_match() -> None:
+    assert measured(compiled(PAIR, "cluster.replicas[*].engine.kind=echo"), {}) == {}
+
+
 @pytest.mark.parametrize("power", [0.6, 1.0, 3.5, 7.0])
 @pytest.mark.parametrize("target", [0.5, 1.0, 1.2, 40.0])
 def test_engines_near_their_limit_are_found_without_going_back_and_forth(
