@@ -36,6 +36,7 @@ class ObjectsOfOneHost(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
+        gc.freeze()
         self.now_ms = 1_000
         self.directory = new_object_directory()
         rules = ObjectsSpec(limit_bytes=LIMIT, ttl_ms=TTL_MS)
@@ -116,7 +117,7 @@ class ObjectsOfOneHost(RuleBasedStateMachine):
     def let_go(self, data: st.DataObject) -> None:
         place = data.draw(st.integers(0, len(self.views) - 1))
         del self.views[place]
-        gc.collect()
+        gc.collect()  # quick: what was there before is frozen
 
     @rule(by_ms=st.integers(1, TTL_MS))
     def time_passes(self, by_ms: int) -> None:
@@ -141,6 +142,7 @@ class ObjectsOfOneHost(RuleBasedStateMachine):
         if hasattr(self, "directory"):
             self.views.clear()
             remove_object_directory(self.directory)
+            gc.unfreeze()
 
 
 TestObjectsOfOneHost = ObjectsOfOneHost.TestCase

@@ -1,6 +1,7 @@
 """The checks bite: each fault planted in the real machines violates the invariant that it names.
 
-Days are tried in a fixed order until one catches the fault; the same day without it must be clean.
+Days are tried in a fixed order until one catches the fault, the one that did last first where they
+are rare; the same day without it must be clean.
 """
 
 from __future__ import annotations
@@ -23,11 +24,20 @@ REACHED = {
 """How requests end on these days; None: with all their tokens."""
 KINDS = ("crowded", "restarting", "crashing", "broken")
 SEEDS = 600
+FOUND = {
+    "stale epoch not learnt": (432, "restarting"),
+    "epoch ignored by a replica": (52, "restarting"),
+    "rung forgotten on recovery": (121, "restarting"),
+    "recovered request refused for fullness": (42, "crowded"),
+    "deadline ignored by the scheduler": (45, "restarting"),
+}
+"""Days that caught faults which most do not: tried first, to save the search."""
 
 
 def caught(fault: Fault) -> tuple[str, int, Violated] | None:
     """The first day on which the fault breaks its own invariant."""
-    for seed, kind in itertools.product(range(SEEDS), KINDS):
+    known = [FOUND[fault.name]] if fault.name in FOUND else []
+    for seed, kind in itertools.chain(known, itertools.product(range(SEEDS), KINDS)):
         try:
             with fault.planted():
                 DAYS[kind].live(seed)
