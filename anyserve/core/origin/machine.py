@@ -414,7 +414,7 @@ class Origin(Machine):
     def _cancel_everywhere(self, pending: Pending, code: Code) -> None:
         cancel = msg.Cancel(id=pending.id, code=code)
         self._out.append(Send(Inbox.SCHEDULER, "", cancel))
-        for replica in sorted(pending.replicas):
+        for replica in pending.replicas:
             self._out.append(Send(Inbox.REPLICA_ENTRY, replica, cancel))
 
     def _completed(self, pending: Pending, finish: str) -> Outcome:
@@ -455,7 +455,7 @@ class Origin(Machine):
     def _settle(self, request_id: str, replicas: tuple[str, ...]) -> None:
         settled = self._settled_message([request_id])
         self._out.append(Send(Inbox.SCHEDULER, "", settled))
-        for replica in sorted(replicas) if len(replicas) > 1 else replicas:
+        for replica in replicas:
             self._out.append(Send(Inbox.REPLICA_ENTRY, replica, settled))
 
     def _settle_again(self, frame: msg.Frame) -> None:

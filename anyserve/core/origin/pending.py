@@ -84,7 +84,7 @@ class Pending:
         self.gap_since_ns: int | None = None
         self.repairs = 0
         self.replicas: tuple[str, ...] = ()
-        """Those that may know of it, in the order in which they were heard."""
+        """Those that may know of it, by name."""
         self.first_ns: int | None = None
         self.last_ns: int | None = None
         self.itl_ns: dict[int, int] = _EMPTY
@@ -144,7 +144,8 @@ class Pending:
     def heard_of(self, replica: str) -> None:
         """A replica knows of it."""
         if replica not in self.replicas:
-            self.replicas = (*self.replicas, replica)
+            known = (*self.replicas, replica)
+            self.replicas = tuple(sorted(known)) if len(known) > 1 else known
 
     def begin_again(self, now: int) -> None:
         """Make ready for another submission: no attempt streams, nothing is buffered."""
