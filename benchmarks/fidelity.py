@@ -30,27 +30,27 @@ Writes benchmarks/results/fidelity-one.json, fidelity-several.json and fidelity-
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import yaml
-import zstandard
 from bench import report
 from rich.console import Console
 
+from anyserve.cli.run_events import load_events
 from anyserve.runtime.calibrate.messages import MeasuredStep
 from anyserve.runtime.engines.step_record import RecordedStep
+from anyserve.sim.message_time import message_time_ns
+from anyserve.telemetry.runs import open_run
 from anyserve.workload.profiles import load_profile
 
 ROOT = Path(__file__).parents[1]
@@ -121,11 +121,12 @@ class Player:
 
     def live(self, name: str, turn: int) -> dict[str, Any]:
         """The summary of a live run."""
-        return self._summary(name, f"live{turn}", ["up", "--no-memory-check"], [])
+        return self._summary(name, f"live{turn}", ["up", _file(name), "--no-memory-check"])
 
     def simulated(self, name: str) -> dict[str, Any]:
         """The summary of a simulated run."""
-        return self._summary(name, "sim", ["sim"], self._overrides(name, self._profiles.of(name)))
+        more = self._overrides(name, self._profiles.of(name))
+        return self._summary(name, "sim", ["sim", _file(name), *more])
 
     def at_speed(self, name: str) -> tuple[float, dict[str, Any]] | None:
         """How many times as long as the profile says the live runs' decodes took, and the summary
@@ -142,7 +143,7 @@ class Player:
         scaled = msgspec.structs.replace(profile, step_time=formula.scaled(speed))
         path.write_bytes(msgspec.json.encode(scaled))
         more = self._overrides(name, {model: str(path)})
-        return speed, self._summary(name, "at-speed", ["sim"], more)
+        return speed, self._summary(name, "at-speed", ["sim", _file(name), *more])
 
     def recorded(self, name: str, turn: int) -> dict[str, Any]:
         """The summary of a live run that is there already."""
@@ -154,21 +155,18 @@ class Player:
         found = []
         for turn in (1, 2):
             live = _newest(self._folder / f"{name}-live{turn}")
-            words = ["sim", "--match-speed", "--from-run", str(live)]
-            found.append(self._summary(name, f"again{turn}", words, cores, scenario=False))
+            words = ["sim", "--match-speed", "--from-run", str(live), *cores]
+            found.append(self._summary(name, f"again{turn}", words))
         return found
 
-    def _summary(
-        self, name: str, kind: str, words: list[str], more: list[str], *, scenario: bool = True
-    ) -> dict[str, Any]:
+    def _summary(self, name: str, kind: str, words: list[str]) -> dict[str, Any]:
         runs = self._folder / f"{name}-{kind}"
         runs.mkdir(exist_ok=True)
         for old in runs.glob("steps-*.jsonl"):
             old.unlink()
-        what = [str(SCENARIOS / f"{name}.yaml")] if scenario else []
-        options = ["--seed", str(SEED), "--ui", "none", "--runs", str(runs), *more]
+        options = ["--seed", str(SEED), "--ui", "none", "--runs", str(runs)]
         began = time.monotonic()
-        command = [sys.executable, "-m", "anyserve.cli", *words, *what, *options]
+        command = [sys.executable, "-m", "anyserve.cli", *words, *options]
         done = subprocess.run(
             command,
             cwd=ROOT,
@@ -197,6 +195,10 @@ class Player:
                     profile = profiles[model]
                     words += ["--set", f"cluster.replicas.{replica}.engine.profile={profile}"]
         return words
+
+
+def _file(name: str) -> str:
+    return str(SCENARIOS / f"{name}.yaml")
 
 
 def _as_in(name: str, replicas: list[str]) -> list[str]:
@@ -356,39 +358,13 @@ class Profiles:
 
 
 def network_latency_us(folder: Path) -> float:
-    """How long one message takes here, from a run of its own on an engine that computes nothing.
-
-    A request comes to its engine over two messages (origin, scheduler, replica), and its first
-    token back over one.
-    """
+    """How long one message takes here, from a run of its own on an engine that computes nothing."""
     Player(folder, Profiles(folder, {}, None), None).live("network", 0)
-    newest = max(
-        (folder / "network-live0").glob("*/events.jsonl*"), key=lambda one: one.stat().st_mtime
-    )
-    offered: dict[str, int] = {}
-    took: dict[str, int] = {}
-    ways = []
-    with open_log(newest) as lines:
-        for line in lines:
-            event = json.loads(line)["event"]
-            if event["type"] == "request.offered":
-                offered[event["id"]] = event["intended_ns"]
-            elif event["type"] == "attempt.ended":
-                times = event["times"]
-                took[event["id"]] = times.get("engine_wait_ns", 0) + times["prefill_ns"]
-            elif event["type"] == "request.outcome" and event["id"] in took:
-                ways.append(event["first_ns"] - offered[event["id"]] - took[event["id"]])
-    return statistics.median(ways) / 3 / 1000
-
-
-@contextmanager
-def open_log(path: Path) -> Iterator[Iterator[str]]:
-    """The lines of an event log, compressed or not."""
-    with path.open("rb") as file:
-        if path.suffix == ".zst":
-            yield io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(file))
-        else:
-            yield io.TextIOWrapper(file)
+    envelopes, _ = load_events(open_run(folder / "network-live0"))
+    took_ns = message_time_ns(envelopes)
+    if took_ns is None:
+        raise RunFailedError("network: too few requests to tell how long a message takes")
+    return took_ns / 1000
 
 
 def main() -> int:

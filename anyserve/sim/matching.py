@@ -160,16 +160,16 @@ class _Search:
         return min(_STEEPEST, max(_FLATTEST, slope))
 
 
+def step_scale(engine: EngineSpec, scales: Scales) -> float:
+    """The `step_scale` of an engine that takes so many times as long as it says."""
+    return engine.step_scale * scales.get(kind_of(engine), 1.0)
+
+
 def scaled(cluster: ClusterSpec, scales: Scales) -> ClusterSpec:
     """The cluster with engines that take so many times as long as it says."""
-    replicas = tuple(
-        msgspec.structs.replace(
-            replica,
-            engine=msgspec.structs.replace(
-                replica.engine,
-                step_scale=replica.engine.step_scale * scales.get(kind_of(replica.engine), 1.0),
-            ),
-        )
-        for replica in cluster.replicas
-    )
-    return msgspec.structs.replace(cluster, replicas=replicas)
+    replace = msgspec.structs.replace
+    replicas = []
+    for replica in cluster.replicas:
+        engine = replace(replica.engine, step_scale=step_scale(replica.engine, scales))
+        replicas.append(replace(replica, engine=engine))
+    return replace(cluster, replicas=tuple(replicas))

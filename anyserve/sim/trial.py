@@ -5,6 +5,7 @@ Everything in and out can be sent to another process.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ import msgspec
 
 from anyserve.collecting import no_collecting
 from anyserve.sim.recorder import Counted
-from anyserve.sim.simulation import Simulation
+from anyserve.sim.simulation import Progress, Simulation
 from anyserve.telemetry.summary import RunFacts, Slo, summary_of, to_dict
 from anyserve.telemetry.tally import Tally
-from anyserve.workload.compile import compile_scenario
+from anyserve.workload.compile import Compiled, compile_scenario
 from anyserve.workload.load import load_scenario
 from anyserve.workload.schema import Engine
 
@@ -47,15 +48,31 @@ def _summary_of(trial: Trial) -> dict[str, Any]:
     compiled = compile_scenario(
         scenario, seed=trial.seed, duration_ns=trial.duration_ns, engine_kind=_model
     )
-    tally = Tally()
-    Simulation(
-        compiled, Counted(tally), sample=_UNEXPLAINED, scenario_dir=str(path.absolute().parent)
-    ).run()
+    tally = tally_of(compiled, str(path.absolute().parent))
     slo = {
         name: msgspec.convert(msgspec.to_builtins(one), Slo) for name, one in compiled.slo.items()
     }
     facts = RunFacts(scenario=compiled.cluster.name, seed=trial.seed, kind="sim")
     return to_dict(summary_of(tally, slo, facts))
+
+
+def tally_of(
+    compiled: Compiled, scenario_dir: str, show: Callable[[Progress], None] | None = None
+) -> Tally:
+    """What a simulation came to of which nothing is kept. `show` is told how far it is.
+
+    Raises:
+        AnyServeError: it cannot be simulated.
+    """
+    tally = Tally()
+    simulation = Simulation(
+        compiled, Counted(tally), sample=_UNEXPLAINED, scenario_dir=scenario_dir
+    )
+    while not simulation.over:
+        simulation.advance()
+        if show is not None:
+            show(simulation.progress())
+    return tally
 
 
 _UNEXPLAINED = 0.0

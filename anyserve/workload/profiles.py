@@ -107,15 +107,20 @@ def known_profile(spec: EngineSpec) -> tuple[EngineProfile, bool]:
     Raises:
         UsageError: `profile` names none.
     """
-    name, scale = spec.profile, spec.step_scale
+    profile, guessed = _profile_of(spec)
+    return profile.scaled(spec.step_scale), guessed
+
+
+def _profile_of(spec: EngineSpec) -> tuple[EngineProfile, bool]:
+    name = spec.profile
     if name is not None and not is_plugin_name(name):
-        return load_profile(name).scaled(scale), False
+        return load_profile(name), False
     known = shipped_profiles()
     of_model = known.get(spec.model or "")
     if of_model is not None:
-        return of_model.scaled(scale), False
+        return of_model, False
     fallback = FALLBACK_EMBEDDER if spec.task == "embed" else FALLBACK
-    return known[fallback].scaled(scale), name is None
+    return known[fallback], name is None
 
 
 def known_engine(spec: EngineSpec, scenario_dir: Path | None = None) -> KnownEngine:

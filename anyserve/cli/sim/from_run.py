@@ -28,29 +28,16 @@ _PLAN: Final = "plan.json"
 _REAL: Final = "vllm"
 
 
-class _RecordedEngine(msgspec.Struct, frozen=True):
-    kind: str = _REAL
-
-
-class _RecordedReplica(msgspec.Struct, frozen=True):
-    engine: _RecordedEngine = _RecordedEngine()
-
-
-class _RecordedCluster(msgspec.Struct, frozen=True):
-    replicas: tuple[_RecordedReplica, ...] = ()
-
-
 class _Recorded(msgspec.Struct, frozen=True):
     file: str = ""
-    kind: str = "live"
     seed: int = 0
     scenario: dict[str, Any] = {}
-    cluster: _RecordedCluster = _RecordedCluster()
+    machine: dict[str, Any] = {}
 
     @property
     def real(self) -> bool:
         """Whether engines of it computed."""
-        return self.kind != "sim" and any(one.engine.kind == _REAL for one in self.cluster.replicas)
+        return _REAL in self.machine.get("engines", ())
 
 
 def prepare_from_run(session: Session, options: SimOptions, name: str) -> PreparedSim:
@@ -62,7 +49,7 @@ def prepare_from_run(session: Session, options: SimOptions, name: str) -> Prepar
     """
     run = open_run(options.runs, name)
     recorded = _read(run)
-    again = _Again(run, recorded, load_events(run)[0])
+    again = _Again(run, recorded)
     at_home = run.path.parent.absolute() == options.runs.absolute()
     options = dataclasses.replace(
         options,
@@ -78,7 +65,7 @@ def prepare_from_run(session: Session, options: SimOptions, name: str) -> Prepar
         options, overrides=_of_the_model(options.overrides), duration=None, entry=None
     )
     speed = speed_of_run(
-        session, options.ui, again.envelopes, lambda changes: again.prepare(as_it_was, changes)
+        session, again.envelopes, lambda changes: again.prepare(as_it_was, changes)
     )
     prepared = again.prepare(options, speed.as_overrides(prepared.compiled.cluster))
     return dataclasses.replace(prepared, speed=speed.said())
@@ -89,24 +76,25 @@ def _of_the_model(overrides: Iterable[str]) -> tuple[str, ...]:
     return tuple(one for one in overrides if one.lstrip().startswith("sim."))
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
 class _Again:
     """A recorded run, to be prepared under one setting or another."""
 
-    run: RunDirectory
-    recorded: _Recorded
-    envelopes: Sequence[Envelope]
+    def __init__(self, run: RunDirectory, recorded: _Recorded) -> None:
+        self.envelopes, _ = load_events(run)
+        self._file = str(run.scenario)
+        self._text = yaml.safe_dump(recorded.scenario, sort_keys=False)
+        # Its file may be gone or changed: the text is the run's own, the place is for users'
+        # classes.
+        self._place = Path(recorded.file)
+        self._planned = _planned(run)
 
     def prepare(self, options: SimOptions, first: tuple[str, ...] = ()) -> PreparedSim:
         """Its simulation with these options; `first` is set before what they set."""
-        text = yaml.safe_dump(self.recorded.scenario, sort_keys=False)
         overrides = (*first, *options.overrides)
-        scenario = parse_scenario(text, file=str(self.run.scenario), overrides=overrides)
-        # Its file may be gone or changed: the text is the run's own, the place is for users'
-        # classes.
-        scenario = dataclasses.replace(scenario, path=Path(self.recorded.file))
+        scenario = parse_scenario(self._text, file=self._file, overrides=overrides)
+        scenario = dataclasses.replace(scenario, path=self._place)
         prepared = compile_sim(options, scenario)
-        plan = plan_of(self.envelopes, prepared.compiled, _planned(self.run))
+        plan = plan_of(self.envelopes, prepared.compiled, self._planned)
         compiled = dataclasses.replace(prepared.compiled, plan=plan)
         return dataclasses.replace(prepared, compiled=compiled)
 

@@ -26,6 +26,11 @@ class SimOptions:
     """Whether engines are as fast as in that run; None: where they were real."""
     as_json: bool = False
 
+    @property
+    def says_progress(self) -> bool:
+        """Whether long work says how far it is."""
+        return self.ui in {"plain", "tui"}
+
     def command_line(self) -> str:
         """The command that does the same again, wherever settings come from."""
         what = str(self.scenario) if self.from_run is None else f"--from-run={self.from_run}"

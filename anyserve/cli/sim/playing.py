@@ -163,6 +163,10 @@ class ProgressLines:
         self._began_s = clock()
         self._next_s = self._began_s + LINES_S
 
+    def begin(self) -> None:
+        """Another simulation begins: what is left of it is reckoned from now on."""
+        self._began_s = self._clock()
+
     def show(self, progress: Progress) -> None:
         """Say how far it is, where it is time."""
         now_s = self._clock()
@@ -180,7 +184,7 @@ class ProgressLines:
 @contextmanager
 def _progress(session: Session, prepared: PreparedSim) -> Iterator[_Show]:
     diagnostics = session.diagnostics
-    if prepared.options.ui not in {"plain", "tui"}:
+    if not prepared.options.says_progress:
         yield _show_nothing
         return
     if not diagnostics.terminal.lively(diagnostics.stream):

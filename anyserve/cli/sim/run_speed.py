@@ -8,25 +8,21 @@ from dataclasses import dataclass
 from typing import Final
 
 from anyserve.cli.session import Session
-from anyserve.cli.sim.playing import ENTRIES, ProgressLines
+from anyserve.cli.sim.playing import ProgressLines
 from anyserve.cli.sim.prepare import PreparedSim
 from anyserve.core.events import Envelope
 from anyserve.core.spec import ClusterSpec
-from anyserve.sim.matching import Scales, Times, kind_of, match, scaled, times_of
+from anyserve.sim.matching import Scales, Times, match, scaled, step_scale, times_of
 from anyserve.sim.message_time import message_time_ns
-from anyserve.sim.recorder import Counted
-from anyserve.sim.simulation import Simulation
+from anyserve.sim.trial import tally_of
 from anyserve.telemetry.tally import Tally
 from anyserve.workload.schema.types import format_duration
 
-_UNEXPLAINED: Final = 0.0
-"""Nobody reads why these requests went where they went."""
 _DIGITS: Final = 4
 _FAR: Final = 0.02
 """Worth a word: further from the run than what two runs differ by."""
 _NS_PER_MS: Final = 1_000_000
 _DOING: Final = "matching the speed of the run: "
-_SAYS: Final = ("plain", "tui")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +38,9 @@ class RunSpeed:
     def as_overrides(self, cluster: ClusterSpec) -> tuple[str, ...]:
         """The same as `--set` takes it, for the engines of this cluster."""
         found = {
-            replica.group: round(replica.engine.step_scale * scale, _DIGITS)
+            replica.group: round(scale, _DIGITS)
             for replica in cluster.replicas
-            if (scale := self.scales.get(kind_of(replica.engine), 1.0)) != 1.0
+            if (scale := step_scale(replica.engine, self.scales)) != replica.engine.step_scale
         }
         engines = tuple(
             f"cluster.replicas[{group}].engine.step_scale={value}" for group, value in found.items()
@@ -75,14 +71,13 @@ class RunSpeed:
 
 def speed_of_run(
     session: Session,
-    ui: str,
     envelopes: Sequence[Envelope],
     recorded: Callable[[tuple[str, ...]], PreparedSim],
 ) -> RunSpeed:
     """How fast a run was, found by simulating it until answers take as long.
 
-    `recorded` prepares the run as it was, with these overrides. Long work says how far it is, but
-    for a `ui` that is silent.
+    `recorded` prepares the run as it was, with these overrides. Long work says how far it is, where
+    its options do not ask for silence.
 
     Raises:
         AnyServeError: it cannot be simulated.
@@ -92,26 +87,15 @@ def speed_of_run(
         live.add(envelope)
     network = RunSpeed({}, message_time_ns(envelopes))
     prepared = recorded(network.network_overrides())
-    lines = ProgressLines(session.diagnostics.say, doing=_DOING) if ui in _SAYS else None
+    compiled = prepared.compiled
+    lines = ProgressLines(session.diagnostics.say, doing=_DOING)
+    show = lines.show if prepared.options.says_progress else None
 
     def simulate(scales: Scales) -> Times:
-        return _simulate(prepared, scales, lines)
+        cluster = scaled(compiled.cluster, scales)
+        lines.begin()
+        again = dataclasses.replace(compiled, cluster=cluster)
+        return times_of(tally_of(again, prepared.scenario_dir, show).requests, cluster)
 
-    found = match(times_of(live.requests, prepared.compiled.cluster), simulate)
+    found = match(times_of(live.requests, compiled.cluster), simulate)
     return RunSpeed(found.scales, network.message_ns, found.off)
-
-
-def _simulate(recorded: PreparedSim, scales: Scales, lines: ProgressLines | None) -> Times:
-    cluster = scaled(recorded.compiled.cluster, scales)
-    tally = Tally()
-    simulation = Simulation(
-        dataclasses.replace(recorded.compiled, cluster=cluster),
-        Counted(tally),
-        sample=_UNEXPLAINED,
-        scenario_dir=recorded.scenario_dir,
-    )
-    while not simulation.over:
-        simulation.advance(ENTRIES)
-        if lines is not None:
-            lines.show(simulation.progress())
-    return times_of(tally.requests, cluster)

@@ -29,3 +29,15 @@ def test_lines_say_what_is_done() -> None:
     lines.show(Progress(Phase.PLAYING, 1.0, 9.0, 50, 40, 0))
 
     assert said == ["matching: 0 of 50 requests"]
+
+
+def test_what_is_left_is_reckoned_from_the_begin_of_the_simulation_at_hand() -> None:
+    said: list[str] = []
+    now = [0.0]
+    lines = ProgressLines(said.append, lambda: now[0])
+    now[0] += 100 * LINES_S
+    lines.begin()
+    now[0] += LINES_S
+    lines.show(Progress(Phase.PLAYING, 1.0, 9.0, 400, 300, 100))
+
+    assert said == ["100 of 400 requests, about 45 s left"]
