@@ -54,6 +54,8 @@ from anyserve.telemetry.log import EventLogWriter, ReadReport, merge, read_event
 
 MARK = "ANYSERVE_TEST_MARK"
 WAIT_S = 60.0
+_TOLD = 30
+"""Lines of a log from an error on: enough for a traceback."""
 E = TypeVar("E")
 P = TypeVar("P", bound=AnyProgress)
 
@@ -426,14 +428,17 @@ class LiveCluster:
         return [*self.temp.iterdir(), *(path for path in objects if path.exists())]
 
     def bugs(self) -> list[str]:
-        """Lines of its logs that tell of an error nobody foresaw."""
-        return [
-            f"{path.name}: {line}"
-            for path in sorted((self.run_dir / "logs").glob("*.log"))
-            if path.name not in self.raising
-            for line in path.read_text(errors="replace").splitlines()
-            if line.startswith("Traceback") or "a bug of ours" in line
-        ]
+        """What its logs tell of errors nobody foresaw: the logs go with the cluster."""
+        found = []
+        for path in sorted((self.run_dir / "logs").glob("*.log")):
+            if path.name in self.raising:
+                continue
+            lines = path.read_text(errors="replace").splitlines()
+            for number, line in enumerate(lines):
+                if line.startswith("Traceback") or "a bug of ours" in line:
+                    told = lines[max(0, number - 2) : number + _TOLD]
+                    found.append("\n".join([f"{path.name}:", *told]))
+        return found
 
     def events(self, report: ReadReport | None = None) -> list[Envelope]:
         """The recorded log, complete once the cluster has ended."""
