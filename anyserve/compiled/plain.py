@@ -7,7 +7,7 @@ would give it. mypyc makes a record of that, whose fields are read where they li
 
 These, and what is made for each request and step beside them (`RECORDS`), never refer to themselves
 in a circle. Python's collector need not know of them: each is smaller then, and sooner made and
-freed.
+freed. The memory of the last one freed is kept for the next one of its class.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def _unparsed(tree: ast.Module) -> str:
 
 
 def _mark() -> ast.expr:
-    """What tells mypyc that a class takes part in no circle."""
-    return ast.parse("mypy_extensions.mypyc_attr(acyclic=True)", mode="eval").body
+    """What tells mypyc that a class takes part in no circle, and to keep the memory of one."""
+    return ast.parse("mypy_extensions.mypyc_attr(acyclic=True, free_list_len=1)", mode="eval").body
 
 
 class _Marks(ast.NodeTransformer):
@@ -129,10 +129,24 @@ class PlainClasses(ast.NodeTransformer):
     def __init__(self) -> None:
         self._fields: dict[str, list[_Field]] = {_STRUCT: []}
         """Of each class, inherited ones first."""
+        self._always: dict[str, str] = {}
+        """Factories that give the same value to each object, and that value."""
 
     def rewrite(self, source: str) -> str:
         """The module with plain classes. It has no comments, and no words about its fields."""
         return _unparsed(self.visit(ast.parse(source)))
+
+    def visit_Assign(self, node: ast.Assign) -> ast.Assign:
+        """See `ast.NodeTransformer`."""
+        match node:
+            case ast.Assign(
+                targets=[ast.Name(name)],
+                value=ast.Attribute(
+                    value=ast.Call(func=ast.Name("repeat"), args=[value]), attr="__next__"
+                ),
+            ):
+                self._always[name] = ast.unparse(value)
+        return node
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
         """See `ast.NodeTransformer`."""
@@ -141,7 +155,7 @@ class PlainClasses(ast.NodeTransformer):
             return node
         own = [line for line in node.body if isinstance(line, ast.AnnAssign)]
         keyword = "kw_only=True" in [ast.unparse(word) for word in node.keywords]
-        fields = [*inherited, *(_field(line, keyword=keyword) for line in own)]
+        fields = [*inherited, *(self._field(line, keyword=keyword) for line in own)]
         self._fields[node.name] = fields
         node.keywords = []
         node.decorator_list.append(_mark())
@@ -162,14 +176,15 @@ class PlainClasses(ast.NodeTransformer):
             node.args = []
         return node
 
-
-def _field(line: ast.AnnAssign, *, keyword: bool) -> _Field:
-    name, kind = ast.unparse(line.target), ast.unparse(line.annotation)
-    if isinstance(line.value, ast.Call) and ast.unparse(line.value.func) == _FIELD:
-        (factory,) = (word.value for word in line.value.keywords if word.arg == "default_factory")
-        return _Field(name, kind, f"{ast.unparse(factory)}()", keyword, made=True)
-    default = None if line.value is None else ast.unparse(line.value)
-    return _Field(name, kind, default, keyword, made=False)
+    def _field(self, line: ast.AnnAssign, *, keyword: bool) -> _Field:
+        name, kind = ast.unparse(line.target), ast.unparse(line.annotation)
+        if isinstance(line.value, ast.Call) and ast.unparse(line.value.func) == _FIELD:
+            (given,) = (word.value for word in line.value.keywords if word.arg == "default_factory")
+            factory = ast.unparse(given)
+            value = self._always.get(factory, f"{factory}()")
+            return _Field(name, kind, value, keyword, made=True)
+        default = None if line.value is None else ast.unparse(line.value)
+        return _Field(name, kind, default, keyword, made=False)
 
 
 def _methods(name: str, fields: list[_Field]) -> list[ast.stmt]:

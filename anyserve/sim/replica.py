@@ -159,7 +159,7 @@ class ReplicaProcess(Process):
             self._kernel,
             self._place,
             self._setup,
-            self.hear,
+            self,
             exact=self._world.exact,
             host=self._world.host,
         )

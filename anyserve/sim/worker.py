@@ -7,7 +7,6 @@ so the inter-token latencies are those of the steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final
 
@@ -38,6 +37,10 @@ Gaps = dict[Any, int]
 """Steps by the bucket (`BUCKETS_NS`) of their distance from the one before. Compiled code would
 make an object of a key at each look if it knew that it is a number."""
 _BOUNDS: Final[tuple[Any, ...]] = BUCKETS_NS
+
+
+_ONE: Final = [0]
+"""The first token of an answer, which every request has."""
 
 
 @lru_cache(maxsize=65536)
@@ -86,7 +89,7 @@ class Worker(Doer):
         kernel: Kernel,
         place: int,
         setup: EngineSetup,
-        feed: Callable[[Stepped], None],
+        feed: Doer,
         *,
         exact: bool,
         host: Host | None = None,
@@ -98,7 +101,8 @@ class Worker(Doer):
         self._exact = exact
         self._host = host
         self._engine: EngineModel = setup.make(seed=place * _SEED_STEP)
-        self._jobs: dict[tuple[str, int], Job] = {}
+        self._jobs: dict[Job, None] = {}
+        """In the order in which they came."""
         self._cancels: list[Job] = []
         self._due = _NO_CALL
         """When the kernel is to call: the end of a stretch, or the begin of the next."""
@@ -132,7 +136,7 @@ class Worker(Doer):
         if room == 0 and not self._setup.embeds:
             self._later(Delta(id=job.id, attempt=job.attempt, done=True, finish="length"))
             return
-        self._jobs[job.id, job.attempt] = job
+        self._jobs[job] = None
         now = self._kernel.now
         job.sequence = Sequence(
             owner=job,
@@ -148,7 +152,7 @@ class Worker(Doer):
 
     def cancel(self, request_id: str, attempt: int) -> None:
         """Stop an attempt at the next step boundary."""
-        job = self._jobs.get((request_id, attempt))
+        job = self._job_of(request_id, attempt)
         if job is not None and not job.cancelled:
             job.cancelled = True
             self._cancels.append(job)
@@ -207,7 +211,7 @@ class Worker(Doer):
 
     def flush(self, only: tuple[str, int] | None = None) -> None:
         """Tell what has been made by now, of all attempts or of one."""
-        jobs = list(self._jobs.values()) if only is None else [self._jobs.get(only)]
+        jobs = list(self._jobs) if only is None else [self._job_of(*only)]
         now_ps = self._now_ps()
         deltas = []
         for job in jobs:
@@ -217,7 +221,14 @@ class Worker(Doer):
             if made > job.sent:
                 deltas.append(self._progress(job, made, self._steps_until(now_ps)))
         if deltas:
-            self._feed(Stepped(deltas=deltas))
+            self._feed.do(Stepped(deltas=deltas))
+
+    def _job_of(self, request_id: str, attempt: int) -> Job | None:
+        """This attempt. It is rarely asked for: nothing is kept to find it by."""
+        for job in self._jobs:
+            if job.attempt == attempt and job.id == request_id:
+                return job
+        return None
 
     def _now_ps(self) -> int:
         return product(self._kernel.now, PS_PER_NS) if self._hung_ps is None else self._hung_ps
@@ -290,10 +301,11 @@ class Worker(Doer):
             first = self._first(sequence.owner, stretch)
             if first is not None:
                 deltas.append(first)
-        ended = [one for one in stretch.finished if one not in stretch.prefilled]
-        deltas += [self._last(sequence.owner) for sequence in ended]
+        for sequence in stretch.finished:
+            if sequence not in stretch.prefilled:
+                deltas.append(self._last(sequence.owner))  # noqa: PERF401 - another list costs more
         if deltas:
-            self._feed(Stepped(deltas=deltas))
+            self._feed.do(Stepped(deltas=deltas))
 
     def _start(self, at_ps: int) -> None:
         if self._dead or self._hung_ps is not None or self._engine.busy:
@@ -391,7 +403,7 @@ class Worker(Doer):
             return self._last(job)
         job.sent = 1
         scheduled_ns = self._scheduled_ns(job)
-        return Delta(id=job.id, attempt=job.attempt, tokens=_tokens(1), scheduled_ns=scheduled_ns)
+        return Delta(id=job.id, attempt=job.attempt, tokens=_ONE, scheduled_ns=scheduled_ns)
 
     def _last(self, job: Job) -> Delta:
         made = job.sequence.generated
@@ -429,25 +441,26 @@ class Worker(Doer):
         cancels, self._cancels = self._cancels, []
         deltas = []
         for job in cancels:
-            if self._jobs.get((job.id, job.attempt)) is job:
+            if job in self._jobs:
                 made = self._engine.tokens_at(job.sequence, self._now_ps())
                 self._drop(job)
                 deltas.append(self._progress(job, made, self._steps, finish="cancelled"))
         if deltas:
-            self._feed(Stepped(deltas=deltas))
+            self._feed.do(Stepped(deltas=deltas))
 
     def _drop(self, job: Job) -> None:
-        self._jobs.pop((job.id, job.attempt), None)
+        del self._jobs[job]
         del job.sequence  # which knows its job: nobody would free the two while gc is off
 
     def _later(self, delta: Delta) -> None:
         """Tell it in a moment: the replica is in the midst of starting this very attempt."""
-        self._kernel.at(self._kernel.now, self._feed, Stepped(deltas=[delta]))
+        self._kernel.do_at(self._kernel.now, self._feed, Stepped(deltas=[delta]))
 
 
 def _add_since(gaps: Gaps, marks: Gaps, steps: Gaps) -> None:
     """Add to `gaps` the steps that came since `marks` was taken."""
+    added = bool(gaps)
     for bound, count in steps.items():
         more = count - marks.get(bound, 0)
         if more:
-            gaps[bound] = gaps.get(bound, 0) + more
+            gaps[bound] = gaps.get(bound, 0) + more if added else more

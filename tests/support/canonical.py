@@ -24,7 +24,6 @@ from anyserve.core.lifecycle import SlotState, TicketState
 from anyserve.core.origin import Origin
 from anyserve.core.policies import LeastLoaded
 from anyserve.core.replica import Replica
-from anyserve.core.replica.slot import Slot
 from anyserve.core.scheduler import Scheduler
 from anyserve.core.scheduler.pool import Pool
 from anyserve.core.scheduler.queues import Queues
@@ -37,10 +36,9 @@ LEFT_OUT: Mapping[type, frozenset[str]] = {
     # `_router` and `_registry.pools` are made of the views; turns are read by `round-robin` only.
     Scheduler: frozenset({"_router", "_turns", "_rng", "_spec", "_rules", "_handlers", "_ladder"}),
     ReplicaView: frozenset({"turn"}),
-    Replica: frozenset({"_pushes", "_spec", "_rules", "_handlers", "_newest", "_ladder", "_due"}),
+    Replica: frozenset({"_pushes", "_spec", "_rules", "_handlers", "_ladder", "_due"}),
     Origin: frozenset({"_handlers", "_ladder", "_looks"}),
     Queues: frozenset({"_pushes"}),
-    Slot: frozenset({"earlier"}),
     Ghost: frozenset({"spec", "rules", "_above", "_limits", "_reserves", "_waited"}),
     Past: frozenset({"request"}),
     SettledIds: frozenset({"_recent"}),
@@ -135,7 +133,7 @@ def _due(replica: Replica) -> list[tuple[int, Any]]:
     """When the end of which attempt is said again, in the order of leaving; None: a heartbeat.
     Those of settled attempts are passed over."""
     planned = replica._due.planned()
-    return [(at_ns, key) for at_ns, key in planned if key is None or key in replica._slots]
+    return [(at_ns, key) for at_ns, key in planned if key is None or replica._slot(*key)]
 
 
 def _looks(origin: Origin) -> list[tuple[int, list[str]]]:

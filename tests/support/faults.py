@@ -338,14 +338,14 @@ def text_spliced_after_recovery(original: Any, self: Origin | Replica, *args: An
         assign, now = args
         return original(self, replace(assign, request=replace(assign.request, resume_ids=[])), now)
     pending, frame, now = args
-    start = len(pending.tokens.get(frame.choice, []))
+    start = pending.made_of(frame.choice)
     return original(self, pending, replace(frame, start=start), now)
 
 
 @fault(6, (Origin, "_recover"))
 def resumed_from_the_wrong_place(original: Any, self: Origin, pending: Pending, *args: Any) -> None:
     """The last token that the client has is not given to the attempt that resumes."""
-    tokens = pending.tokens.get(0, [])
+    tokens = list(pending.tokens)
     original(self, pending, *args)
     for at, effect in enumerate(self._out):
         if isinstance(effect, Send) and isinstance(effect.message, msg.Submit) and tokens:
@@ -447,8 +447,9 @@ def worker_death_frees_no_slot(original: Any, self: Replica, died: Any, now: int
 def repeated_assignment_starts_twice(
     original: Any, self: Replica, assign: msg.Assign, now: int
 ) -> None:
-    slot = self._slots.pop((assign.request.id, assign.attempt), None)
+    slot = self._slot(assign.request.id, assign.attempt)
     if slot is not None:
+        self._drop(slot)
         self._credits._assigned = type(self._credits._assigned)()
     original(self, assign, now)
 

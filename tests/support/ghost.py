@@ -27,7 +27,7 @@ SERVING = (ReplicaState.READY, ReplicaState.SATURATED)
 def check_replica(name: str, machine: Replica, spec: ReplicaSpec) -> None:
     """What a replica counts is what it holds, within its bounds."""
     counts = machine.running, machine.held, machine.waiting
-    slots = [slot.state.value for slot in machine._slots.values()]
+    slots = [slot.state.value for slot in machine._all_attempts()]
     real = tuple(slots.count(state) for state in ("running", "held", "waiting"))
     bounds = spec.concurrency, spec.prefetch, spec.entry_queue
     if any(n > bound for n, bound in zip(real, bounds, strict=True)) or counts != real:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from anyserve.core.engine.limits import EngineLimits
 from anyserve.core.engine.plan import StepPlan
 from anyserve.core.engine.rules import Rules, by_order
-from anyserve.core.engine.sequence import Sequence
+from anyserve.core.engine.sequence import NOBODY, Sequence
 
 
 class Batch(Rules):
@@ -72,14 +72,14 @@ class Batch(Rules):
         if plan.packed:
             if plan.steps > 1 or not plan.reserved:
                 self.cache.take(pack.blocks_for(plan.steps) - plan.reserved)
-            ended = pack.advance(plan.steps)
+            pack.advance(plan.steps, ended)
             for sequence in ended:
                 self._settle(sequence)
-        prefilled: list[Sequence] = []
+        prefilled = NOBODY
         if plan.prefills or plan.decodes:
             for sequence in plan.sampling:
                 self._sample(sequence, ended)
-            prefilled = plan.sampling[len(plan.decodes) :]
+            prefilled = plan.sampling[len(plan.decodes) :] if plan.decodes else plan.sampling
             self._sort_prefilling(ended)
         if ended:
             if len(ended) > 1:
@@ -107,9 +107,10 @@ class Batch(Rules):
 
     def _sort_prefilling(self, ended: list[Sequence]) -> None:
         """Keep who is still at its prompt; who only had to wait for its turn joins the pack."""
-        prefilling = [one for one in self._prefilling if one.base is None and one not in ended]
-        self._prefilling = []
+        prefilling, self._prefilling = self._prefilling, []
         for sequence in prefilling:
+            if sequence.base is not None or sequence in ended:
+                continue
             if sequence.generated and sequence.computed == sequence.total - 1:
                 self._join(sequence)
             else:

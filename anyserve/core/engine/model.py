@@ -312,7 +312,9 @@ class EngineModel:
                 self._batch.abort(what)
             else:
                 self._pace = what
-        if taken:
+        if taken == len(inbox):
+            self._inbox = []
+        elif taken:
             del inbox[:taken]
 
     def _measure(self, now_ps: int, plan: StepPlan) -> Stretch | None:

@@ -7,8 +7,6 @@ multiple of the block size, and is complete at a tick that is known when it join
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
-
 from anyserve.core.engine.sequence import Sequence
 
 
@@ -26,10 +24,8 @@ class Pack:
         """At least the largest `order` of a member."""
         self._takes = [0] * block_size
         """How many members take a block at ticks of this remainder."""
-        self._ends: dict[int, list[Sequence]] = {}
-        """Members by the tick after which they are complete."""
-        self._ticks: list[int] = []
-        """Heap of the keys of `_ends`, and of some that are gone."""
+        self._members: list[Sequence] = []
+        """Those that are complete first come first."""
 
     def join(self, sequence: Sequence) -> None:
         """Add a running sequence that has one token to compute and at least one to generate."""
@@ -39,46 +35,33 @@ class Pack:
         self.context += computed + 1
         self._takes[-base % self._size_of_block] += 1
         self.newest = max(self.newest, sequence.order)
-        end = self.tick + sequence.room - sequence.generated
-        ending = self._ends.get(end)
-        if ending is None:
-            self._ends[end] = [sequence]
-            heappush(self._ticks, end)
+        members = self._members
+        if not members or _last_tick(members[-1]) <= _last_tick(sequence):
+            members.append(sequence)
         else:
-            ending.append(sequence)
+            members.insert(self._place_before(_last_tick(sequence)), sequence)
 
     def leave(self, sequence: Sequence) -> None:
         """Take a member out; its counts are exact again, its blocks are not yet."""
-        assert sequence.base is not None
-        ends_at = sequence.prompt + sequence.room - 1 - sequence.base
-        ending = self._ends[ends_at]
-        ending.remove(sequence)
-        if not ending:
-            del self._ends[ends_at]
+        self._members.remove(sequence)
         self._remove(sequence)
 
-    def advance(self, steps: int) -> list[Sequence]:
-        """Let every member compute so many tokens; return those complete, in order of admission."""
+    def advance(self, steps: int, ended: list[Sequence]) -> None:
+        """Let every member compute so many tokens; add those complete to `ended`, which is empty,
+        in order of admission."""
         self.tick += steps
         self.context += self.size * steps
-        if not self._ticks or self.tick < self._ticks[0]:
-            return []
-        ended = self._ends.pop(self.tick, None)
-        if ended is None:
-            return []
-        heappop(self._ticks)
-        for sequence in ended:
+        members = self._members
+        while members and _last_tick(members[0]) == self.tick:
+            sequence = members.pop(0)
             self._remove(sequence)
+            ended.append(sequence)
         if len(ended) > 1:
             ended.sort(key=_order)
-        return ended
 
     def until_end(self) -> int:
         """Steps until the first member is complete."""
-        ticks = self._ticks
-        while ticks[0] not in self._ends:
-            heappop(ticks)
-        return ticks[0] - self.tick
+        return _last_tick(self._members[0]) - self.tick
 
     def generated(self, sequence: Sequence, steps: int = 0) -> int:
         """Tokens that a member has been given, after so many steps more."""
@@ -91,15 +74,13 @@ class Pack:
 
     def blocks_for(self, steps: int) -> int:
         """Blocks that the next `steps` steps take."""
-        size, takes = self._size_of_block, self._takes
-        blocks = (steps // size) * self.size
+        size = self._size_of_block
+        rounds, rest = steps // size, steps % size
         place = self.tick % size
-        for _ in range(steps % size):
-            blocks += takes[place]
-            place += 1
-            if place == size:
-                place = 0
-        return blocks
+        if 2 * rest <= size:
+            return rounds * self.size + self._taken(place, rest)
+        # In a whole round every member takes one: those in what is missing of it are fewer to add.
+        return (rounds + 1) * self.size - self._taken((place + rest) % size, size - rest)
 
     def affordable(self, steps: int, free: int) -> int:
         """How many of the next `steps` steps can be taken with so many free blocks."""
@@ -110,6 +91,28 @@ class Pack:
             middle = (low + high) // 2
             if self.blocks_for(middle) <= free:
                 low = middle
+            else:
+                high = middle
+        return low
+
+    def _taken(self, place: int, steps: int) -> int:
+        """Blocks that so many steps take, from the one at this place of a round."""
+        size, takes = self._size_of_block, self._takes
+        blocks = 0
+        for _ in range(steps):
+            blocks += takes[place]
+            place += 1
+            if place == size:
+                place = 0
+        return blocks
+
+    def _place_before(self, tick: int) -> int:
+        """Where members begin that are complete after this tick."""
+        low, high = 0, len(self._members)
+        while low < high:
+            middle = (low + high) // 2
+            if _last_tick(self._members[middle]) <= tick:
+                low = middle + 1
             else:
                 high = middle
         return low
@@ -126,6 +129,12 @@ class Pack:
         sequence.base = None
         sequence.computed = computed
         sequence.generated = computed - sequence.prompt + 1
+
+
+def _last_tick(member: Sequence) -> int:
+    """The tick after which a member is complete."""
+    assert member.base is not None
+    return member.prompt + member.room - 1 - member.base
 
 
 def _order(sequence: Sequence) -> int:

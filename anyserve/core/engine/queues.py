@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from heapq import heapify, heappop, heappush
 
 from anyserve.core.engine.sequence import Sequence
@@ -19,8 +18,10 @@ class WaitingQueue:
 
     def __init__(self, *, priorities: bool) -> None:
         self._priorities = priorities
-        self._line: deque[Sequence] = deque()
+        self._line: list[Sequence] = []
+        """Those that came in the order in which they go: nearly all, and few at a time."""
         self._heap: list[_Entry] = []
+        """By priority: all others."""
         self._pushed = 0
         self.length = 0
         """How many wait."""
@@ -28,10 +29,11 @@ class WaitingQueue:
     def add(self, sequence: Sequence) -> None:
         """Let a new sequence wait."""
         self.length += 1
-        if self._priorities:
+        line = self._line
+        if self._priorities and line and sequence.goes_before(line[-1]):
             self._push(sequence)
         else:
-            self._line.append(sequence)
+            line.append(sequence)
 
     def put_back(self, sequence: Sequence) -> None:
         """Let a preempted sequence wait again."""
@@ -39,27 +41,24 @@ class WaitingQueue:
         if self._priorities:
             self._push(sequence)
         else:
-            self._line.appendleft(sequence)
+            self._line.insert(0, sequence)
 
     def head(self) -> Sequence:
         """Who is next; there must be somebody."""
-        if self._priorities:
-            heap = self._heap
-            while heap[0][2].gone:
-                heappop(heap)
-            return heap[0][2]
-        line = self._line
-        while line[0].gone:
-            line.popleft()
-        return line[0]
+        line, heap = self._line, self._heap
+        while line and line[0].gone:
+            line.pop(0)
+        while heap and heap[0][2].gone:
+            heappop(heap)
+        return heap[0][2] if self._heap_goes_first() else line[0]
 
     def pop(self) -> None:
-        """Take the head out."""
+        """Take out what `head` found."""
         self.length -= 1
-        if self._priorities:
+        if self._heap_goes_first():
             heappop(self._heap)
         else:
-            self._line.popleft()
+            self._line.pop(0)
 
     def discard(self, sequence: Sequence) -> None:
         """One that waits is `gone`."""
@@ -72,9 +71,12 @@ class WaitingQueue:
             self._heap = [entry for entry in self._heap if not entry[2].gone]
             heapify(self._heap)
         elif len(self._line) > 2 * self.length + 64:
-            self._line = deque(one for one in self._line if not one.gone)
+            self._line = [one for one in self._line if not one.gone]
+
+    def _heap_goes_first(self) -> bool:
+        heap, line = self._heap, self._line
+        return bool(heap) and (not line or heap[0][2].goes_before(line[0]))
 
     def _push(self, sequence: Sequence) -> None:
         self._pushed += 1
-        rank = (sequence.priority, sequence.arrival, sequence.number)
-        heappush(self._heap, (rank, self._pushed, sequence))
+        heappush(self._heap, (sequence.rank, self._pushed, sequence))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Items
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from anyserve.core.engine.cache import Block, Run
@@ -94,6 +94,14 @@ class Sequence:
         """Lower goes first."""
         return (self.priority, self.arrival, self.number)
 
+    def goes_before(self, other: Sequence) -> bool:
+        """Whether its rank is the lower one."""
+        if self.priority != other.priority:
+            return self.priority < other.priority
+        if self.arrival != other.arrival:
+            return self.arrival < other.arrival
+        return self.number < other.number
+
     @property
     def finished(self) -> bool:
         """Whether nothing is left to compute."""
@@ -103,3 +111,7 @@ class Sequence:
     def total(self) -> int:
         """Tokens that exist now."""
         return self.prompt + self.generated
+
+
+NOBODY: Final[list[Sequence]] = []
+"""No sequences. Never written to."""

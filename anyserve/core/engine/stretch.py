@@ -7,10 +7,9 @@ from typing import Final
 from anyserve.core.engine.jitter import Noise
 from anyserve.core.engine.plan import StepPlan
 from anyserve.core.engine.product import product
-from anyserve.core.engine.sequence import Sequence
+from anyserve.core.engine.sequence import NOBODY, Sequence
 
 PS_PER_NS: Final = 1000
-_NOBODY: Final[list[Sequence]] = []
 
 
 def to_ns(time_ps: int) -> int:
@@ -50,10 +49,10 @@ class Stretch:
         """Taken out of the queue at `start_ps` (for the first time, or after a preemption)."""
         self.preempted: list[Sequence] = plan.preempted
         """Put back into the queue at `start_ps`; they lose their blocks, not their tokens."""
-        self.prefilled: list[Sequence] = _NOBODY
+        self.prefilled: list[Sequence] = NOBODY
         """Filled in by `finish`. Their last prompt token is computed: they were given one token at
         `end_ps`, their first one if `generated` is 1. (Embeddings: they are complete.)"""
-        self.finished: list[Sequence] = _NOBODY
+        self.finished: list[Sequence] = NOBODY
         """Filled in by `finish`. Complete at `end_ps`, in the order of the batch; those of
         `prefilled` may be among them."""
 

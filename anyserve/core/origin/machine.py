@@ -19,6 +19,7 @@ from anyserve.core.effects import (
     SetTimer,
 )
 from anyserve.core.enums import OUTCOME_WORDS
+from anyserve.core.events import RequestOffered, RequestOutcome
 from anyserve.core.inputs import BusDown, BusUp, Cancelled, Enough, Offered, Wake
 from anyserve.core.lifecycle import OriginState
 from anyserve.core.machine import Explains, Machine, explain_all
@@ -142,7 +143,7 @@ class Origin(Machine):
             pending.end_ns = min(pending.end_ns, pending.deadline_ns)
         self._pending[pending.id] = pending
         self._emit(
-            ev.RequestOffered(
+            RequestOffered(
                 id=pending.id,
                 capability=request.asked,
                 prompt_tokens=request.prompt_tokens,
@@ -235,9 +236,9 @@ class Origin(Machine):
 
     def _accept(self, pending: Pending, frame: msg.Frame, now: int) -> bool:
         """Take the next frame of the stream; False where the request is over."""
-        tokens = pending.tokens.setdefault(frame.choice, [])
-        if frame.start != len(tokens) and (frame.tokens or frame.has_data):
-            text = f"token {len(tokens)} was due, {frame.start} came"
+        made = pending.made_of(frame.choice)
+        if frame.start != made and (frame.tokens or frame.has_data):
+            text = f"token {made} was due, {frame.start} came"
             self._recover(pending, Code.REPLICA_LOST, text, now)
             return False
         if frame.capability:
@@ -251,8 +252,9 @@ class Origin(Machine):
 
     def _deliver(self, pending: Pending, frame: msg.Frame, now: int) -> None:
         first = pending.first_ns is None
-        pending.tokens[frame.choice].extend(frame.tokens)
-        pending.note_tokens(max(1, len(frame.tokens)), now, frame.gaps)
+        if frame.end is None:
+            pending.keep(frame)
+        pending.note_tokens(frame.choice, len(frame.tokens), now, frame.gaps)
         if pending.state is OriginState.WAITING:
             pending.go(OriginState.STREAMING)
         if first and pending.explained:
@@ -263,6 +265,7 @@ class Origin(Machine):
         cancelled = end.status is AttemptStatus.CANCELLED
         if cancelled and end.code not in msg.CANCEL_CODES:
             # Nobody cancelled the request: the scheduler had two attempts and stopped this one.
+            pending.keep(frame)
             self._recover(pending, Code.REPLICA_LOST, f"attempt {frame.attempt} was stopped", now)
             return
         kind = OutcomeKind.CANCELLED if cancelled else OutcomeKind.FAILED
@@ -367,7 +370,7 @@ class Origin(Machine):
 
     def _recover(self, pending: Pending, code: Code, why: str, now: int) -> None:
         """The attempt is gone: ask the scheduler for another, or end where that is not allowed."""
-        tokens = pending.tokens.get(0, [])
+        tokens = pending.tokens
         if pending.has_answer:
             allowed = self._mid_stream.get(pending.request.capability, "fail") == "resume"
             if len(tokens) >= pending.request.max_tokens > 0 and pending.resumable:
@@ -432,7 +435,7 @@ class Origin(Machine):
         pending.go(OriginState.SETTLED)
         del self._pending[pending.id]
         self._emit(
-            ev.RequestOutcome(
+            RequestOutcome(
                 id=pending.id,
                 outcome=OUTCOME_WORDS[outcome.kind],
                 end_ns=now,

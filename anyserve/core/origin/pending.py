@@ -53,11 +53,10 @@ class Pending:
     """One request, from the offer to its outcome."""
 
     __slots__ = (
-        "asked_again", "buffer", "deadline_ns", "delegations", "end_ns", "entry", "explained",
-        "first_ns", "gap_since_ns", "heard_ns",
-        "holder", "id", "intended_ns", "itl_ns", "last_attempt", "last_ns", "next_sequence",
-        "repairs", "replicas", "request", "resumable", "sent_epoch", "served_as", "state", "stream",
-        "submission", "tokens",
+        "asked_again", "buffer", "counts", "deadline_ns", "delegations", "end_ns", "entry",
+        "explained", "first_ns", "gap_since_ns", "heard_ns", "holder", "id", "intended_ns",
+        "itl_ns", "last_attempt", "last_ns", "next_sequence", "repairs", "replicas", "request",
+        "resumable", "sent_epoch", "served_as", "state", "stream", "submission", "tokens",
     )  # fmt: skip
 
     def __init__(self, request: Request, entry: str, intended_ns: int, now: int) -> None:
@@ -77,7 +76,11 @@ class Pending:
         self.last_attempt = 0
         self.stream: StreamKey | None = None
         """The attempt whose tokens the client gets; no other one's are taken."""
-        self.tokens: dict[int, list[int]] = {}
+        self.counts: list[int] = []
+        """How many tokens the client has, by choice."""
+        self.tokens: list[int] = []
+        """Those that another attempt would go on after: of the first choice, as only requests of
+        one are resumed; without those of a last frame, after which there is none."""
         self.next_sequence = 0
         self.buffer: dict[int, Frame] = _EMPTY
         """Frames that came before their turn, by their number."""
@@ -112,17 +115,34 @@ class Pending:
     def n_tokens(self) -> int:
         """Tokens the client has, over all choices."""
         count = 0
-        for tokens in self.tokens.values():
-            count += len(tokens)
+        for made in self.counts:
+            count += made
         return count
 
-    def note_tokens(self, count: int, now: int, gaps: Mapping[int, int] = NO_GAPS) -> None:
-        """Tokens reached the client: fold the gap since the last ones into the histogram.
+    def made_of(self, choice: int) -> int:
+        """Those of one choice."""
+        return self.counts[choice] if choice < len(self.counts) else 0
+
+    def keep(self, frame: Frame) -> None:
+        """Remember the tokens of a frame, for an attempt that would go on after them."""
+        if frame.choice == 0:
+            self.tokens += frame.tokens
+
+    def note_tokens(
+        self, choice: int, tokens: int, now: int, gaps: Mapping[int, int] = NO_GAPS
+    ) -> None:
+        """Tokens of a choice reached the client: fold the gap since the last ones into the
+        histogram. None at all, where a handler's item did, counts as one there.
 
         The tokens of one delivery share its gap: `count` tokens after `g` ns count as `count` gaps
         of `g / count`, so the histogram's mass equals the time between first and last token. Where
         the delivery itself says its `gaps`, those count.
         """
+        counts = self.counts
+        while len(counts) <= choice:
+            counts.append(0)
+        counts[choice] += tokens
+        count = tokens or 1
         if self.first_ns is None:
             self.first_ns = now
             count -= 1
@@ -143,9 +163,10 @@ class Pending:
 
     def heard_of(self, replica: str) -> None:
         """A replica knows of it."""
-        if replica not in self.replicas:
-            known = (*self.replicas, replica)
-            self.replicas = tuple(sorted(known)) if len(known) > 1 else known
+        if not self.replicas:
+            self.replicas = (replica,)
+        elif replica not in self.replicas:
+            self.replicas = tuple(sorted((*self.replicas, replica)))
 
     def begin_again(self, now: int) -> None:
         """Make ready for another submission: no attempt streams, nothing is buffered."""

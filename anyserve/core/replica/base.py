@@ -9,9 +9,10 @@ from anyserve.core import messages as msg
 from anyserve.core.capability import Ladder, attributes_match
 from anyserve.core.effects import Effect, Inbox, Send
 from anyserve.core.enums import STATUS_WORDS
+from anyserve.core.events import AttemptEnded
 from anyserve.core.lifecycle import SlotState
 from anyserve.core.machine import Explains, Machine, explain_all
-from anyserve.core.messages import AttemptStatus, Code, RefuseReason, ReplicaState
+from anyserve.core.messages import AttemptStatus, Code, Load, RefuseReason, ReplicaState
 from anyserve.core.order import NEVER, Ordering
 from anyserve.core.replica.credits import CreditBook
 from anyserve.core.replica.due import Due
@@ -56,8 +57,7 @@ class ReplicaBase(Machine):
         self._revision = 0
         self._epoch = 0
         self._credits = CreditBook(spec.concurrency + spec.prefetch)
-        self._slots: dict[AttemptKey, Slot] = {}
-        self._newest: dict[str, Slot] = {}
+        self._slots: dict[str, Slot] = {}
         """By request, its newest attempt here; `Slot.earlier` leads to the others."""
         self._running = 0
         self._held: list[tuple[object, int, Slot]] = []
@@ -92,34 +92,40 @@ class ReplicaBase(Machine):
     def _new_slot(self, request: msg.Request, attempt: int, submission: int, now: int) -> Slot:
         order = self._ordering.place(request, now)
         slot = Slot(request, attempt, submission, now, order=order)
-        self._slots[slot.key] = slot
-        slot.earlier = self._newest.get(slot.id)
-        self._newest[slot.id] = slot
+        slot.earlier = self._slots.get(slot.id)
+        self._slots[slot.id] = slot
         return slot
 
     def _drop(self, slot: Slot) -> None:
-        if slot.key not in self._slots:
+        later = self._slots.get(slot.id)
+        if later is slot:
+            if slot.earlier is None:
+                del self._slots[slot.id]
+            else:
+                self._slots[slot.id] = slot.earlier
             return
-        del self._slots[slot.key]
-        later = self._newest[slot.id]
-        if later is not slot:
-            while later.earlier is not None and later.earlier is not slot:
-                later = later.earlier
-            later.earlier = slot.earlier
-        elif slot.earlier is not None:
-            self._newest[slot.id] = slot.earlier
-        else:
-            del self._newest[slot.id]
+        while later is not None:
+            if later.earlier is slot:
+                later.earlier = slot.earlier
+                return
+            later = later.earlier
+
+    def _slot(self, request_id: str, attempt: int) -> Slot | None:
+        """This attempt, if it is here."""
+        slot = self._slots.get(request_id)
+        while slot is not None and slot.attempt != attempt:
+            slot = slot.earlier
+        return slot
 
     def _attempts(self, request_id: str) -> list[Slot]:
         """All attempts of a request that are here, the oldest first."""
+        return _chain(self._slots.get(request_id))
+
+    def _all_attempts(self) -> list[Slot]:
+        """All that are here: request by request, as these came."""
         found: list[Slot] = []
-        slot = self._newest.get(request_id)
-        while slot is not None:
-            found.append(slot)
-            slot = slot.earlier
-        if len(found) > 1:
-            found.reverse()
+        for newest in self._slots.values():
+            found += _chain(newest)
         return found
 
     def _admitted(self, slot: Slot) -> msg.Admitted:
@@ -160,7 +166,7 @@ class ReplicaBase(Machine):
         message: str,
     ) -> None:
         self._emit(
-            ev.AttemptEnded(
+            AttemptEnded(
                 id=slot.id,
                 attempt=slot.attempt,
                 status=STATUS_WORDS[status],
@@ -197,7 +203,7 @@ class ReplicaBase(Machine):
         if not self._epoch:
             return
         # Before what is held: what is not named there has ended, and this is how.
-        for slot in self._slots.values():
+        for slot in self._all_attempts():
             if slot.answer is not None and slot.entered:
                 self._say_again(slot)
         held = [
@@ -208,7 +214,7 @@ class ReplicaBase(Machine):
                 started=slot.state is SlotState.RUNNING,
                 entered=slot.entered,
             )
-            for slot in self._slots.values()
+            for slot in self._all_attempts()
             if slot.live
         ]
         self._to_scheduler(
@@ -296,7 +302,7 @@ class ReplicaBase(Machine):
             seconds = max(1, now - self._tokens_since_ns) / 1e9
             self._tokens_per_s = round(self._tokens / seconds, 1)
             self._tokens, self._tokens_since_ns = 0, now
-        load = msg.Load(
+        load = Load(
             running=self._running,
             waiting=self._n_waiting,
             kv_usage=self._kv_usage,
@@ -384,3 +390,14 @@ class ReplicaBase(Machine):
         slot.rejection = rejected
         self._out.append(Send(Inbox.ORIGIN, slot.origin, rejected))
         self._say_ended(slot, AttemptStatus.FAILED)
+
+
+def _chain(newest: Slot | None) -> list[Slot]:
+    """An attempt and those that came before it, the oldest first."""
+    found: list[Slot] = []
+    while newest is not None:
+        found.append(newest)
+        newest = newest.earlier
+    if len(found) > 1:
+        found.reverse()
+    return found

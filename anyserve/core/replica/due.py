@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
 from heapq import heappop, heappush
 
 from anyserve.core.order import NEVER
@@ -16,9 +15,11 @@ class Due:
     line, as each is due as long after it was said as every other; all else is in a heap.
     """
 
-    __slots__ = ("_ends", "_ends_ns", "_heap", "_passed", "_pushes")
+    __slots__ = ("_ends", "_ends_ns", "_heap", "_passed", "_pushes", "soonest_ns")
 
     def __init__(self) -> None:
+        self.soonest_ns = NEVER
+        """The first time of all."""
         self._heap: list[tuple[int, int, AttemptKey | None]] = []
         """Time, a running number, and what."""
         self._pushes = 0
@@ -31,43 +32,44 @@ class Due:
         """Do this then."""
         self._pushes += 1
         heappush(self._heap, (at_ns, self._pushes, key))
+        self.soonest_ns = min(self.soonest_ns, at_ns)
 
     def plan_end(self, at_ns: int, key: AttemptKey) -> None:
         """Say this end again then, for the first time: not before those planned so earlier."""
         self._ends.append(key)
         self._ends_ns.append(at_ns)
+        self.soonest_ns = min(self.soonest_ns, at_ns)
 
     @property
-    def soonest_ns(self) -> int:
-        """The first time of all."""
-        first_ns = self._heap[0][0] if self._heap else NEVER
-        if self._passed < len(self._ends):
-            first_ns = min(first_ns, self._ends_ns[self._passed])
-        return first_ns
-
-    def pass_over(self, there: Container[AttemptKey]) -> None:
-        """Forget what comes first as long as its attempt is not there any more."""
-        ends = self._ends
-        while self._passed < len(ends) and ends[self._passed] not in there:
-            self._pass()
-        heap = self._heap
-        while heap and (key := heap[0][2]) is not None and key not in there:
-            heappop(heap)
+    def first(self) -> AttemptKey | None:
+        """The attempt whose end is due first of all; None: the heartbeat is, or nothing."""
+        if self._an_end_is_first():
+            return self._ends[self._passed]
+        return self._heap[0][2] if self._heap else None
 
     def pop(self) -> AttemptKey | None:
         """What is due first, which there must be; it is planned no longer."""
-        at_ns = self._heap[0][0] if self._heap else NEVER
-        if self._passed < len(self._ends) and self._ends_ns[self._passed] < at_ns:
-            key = self._ends[self._passed]
+        if self._an_end_is_first():
+            key: AttemptKey | None = self._ends[self._passed]
             self._pass()
-            return key
-        return heappop(self._heap)[2]
+        else:
+            key = heappop(self._heap)[2]
+        soonest_ns = self._heap[0][0] if self._heap else NEVER
+        if self._passed < len(self._ends):
+            soonest_ns = min(soonest_ns, self._ends_ns[self._passed])
+        self.soonest_ns = soonest_ns
+        return key
 
     def planned(self) -> list[tuple[int, AttemptKey | None]]:
         """All that is planned, in order of time."""
         ends = zip(self._ends_ns[self._passed :], self._ends[self._passed :], strict=True)
         rest = [(at_ns, key) for at_ns, _, key in sorted(self._heap, key=lambda one: one[:2])]
         return sorted([*rest, *ends], key=lambda one: one[0])
+
+    def _an_end_is_first(self) -> bool:
+        if self._passed == len(self._ends):
+            return False
+        return not self._heap or self._ends_ns[self._passed] < self._heap[0][0]
 
     def _pass(self) -> None:
         self._passed += 1

@@ -29,7 +29,7 @@ class Endings(Intake):
         if cancel.incarnation != self._incarnation:
             return
         self._learn_epoch(cancel.epoch)
-        slot = self._slots.get((cancel.id, cancel.attempt))
+        slot = self._slot(cancel.id, cancel.attempt)
         if slot is not None:
             self._stop(slot, cancel.code, now)
         else:
@@ -70,7 +70,7 @@ class Endings(Intake):
         self._start_waiting(now)
 
     def _on_repair(self, repair: msg.Repair, now: int) -> None:
-        slot = self._slots.get((repair.id, repair.attempt))
+        slot = self._slot(repair.id, repair.attempt)
         if slot is None:
             origin = msg.origin_of(repair.id)
             unknown = msg.UnknownAttempt(id=repair.id, attempt=repair.attempt, replica=self._id)
@@ -91,7 +91,7 @@ class Endings(Intake):
         self._draining = True
         if self._state is not ReplicaState.STARTING:
             self._set_state(ReplicaState.DRAINING)
-        for slot in list(self._slots.values()):
+        for slot in self._all_attempts():
             if slot.state in (SlotState.WAITING, SlotState.HELD):
                 self._hand_back(slot, self._return(slot), "draining", "", now)
 

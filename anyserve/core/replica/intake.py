@@ -20,9 +20,9 @@ class Intake(Work):
         if assign.incarnation != self._incarnation or assign.epoch < self._epoch:
             return
         self._learn_epoch(assign.epoch)
-        request, key = assign.request, (assign.request.id, assign.attempt)
+        request = assign.request
         fresh = self._credits.see_assignment(assign.ordinal)
-        known = self._slots.get(key)
+        known = self._slot(request.id, assign.attempt)
         if known is not None:
             self._say_again(known)
             return
@@ -56,7 +56,7 @@ class Intake(Work):
         if entry.epoch and entry.epoch < self._epoch:
             return
         request = entry.request
-        known = self._slots.get((request.id, entry.attempt))
+        known = self._slot(request.id, entry.attempt)
         if known is not None:
             self._say_again(known)
             return
@@ -155,4 +155,6 @@ class Intake(Work):
         )
 
     def _is_stopped(self, request_id: str, attempt: int) -> bool:
-        return request_id in self._cancelled or (request_id, attempt) in self._stopped_attempts
+        if request_id in self._cancelled:
+            return True
+        return bool(self._stopped_attempts) and (request_id, attempt) in self._stopped_attempts

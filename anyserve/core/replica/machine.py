@@ -142,7 +142,9 @@ class Replica(Timekeeping):
 
     def _set_timer(self, now: int) -> None:
         """Wake at the first time that matters, unless the timer is set to go off before it."""
-        self._due.pass_over(self._slots)
-        if self._due.soonest_ns < self._timer_ns:
-            self._timer_ns = max(now, self._due.soonest_ns)
+        due = self._due
+        while (key := due.first) is not None and self._slot(*key) is None:
+            due.pop()
+        if due.soonest_ns < self._timer_ns:
+            self._timer_ns = max(now, due.soonest_ns)
             self._out.append(SetTimer(self._timer_ns))

@@ -28,8 +28,8 @@ class Slot:
 
     __slots__ = (
         "answer", "attempt", "cached_tokens", "counts", "delegations", "earlier", "end", "ended_ns",
-        "entered", "finishes", "first_ns", "forget", "frames", "heard_ns", "id", "key", "lost",
-        "order", "ordinal", "origin", "received_ns", "rejection", "repeats", "request", "resumed",
+        "entered", "finishes", "first_ns", "forget", "frames", "heard_ns", "id", "lost", "order",
+        "ordinal", "origin", "received_ns", "rejection", "repeats", "request", "resumed",
         "scheduled_ns", "started_ns", "state", "stop_code", "submission",
     )  # fmt: skip
 
@@ -39,8 +39,6 @@ class Slot:
         self.id = request.id
         self.origin = request.origin
         self.attempt = attempt
-        self.key: AttemptKey = (request.id, attempt)
-        """Names the attempt."""
         self.request = request
         self.submission = submission
         self.order = order
@@ -76,6 +74,11 @@ class Slot:
         self.forget = False
         self.lost = False
         """Its worker died under it."""
+
+    @property
+    def key(self) -> AttemptKey:
+        """Names the attempt."""
+        return (self.id, self.attempt)
 
     @property
     def live(self) -> bool:

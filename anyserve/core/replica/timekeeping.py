@@ -56,7 +56,7 @@ class Timekeeping(Endings):
             key = self._due.pop()
             if key is None:
                 self._beat(now)
-            elif (slot := self._slots.get(key)) is not None and slot.end is not None:
+            elif (slot := self._slot(*key)) is not None and slot.end is not None:
                 self._repeat_end(slot, now)
 
     def _beat(self, now: int) -> None:
@@ -66,7 +66,7 @@ class Timekeeping(Endings):
         if self._epoch:
             self._report(now)
         silent: dict[str, list[AttemptKey]] = {}
-        for slot in list(self._slots.values()):
+        for slot in self._all_attempts():
             if slot.live and now - slot.heard_ns >= KEEP_ALIVE_MS * MS // 2:
                 slot.heard_ns = now
                 silent.setdefault(slot.origin, []).append(slot.key)

@@ -21,6 +21,9 @@ class Tombstones(Generic[Key]):
         if len(self._since) > MAX_TOMBSTONES:
             del self._since[next(iter(self._since))]
 
+    def __bool__(self) -> bool:
+        return bool(self._since)
+
     def __contains__(self, key: Key) -> bool:
         return key in self._since
 

@@ -8,6 +8,7 @@ from typing import Final
 from anyserve.core import events as ev
 from anyserve.core import messages as msg
 from anyserve.core.effects import Inbox, Send, StartWork
+from anyserve.core.events import AttemptStarted
 from anyserve.core.inputs import (
     Delta,
     Stepped,
@@ -35,7 +36,7 @@ class Work(ReplicaBase):
         self._note_saturation()
         self._out.append(StartWork(slot.request, slot.attempt, slot.submission))
         self._emit(
-            ev.AttemptStarted(
+            AttemptStarted(
                 id=slot.id,
                 attempt=slot.attempt,
                 capability=slot.request.capability,
@@ -51,7 +52,7 @@ class Work(ReplicaBase):
         if stepped.kv_usage is not None:
             self._kv_usage = stepped.kv_usage
         for delta in stepped.deltas:
-            slot = self._slots.get((delta.id, delta.attempt))
+            slot = self._slot(delta.id, delta.attempt)
             if slot is not None and slot.state is SlotState.RUNNING:
                 self._fold(slot, delta, now)
         self._start_waiting(now)
@@ -171,7 +172,7 @@ class Work(ReplicaBase):
 
     def _on_worker_died(self, died: WorkerDied, now: int) -> None:
         self._restarting = not died.final
-        for slot in list(self._slots.values()):
+        for slot in self._all_attempts():
             if slot.state is SlotState.RUNNING:
                 self._lose(slot, died.reason, now)
             elif slot.state is SlotState.HELD or (died.final and slot.live):

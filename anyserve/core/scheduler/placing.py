@@ -119,11 +119,10 @@ class Placing(SchedulerBase):
             self._unservable[ticket.id] = ticket
 
     def _bind(self, ticket: Ticket, now: int) -> bool:
-        events: list[ev.AnyEvent] = []
         deadline = self._deadline_ns(ticket)
         if deadline is not None and now >= deadline:
             return False
-        view = self._router.route(ticket, self._attempt_after(ticket), events)
+        view = self._router.route(ticket, self._attempt_after(ticket), self._out)
         if view is None:
             return False
         self._queues.remove(ticket)
@@ -146,8 +145,6 @@ class Placing(SchedulerBase):
             ordinal=ordinal,
             delegations=ticket.delegations,
         )
-        for event in events:
-            self._emit(event)
         self._out.append(Send(Inbox.REPLICA, view.id, ticket.delivery))
         return True
 

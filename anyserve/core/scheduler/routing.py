@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-from anyserve.core.events import AnyEvent, Candidate, PolicyFailed, RequestRouted
+from anyserve.core.effects import Effect
+from anyserve.core.events import Candidate, PolicyFailed, RequestRouted
 from anyserve.core.machine import Explains, explain_all
 from anyserve.core.policies import SHIPPED, Choice, LeastLoaded, RoutingPolicy
 from anyserve.core.randomness import Rng
@@ -58,24 +59,25 @@ class Router:
         request = ticket.request
         return view_serves(view, request, request.capability)
 
-    def route(self, ticket: Ticket, attempt: int, events: list[AnyEvent]) -> ReplicaView | None:
-        """The replica that gets the ticket, with the event that explains it; None: nobody can."""
+    def route(self, ticket: Ticket, attempt: int, out: list[Effect]) -> ReplicaView | None:
+        """The replica that gets the ticket, the event that explains it put `out`; None: nobody
+        can."""
         pool = self._registry.pool(ticket.request.capability)
         eligible = _Eligible(self, ticket)
         if not pool.has_any(eligible):
             return None
         view = RequestView(pool, ticket.request, eligible, self._rng)
-        choice, policy = self._choose(ticket, view, pool, events)
+        choice, policy = self._choose(ticket, view, pool, out)
         chosen = pool.get(choice.replica)
         if chosen is None:
             return None
         if ticket.request.affinity is not None:
             pool.remember(ticket.request.affinity, chosen.id)
-        events.append(self._explain(ticket, attempt, choice, policy, view))
+        out.append(self._explain(ticket, attempt, choice, policy, view))
         return chosen
 
     def _choose(
-        self, ticket: Ticket, view: RequestView, pool: Pool, events: list[AnyEvent]
+        self, ticket: Ticket, view: RequestView, pool: Pool, out: list[Effect]
     ) -> tuple[Choice, str]:
         if self._trusted:
             return self._policy.choose(ticket.request, view), self._name
@@ -89,7 +91,7 @@ class Router:
             if chosen is not None and self.eligible(ticket, chosen):
                 return choice, self._name
             error = error or f"named {choice.replica!r}, which is no candidate"
-        events.append(PolicyFailed(policy=self._name, id=ticket.id, error=error))
+        out.append(PolicyFailed(policy=self._name, id=ticket.id, error=error))
         return self._fallback.choose(ticket.request, view), "least-loaded"
 
     def _kept_back(self, ticket: Ticket, view: ReplicaView) -> int:

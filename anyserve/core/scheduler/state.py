@@ -160,6 +160,7 @@ class ReplicaView:
         "takes_work",
         "turn",
         "unacked",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, registration: Registration, now: int) -> None:
@@ -172,7 +173,7 @@ class ReplicaView:
         self.orphans: list[tuple[str, int, int]] = []
         """Request, attempt and submission of what was bound to it then."""
         self.bound: dict[str, Ticket] = {}
-        self.load = Load()
+        self._take_load(Load())
         self._reset_counters()
         self.connection = self.revision = -1
         self.heard_ns = now
@@ -213,7 +214,7 @@ class ReplicaView:
         """Become what the registration says; a new life starts with no credit."""
         if registration.incarnation != self.incarnation:
             self._reset_counters()
-            self.load = Load()
+            self._take_load(Load())
         self.incarnation = registration.incarnation
         self.connection = registration.connection
         self.revision = registration.revision
@@ -254,7 +255,7 @@ class ReplicaView:
             below = credit.ordinals_below
             for ordinal in [ordinal for ordinal in self.unacked if ordinal <= below]:
                 del self.unacked[ordinal]
-        self.load = credit.load
+        self._take_load(credit.load)
         self._recount()
         return True
 
@@ -266,6 +267,11 @@ class ReplicaView:
         self._recount()
         return self.ordinal
 
+    def _take_load(self, load: Load) -> None:
+        self.load = load
+        self.waiting = load.waiting
+        """Requests in its entry queue, as last reported."""
+
     def _recount(self) -> None:
         """Bring what policies read in line with the counters; it is read more than changed."""
         credit = 0
@@ -273,12 +279,7 @@ class ReplicaView:
             credit = self.granted_total - self.taken_total - self.assigned_total
         self.credit = credit
         self.in_use = in_use = self.concurrency - credit if credit < self.concurrency else 0
-        self.fill = (in_use + self.load.waiting) / (self.concurrency or 1)
-
-    @property
-    def waiting(self) -> int:
-        """Requests in its entry queue, as last reported."""
-        return self.load.waiting
+        self.fill = (in_use + self.waiting) / (self.concurrency or 1)
 
     @property
     def kv_usage(self) -> float:

@@ -12,12 +12,17 @@ from anyserve.core.lifecycle import (
     TICKET,
     OriginState,
     SlotState,
+    Steps,
     TicketState,
     step,
 )
 from anyserve.errors import ProtocolError
 
-TABLES = [(TICKET, TicketState), (SLOT, SlotState), (ORIGIN, OriginState)]
+TABLES = [
+    (TICKET.allowed, TicketState),
+    (SLOT.allowed, SlotState),
+    (ORIGIN.allowed, OriginState),
+]
 
 
 @pytest.mark.parametrize(("table", "states"), TABLES)
@@ -37,12 +42,21 @@ def test_nothing_becomes_new_again(table: Mapping[Any, frozenset[Any]], states: 
 
 
 def test_an_ended_attempt_and_a_settled_request_stay_so() -> None:
-    assert SLOT[SlotState.ENDED] == frozenset()
-    assert ORIGIN[OriginState.SETTLED] == frozenset()
+    assert SLOT.allowed[SlotState.ENDED] == frozenset()
+    assert ORIGIN.allowed[OriginState.SETTLED] == frozenset()
 
 
 def test_an_allowed_step_leads_on() -> None:
     assert step(SLOT, SlotState.WAITING, SlotState.RUNNING) is SlotState.RUNNING
+
+
+@pytest.mark.parametrize(("table", "states"), [(TICKET, TicketState), (SLOT, SlotState)])
+def test_the_steps_of_the_table_are_allowed_and_no_others(
+    table: Steps[Any], states: type[Enum]
+) -> None:
+    for before in states:
+        for after in states:
+            assert table.allow(before, after) == (after in table.allowed[before])
 
 
 def test_a_step_that_the_table_lacks_is_an_error_that_names_both_ends() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from anyserve.core.effects import StartWork
 from anyserve.core.inputs import Delta, Stepped
 from anyserve.core.messages import Request
 from anyserve.core.spec import EngineSpec
+from anyserve.sim.agenda import Doer
 from anyserve.sim.engines import engine_setup
 from anyserve.sim.kernel import Kernel
 from anyserve.sim.worker import Worker
@@ -13,17 +16,18 @@ from anyserve.sim.worker import Worker
 MS = 1_000_000
 
 
-class Bench:
+class Bench(Doer):
     """A worker with an echo engine of 10 ms a step, and what it told."""
 
     def __init__(self, *, exact: bool = False) -> None:
         self.kernel = Kernel(0)
         self.told: list[tuple[int, Delta]] = []
         setup = engine_setup(EngineSpec(kind="echo", step_ms=10, max_num_seqs=4, max_model_len=64))
-        self.worker = Worker(self.kernel, 0, setup, self._hear, exact=exact)
+        self.worker = Worker(self.kernel, 0, setup, self, exact=exact)
 
-    def _hear(self, stepped: Stepped) -> None:
-        self.told += [(self.kernel.now // MS, delta) for delta in stepped.deltas]
+    def do(self, what: Any) -> None:
+        assert isinstance(what, Stepped)
+        self.told += [(self.kernel.now // MS, delta) for delta in what.deltas]
 
     def submit(self, number: int, *, prompt: int = 4, tokens: int = 5) -> None:
         request = Request(

@@ -31,25 +31,21 @@ def test_heartbeats_and_ends_come_in_order_of_time() -> None:
     assert due.soonest_ns == NEVER
 
 
-def test_attempts_that_are_not_there_any_more_are_passed_over() -> None:
+def test_the_attempt_that_is_due_first_is_at_hand() -> None:
     due = Due()
-    for number in (1, 2, 3):
-        due.plan_end(100 * number, key(number))
-    due.plan(50, key(4))
-
-    due.pass_over({key(2): "there", key(3): "there"})
-
-    assert due.planned() == [(200, key(2)), (300, key(3))]
+    due.plan_end(100, key(1))
+    due.plan_end(200, key(2))
+    assert due.first == key(1)
+    due.plan(50, key(3))
+    assert due.first == key(3)
 
 
-def test_a_heartbeat_is_never_passed_over() -> None:
+def test_neither_a_heartbeat_nor_nothing_is_an_attempt() -> None:
     due = Due()
+    assert due.first is None
+    due.plan_end(60, key(1))
     due.plan(50, None)
-    due.plan(40, key(1))
-
-    due.pass_over({})
-
-    assert due.planned() == [(50, None)]
+    assert due.first is None
 
 
 def test_whatever_comes_and_goes_the_soonest_is_at_hand_and_the_line_stays_short() -> None:
