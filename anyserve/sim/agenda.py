@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heappop, heappush
-from typing import Any
+from typing import Any, Final
 
 Action = Callable[[Any], None]
+_FEW: Final = 64
+"""So many entries that are done with may stay in a line."""
 
 
 class Doer:
@@ -59,12 +61,15 @@ class Agenda:
             about fifty entries in a span are good.
     """
 
-    __slots__ = ("_edge_ns", "_heap", "_later", "_span_bits", "_spans")
+    __slots__ = ("_edge_ns", "_heap", "_later", "_span_bits", "_spans", "_taken")
 
     def __init__(self, span_bits: int = 26) -> None:
         self._span_bits = span_bits
         self._heap: list[Entry] = []
         """What is due before `_edge_ns`; empty only where nothing is planned at all."""
+        self._taken = False
+        """Whether the first of the heap is gone. The next one that is put in has its place: whoever
+        was due mostly plans something."""
         self._edge_ns = 0
         self._later: dict[int, list[Entry]] = {}
         """All else, by the number of its span."""
@@ -74,12 +79,18 @@ class Agenda:
     @property
     def first(self) -> Entry | None:
         """The entry that is due before all others."""
+        if self._taken:
+            self._close_up()
         return self._heap[0] if self._heap else None
 
     def put(self, entry: Entry) -> None:
         """Add an entry."""
         if entry.time_ns < self._edge_ns:
-            self._push(entry)
+            if self._taken:
+                self._taken = False
+                self._settle(entry)
+            else:
+                self._push(entry)
             return
         span = entry.time_ns >> self._span_bits
         entries = self._later.get(span)
@@ -93,15 +104,19 @@ class Agenda:
 
     def take(self) -> Entry:
         """Remove the first entry. There must be one."""
-        heap = self._heap
-        last = heap.pop()
-        if heap:
-            first = heap[0]
+        if self._taken:
+            self._close_up()
+        self._taken = True
+        return self._heap[0]
+
+    def _close_up(self) -> None:
+        """Nothing came in the place of what was taken."""
+        self._taken = False
+        last = self._heap.pop()
+        if self._heap:
             self._settle(last)
-            return first
-        if self._spans:
+        elif self._spans:
             self._go_on()
-        return last
 
     def _go_on(self) -> None:
         """Take the next span into the heap."""
@@ -142,37 +157,33 @@ class Agenda:
 
 
 class Line:
-    """Entries that are due in the order in which they come: a ring that grows."""
+    """Entries that are due in the order in which they come."""
 
-    __slots__ = ("_begin", "_length", "_ring")
+    __slots__ = ("_entries", "_passed")
 
     def __init__(self) -> None:
-        self._ring: list[Entry | None] = [None] * 64
-        """Its length is a power of two."""
-        self._begin = 0
-        self._length = 0
+        self._entries: list[Entry | None] = []
+        self._passed = 0
+        """How many at the beginning are done with."""
 
     @property
     def first(self) -> Entry | None:
         """The entry that came first."""
-        return self._ring[self._begin]
+        return self._entries[self._passed] if self._passed < len(self._entries) else None
 
     def put(self, entry: Entry) -> None:
         """Add an entry at the end."""
-        if self._length == len(self._ring):
-            self._ring = [*self._ring[self._begin :], *self._ring[: self._begin]]
-            self._ring += [None] * self._length
-            self._begin = 0
-        self._ring[(self._begin + self._length) & (len(self._ring) - 1)] = entry
-        self._length += 1
+        self._entries.append(entry)
 
     def drop_first(self) -> None:
         """Remove the first entry. There must be one."""
-        self._ring[self._begin] = None
-        self._begin = (self._begin + 1) & (len(self._ring) - 1)
-        self._length -= 1
+        self._entries[self._passed] = None
+        self._passed += 1
+        if self._passed > _FEW and 2 * self._passed > len(self._entries):
+            del self._entries[: self._passed]
+            self._passed = 0
 
     def clear(self) -> None:
         """Remove all."""
-        self._ring = [None] * 64
-        self._begin = self._length = 0
+        self._entries = []
+        self._passed = 0

@@ -19,11 +19,11 @@ from anyserve.core.engine.sequence import Sequence
 from anyserve.core.engine.stretch import Stretch, to_ns
 from anyserve.core.inputs import Delta, Stepped
 from anyserve.core.messages import Code
-from anyserve.core.origin.pending import BUCKETS_NS, bucket_place
 from anyserve.sim.agenda import Doer
 from anyserve.sim.engines import EngineSetup
 from anyserve.sim.host import Host
 from anyserve.sim.kernel import Kernel, engine_lane
+from anyserve.sim.step_gaps import Gaps, StepGaps
 from anyserve.workload.traffic import Segment
 
 PS_PER_NS: Final = 1000
@@ -32,12 +32,6 @@ _SEED_STEP: Final = 997
 """Between the jitter of one engine and the next."""
 _NO_CALL: Final = -1
 _FOUR_DIGITS: Final = 10_000
-
-Gaps = dict[Any, int]
-"""Steps by the bucket (`BUCKETS_NS`) of their distance from the one before. Compiled code would
-make an object of a key at each look if it knew that it is a number."""
-_BOUNDS: Final[tuple[Any, ...]] = BUCKETS_NS
-
 
 _ONE: Final = [0]
 """The first token of an answer, which every request has."""
@@ -69,8 +63,9 @@ class Job:
         self.cancelled = False
         self.gaps: Gaps | None = None
         """Of tokens that it was not told of yet, beside those since `marks`."""
-        self.marks: Gaps | None = None
-        """The engine's histogram of steps when the newest token that is in `gaps` was made."""
+        self.marks: list[int] | None = None
+        """Where the count of the engine's steps stood when the newest token that is in `gaps` was
+        made."""
         self.stalled_ps: int | None = None
         """When its newest token was made, while it waits to be computed again."""
 
@@ -109,10 +104,8 @@ class Worker(Doer):
         self._ends = False
         """Which of the two."""
         self._calls = 0
-        self._steps: Gaps = {}
+        self._steps = StepGaps()
         """All steps so far."""
-        self._usual = 0
-        """The bucket of the newest distance: the next one is often of it, too."""
         self._last_end_ps = 0
         self._factor = 1.0
         self._hung_ps: int | None = None
@@ -281,7 +274,8 @@ class Worker(Doer):
 
     def _end(self) -> None:
         stretch = self._engine.finish()
-        self._count(stretch)
+        self._steps.add_stretch(stretch, stretch.steps, self._last_end_ps)
+        self._last_end_ps = stretch.end_ps
         if stretch.prefilled or stretch.finished:
             self._tell_ended(stretch)
         self._tell_cancelled()
@@ -328,40 +322,8 @@ class Worker(Doer):
 
     # --- counting gaps ---------------------------------------------------------------------------
 
-    def _count(self, stretch: Stretch) -> None:
-        """Add the steps of a stretch to the histogram of steps."""
-        self._add_gaps(self._steps, stretch, stretch.steps)
-        self._last_end_ps = stretch.end_ps
-
-    def _add_gaps(self, gaps: Gaps, stretch: Stretch, steps: int) -> None:
-        """Add the distances between the ends of its first steps, the one before it included."""
-        first_ps = stretch.step_end_ps(1)
-        self._add(gaps, first_ps - self._last_end_ps, 1)
-        if steps == 1:
-            return
-        if stretch.noise is None:  # each is a little longer than the one before
-            second = self._bound(stretch.first_ps + stretch.growth_ps)
-            if second == self._bound(stretch.last_ps(steps)):
-                gaps[second] = gaps.get(second, 0) + steps - 1
-                return
-        before_ps = first_ps
-        for number in range(2, steps + 1):
-            end_ps = stretch.step_end_ps(number)
-            self._add(gaps, end_ps - before_ps, 1)
-            before_ps = end_ps
-
-    def _add(self, gaps: Gaps, gap_ps: int, steps: int) -> None:
-        """Count so many steps that came so long after the one before."""
-        bound = self._bound(gap_ps)
-        gaps[bound] = gaps.get(bound, 0) + steps
-
-    def _bound(self, gap_ps: int) -> Any:
-        """The upper bound of a distance's bucket."""
-        self._usual = bucket_place(gap_ps // PS_PER_NS, self._usual)
-        return _BOUNDS[self._usual]
-
-    def _steps_until(self, now_ps: int) -> Gaps:
-        """The histogram of steps with those of the stretch under way that have ended by now."""
+    def _steps_until(self, now_ps: int) -> StepGaps:
+        """All steps, with those of the stretch under way that have ended by now."""
         stretch = self._engine.stretch
         if stretch is None:
             return self._steps
@@ -370,14 +332,14 @@ class Worker(Doer):
             ended += 1
         if not ended:
             return self._steps
-        steps = dict(self._steps)
-        self._add_gaps(steps, stretch, ended)
+        steps = self._steps.copy()
+        steps.add_stretch(stretch, ended, self._last_end_ps)
         return steps
 
     def _stall(self, job: Job) -> None:
         """It was preempted: its next token comes after it has been computed again."""
         if job.marks is not None:
-            _add_since(job.counted(), job.marks, self._steps)
+            self._steps.since(job.marks, job.counted())
             job.marks, job.stalled_ps = None, self._last_end_ps
 
     # --- deltas ----------------------------------------------------------------------------------
@@ -385,9 +347,9 @@ class Worker(Doer):
     def _first(self, job: Job, stretch: Stretch) -> Delta | None:
         """Its prompt is computed: for the first time, or again after a preemption."""
         sequence = job.sequence
-        job.marks = self._steps.copy()
+        job.marks = self._steps.mark()
         if job.stalled_ps is not None:
-            self._add(job.counted(), stretch.end_ps - job.stalled_ps, 1)
+            self._steps.add_to(job.counted(), stretch.end_ps - job.stalled_ps)
             job.stalled_ps = None
         done = sequence.finished
         if job.sent and not done:
@@ -410,12 +372,12 @@ class Worker(Doer):
         self._drop(job)
         return self._progress(job, made, self._steps, finish="length")
 
-    def _progress(self, job: Job, made: int, steps: Gaps, finish: str | None = None) -> Delta:
+    def _progress(self, job: Job, made: int, steps: StepGaps, finish: str | None = None) -> Delta:
         """What was made since the replica was last told; with `finish` it is the last of it."""
         gaps, job.gaps = job.counted(), None
         if job.marks is not None:
-            _add_since(gaps, job.marks, steps)
-            job.marks = None if finish is not None else steps.copy()
+            steps.since(job.marks, gaps)
+            job.marks = None if finish is not None else steps.mark()
         count, job.sent = made - job.sent, made
         return Delta(
             id=job.id,
@@ -455,12 +417,3 @@ class Worker(Doer):
     def _later(self, delta: Delta) -> None:
         """Tell it in a moment: the replica is in the midst of starting this very attempt."""
         self._kernel.do_at(self._kernel.now, self._feed, Stepped(deltas=[delta]))
-
-
-def _add_since(gaps: Gaps, marks: Gaps, steps: Gaps) -> None:
-    """Add to `gaps` the steps that came since `marks` was taken."""
-    added = bool(gaps)
-    for bound, count in steps.items():
-        more = count - marks.get(bound, 0)
-        if more:
-            gaps[bound] = gaps.get(bound, 0) + more if added else more

@@ -143,7 +143,7 @@ class Replica(Timekeeping):
     def _set_timer(self, now: int) -> None:
         """Wake at the first time that matters, unless the timer is set to go off before it."""
         due = self._due
-        while (key := due.first) is not None and self._slot(*key) is None:
+        while (key := due.first) is not None and self._slot(key[0], key[1]) is None:
             due.pop()
         if due.soonest_ns < self._timer_ns:
             self._timer_ns = max(now, due.soonest_ns)

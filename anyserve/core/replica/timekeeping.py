@@ -56,7 +56,7 @@ class Timekeeping(Endings):
             key = self._due.pop()
             if key is None:
                 self._beat(now)
-            elif (slot := self._slot(*key)) is not None and slot.end is not None:
+            elif (slot := self._slot(key[0], key[1])) is not None and slot.end is not None:
                 self._repeat_end(slot, now)
 
     def _beat(self, now: int) -> None:

@@ -118,7 +118,8 @@ class RequestView:
         self._request = request
         self._eligible = eligible
         self._rng = rng
-        self.examined: dict[str, ReplicaView] = {}
+        self.examined: list[ReplicaView] = []
+        """What the policy was shown; some of it more than once."""
 
     def __len__(self) -> int:
         return len(self._pool)
@@ -165,5 +166,5 @@ class RequestView:
         return None if home is None else self._note(home)
 
     def _note(self, view: ReplicaView) -> ReplicaView:
-        self.examined[view.id] = view
+        self.examined.append(view)
         return view

@@ -120,7 +120,7 @@ class Router:
                 delegations=ticket.delegations,
             )
         pool = self._registry.pool(ticket.request.capability)
-        shown, n_eligible = list(view.examined.values()), len(pool)
+        shown, n_eligible = list(dict.fromkeys(view.examined)), len(pool)
         if n_eligible <= COUNTED:
             shown = [replica for replica in pool if self.eligible(ticket, replica)]
             n_eligible = len(shown)

@@ -130,7 +130,7 @@ def test_other_classes_and_functions_are_left_alone() -> None:
     assert PlainClasses().rewrite(source) == source
 
 
-MARK = "@mypy_extensions.mypyc_attr(acyclic=True)\n"
+MARK = "@mypy_extensions.mypyc_attr(acyclic=True, free_list_len=1)\n"
 
 
 def test_the_collector_knows_of_none_of_the_records() -> None:

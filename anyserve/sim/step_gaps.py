@@ -1,0 +1,97 @@
+"""How far apart the steps of an engine end: the inter-token latencies of all that it decodes.
+
+Nothing is counted token by token. An engine counts its steps; an attempt marks where that count
+stood when its first token was made, and what came since are the gaps between its tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from anyserve.core.engine.stretch import Stretch
+from anyserve.core.origin.pending import BUCKETS_NS, bucket_place
+
+_PS_PER_NS: Final = 1000
+_NOT_MET: Final = -1
+
+Gaps = dict[Any, int]
+"""Steps by the bucket (`BUCKETS_NS`) of their distance from the one before. Compiled code would
+make an object of a key at each look if it knew that it is a number."""
+_BOUNDS: Final[tuple[Any, ...]] = BUCKETS_NS
+
+
+class StepGaps:
+    """A histogram of distances that only grows."""
+
+    __slots__ = ("_counts", "_places", "_rows", "_usual")
+
+    def __init__(self) -> None:
+        self._counts: list[int] = []
+        """Steps, by bucket: a row for each that was met, in the order in which they were."""
+        self._places: list[int] = []
+        """Which bucket a row counts."""
+        self._rows = [_NOT_MET] * len(BUCKETS_NS)
+        """The row of each bucket."""
+        self._usual = 0
+        """The bucket of the newest distance: the next one is often of it, too."""
+
+    def add(self, gap_ps: int, steps: int = 1) -> None:
+        """Count so many steps that ended so long after the one before."""
+        self._add_to(self._bucket(gap_ps), steps)
+
+    def add_stretch(self, stretch: Stretch, steps: int, before_ps: int) -> None:
+        """Count the first steps of a stretch. `before_ps`: when the step before them ended."""
+        first_ps = stretch.step_end_ps(1)
+        self.add(first_ps - before_ps)
+        if steps == 1:
+            return
+        if stretch.noise is None:  # each is a little longer than the one before
+            bucket = self._bucket(stretch.first_ps + stretch.growth_ps)
+            if bucket == self._bucket(stretch.last_ps(steps)):
+                self._add_to(bucket, steps - 1)
+                return
+        before_ps = first_ps
+        for number in range(2, steps + 1):
+            end_ps = stretch.step_end_ps(number)
+            self.add(end_ps - before_ps)
+            before_ps = end_ps
+
+    def add_to(self, gaps: Gaps, gap_ps: int) -> None:
+        """Count one distance in another histogram, and not in this one."""
+        bound = _BOUNDS[self._bucket(gap_ps)]
+        gaps[bound] = gaps.get(bound, 0) + 1
+
+    def mark(self) -> list[int]:
+        """Where the count stands, for `since`."""
+        return self._counts[:]
+
+    def since(self, mark: list[int], gaps: Gaps) -> None:
+        """Add to `gaps` what was counted since."""
+        fresh, known = not gaps, len(mark)
+        for row, count in enumerate(self._counts):
+            more = count - mark[row] if row < known else count
+            if more:
+                bound = _BOUNDS[self._places[row]]
+                gaps[bound] = more if fresh else gaps.get(bound, 0) + more
+
+    def copy(self) -> StepGaps:
+        """Another one that counts on from here."""
+        other = StepGaps()
+        other._counts = self._counts[:]
+        other._places = self._places[:]
+        other._rows = self._rows[:]
+        other._usual = self._usual
+        return other
+
+    def _add_to(self, bucket: int, steps: int) -> None:
+        row = self._rows[bucket]
+        if row == _NOT_MET:
+            self._rows[bucket] = len(self._counts)
+            self._places.append(bucket)
+            self._counts.append(steps)
+        else:
+            self._counts[row] += steps
+
+    def _bucket(self, gap_ps: int) -> int:
+        self._usual = bucket_place(gap_ps // _PS_PER_NS, self._usual)
+        return self._usual
