@@ -20,6 +20,13 @@ from typing import Final, NamedTuple
 _STRUCT: Final = "msgspec.Struct"
 _FIELD: Final = "msgspec.field"
 _REPLACE: Final = "msgspec.structs.replace"
+_EMPTY: Final = """
+import typing
+_NO_ITEMS: typing.Final[list[typing.Any]] = []
+_NO_KEYS: typing.Final[dict[typing.Any, typing.Any]] = {}
+"""
+"""What fields are by default that hold nothing."""
+_SHARED: Final = {"[]": "_NO_ITEMS", "{}": "_NO_KEYS"}
 
 
 PLAIN: Final = (
@@ -40,6 +47,7 @@ RECORDS: Final[Mapping[str, frozenset[str]]] = {
     "core/scheduler/ranking.py": frozenset({"Filter"}),
     "core/scheduler/routing.py": frozenset({"_Eligible"}),
     "core/scheduler/state.py": frozenset({"Ticket", "Unacked"}),
+    "core/token_counts.py": frozenset({"TokenCounts"}),
     "sim/agenda.py": frozenset({"Entry"}),
     "sim/worker.py": frozenset({"Job"}),
 }
@@ -100,17 +108,18 @@ class _Field(NamedTuple):
     """By a factory, for each object; nobody gives it."""
 
     @property
-    def fresh(self) -> bool:
-        """Each object has an empty list or dictionary of its own."""
-        return self.default in ("[]", "{}")
+    def shared(self) -> str | None:
+        """What all objects share where they are given nothing: an empty list or dictionary. With
+        msgspec each has its own, but nobody changes what is in a message."""
+        return _SHARED.get(str(self.default))
 
     @property
     def parameter(self) -> str:
         """What the constructor takes."""
         if self.default is None:
             return f"{self.name}: {self.type}"
-        if self.fresh:
-            return f"{self.name}: {self.type} | None = None"
+        if self.shared:
+            return f"{self.name}: {self.type} = {self.shared}"
         return f"{self.name}: {self.type} = {self.default}"
 
     @property
@@ -118,8 +127,6 @@ class _Field(NamedTuple):
         """What the constructor keeps."""
         if self.made:
             return str(self.default)
-        if self.fresh:
-            return f"{self.default} if {self.name} is None else {self.name}"
         return self.name
 
 
@@ -134,7 +141,12 @@ class PlainClasses(ast.NodeTransformer):
 
     def rewrite(self, source: str) -> str:
         """The module with plain classes. It has no comments, and no words about its fields."""
-        return _unparsed(self.visit(ast.parse(source)))
+        tree = self.visit(ast.parse(source))
+        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        if used.intersection(_SHARED.values()):
+            first = next(at for at, line in enumerate(tree.body) if isinstance(line, ast.ClassDef))
+            tree.body[first:first] = ast.parse(_EMPTY).body
+        return _unparsed(tree)
 
     def visit_Assign(self, node: ast.Assign) -> ast.Assign:
         """See `ast.NodeTransformer`."""

@@ -14,6 +14,8 @@ NEVER: Final = 1 << 60
 
 Order = tuple[int, int, str]
 """Sorts waiting requests; smaller goes first."""
+NO_ORDER: Final[Order] = (0, 0, "")
+"""Of a request that does not wait."""
 
 
 def deadline_ns(request: Request, boot: str, now: int) -> int | None:

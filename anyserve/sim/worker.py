@@ -19,6 +19,7 @@ from anyserve.core.engine.sequence import Sequence
 from anyserve.core.engine.stretch import Stretch, to_ns
 from anyserve.core.inputs import Delta, Stepped
 from anyserve.core.messages import Code
+from anyserve.core.order import NEVER
 from anyserve.sim.agenda import Doer
 from anyserve.sim.engines import EngineSetup
 from anyserve.sim.host import Host
@@ -31,6 +32,7 @@ _VECTOR: Final = msgspec.Raw(b"{}")
 _SEED_STEP: Final = 997
 """Between the jitter of one engine and the next."""
 _NO_CALL: Final = -1
+_TOLD: Final = -1
 _FOUR_DIGITS: Final = 10_000
 
 _ONE: Final = [0]
@@ -57,7 +59,8 @@ class Job:
         self.attempt = work.attempt
         self.resumed = len(work.request.resume_ids)
         self.sequence: Sequence
-        self.scheduled_ns: int | None = None
+        self.scheduled_ns = NEVER
+        """When it was first given a place in a step; `_TOLD` once the replica knows."""
         self.sent = 0
         """Tokens that the replica was told of."""
         self.cancelled = False
@@ -316,7 +319,7 @@ class Worker(Doer):
             self._stall(sequence.owner)
         for sequence in stretch.admitted:
             job: Job = sequence.owner
-            if job.scheduled_ns is None:
+            if job.scheduled_ns == NEVER:
                 job.scheduled_ns = to_ns(at_ps)
         self._arm()
 
@@ -392,9 +395,9 @@ class Worker(Doer):
     def _scheduled_ns(self, job: Job) -> int | None:
         """When it was first given a place in a step, the first time this is asked."""
         scheduled_ns = job.scheduled_ns
-        if scheduled_ns is None or scheduled_ns < 0:
+        if scheduled_ns in (NEVER, _TOLD):
             return None
-        job.scheduled_ns = -1
+        job.scheduled_ns = _TOLD
         return scheduled_ns
 
     def _tell_cancelled(self) -> None:

@@ -338,7 +338,7 @@ def text_spliced_after_recovery(original: Any, self: Origin | Replica, *args: An
         assign, now = args
         return original(self, replace(assign, request=replace(assign.request, resume_ids=[])), now)
     pending, frame, now = args
-    start = pending.made_of(frame.choice)
+    start = pending.n_tokens(frame.choice)
     return original(self, pending, replace(frame, start=start), now)
 
 

@@ -73,6 +73,8 @@ class Origin(Machine):
         """What the ids of its requests begin with."""
         self._boot = boot
         self._mid_stream = {item.name: item.mid_stream for item in cluster.capabilities}
+        self._resumes = "resume" in self._mid_stream.values()
+        """Whether any capability lets an attempt go on amid an answer."""
         self._ladder = Ladder(cluster.ladder.upgrades)
         self._beat_ms = cluster.scheduler.heartbeat_ms
         self._epoch = 0
@@ -236,7 +238,7 @@ class Origin(Machine):
 
     def _accept(self, pending: Pending, frame: msg.Frame, now: int) -> bool:
         """Take the next frame of the stream; False where the request is over."""
-        made = pending.made_of(frame.choice)
+        made = pending.n_tokens(frame.choice)
         if frame.start != made and (frame.tokens or frame.has_data):
             text = f"token {made} was due, {frame.start} came"
             self._recover(pending, Code.REPLICA_LOST, text, now)
@@ -251,9 +253,9 @@ class Origin(Machine):
         return True
 
     def _deliver(self, pending: Pending, frame: msg.Frame, now: int) -> None:
-        first = pending.first_ns is None
-        if frame.end is None:
-            pending.keep(frame)
+        first = not pending.has_answer
+        if frame.end is None:  # else there is nothing to go on with
+            self._keep(pending, frame)
         pending.note_tokens(frame.choice, len(frame.tokens), now, frame.gaps)
         if pending.state is OriginState.WAITING:
             pending.go(OriginState.STREAMING)
@@ -261,11 +263,16 @@ class Origin(Machine):
             self._emit(ev.RequestFirstToken(id=pending.id, attempt=frame.attempt))
         self._out.append(Deliver(pending.id, frame))
 
+    def _keep(self, pending: Pending, frame: msg.Frame) -> None:
+        """Keep its tokens where an attempt could go on after them."""
+        if self._resumes:
+            pending.keep(frame)
+
     def _conclude(self, pending: Pending, frame: msg.Frame, end: msg.End, now: int) -> None:
         cancelled = end.status is AttemptStatus.CANCELLED
         if cancelled and end.code not in msg.CANCEL_CODES:
             # Nobody cancelled the request: the scheduler had two attempts and stopped this one.
-            pending.keep(frame)
+            self._keep(pending, frame)
             self._recover(pending, Code.REPLICA_LOST, f"attempt {frame.attempt} was stopped", now)
             return
         kind = OutcomeKind.CANCELLED if cancelled else OutcomeKind.FAILED
@@ -370,10 +377,9 @@ class Origin(Machine):
 
     def _recover(self, pending: Pending, code: Code, why: str, now: int) -> None:
         """The attempt is gone: ask the scheduler for another, or end where that is not allowed."""
-        tokens = pending.tokens
         if pending.has_answer:
             allowed = self._mid_stream.get(pending.request.capability, "fail") == "resume"
-            if len(tokens) >= pending.request.max_tokens > 0 and pending.resumable:
+            if pending.n_tokens(0) >= pending.request.max_tokens > 0 and pending.resumable:
                 self._finish(pending, self._completed(pending, "length"), now)
                 return
             if not allowed or not pending.resumable:
@@ -383,7 +389,7 @@ class Origin(Machine):
                 return
         if pending.state is OriginState.STREAMING:
             pending.go(OriginState.WAITING)
-        pending.request = msg.changed(pending.request, resume_ids=list(tokens))
+        pending.request = msg.changed(pending.request, resume_ids=list(pending.tokens))
         pending.begin_again(now)
         self._submit(pending, now, resent=False)
 
@@ -442,7 +448,7 @@ class Origin(Machine):
                 code=outcome.code.value if outcome.code else None,
                 message=outcome.message,
                 retry_after_ms=outcome.retry_after_ms,
-                first_ns=pending.first_ns,
+                first_ns=pending.first_ns if pending.has_answer else None,
                 n_tokens=outcome.n_tokens,
                 itl_ns=pending.itl_ns,
                 finish=outcome.finish,

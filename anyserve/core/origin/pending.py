@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from anyserve.core.lifecycle import ORIGIN, OriginState, step
 from anyserve.core.messages import Frame, Request
+from anyserve.core.order import NEVER
+from anyserve.core.token_counts import TokenCounts
 
 SCHEDULER: Final = "scheduler"
 
@@ -14,6 +16,9 @@ NO_GAPS: Final[Mapping[int, int]] = {}
 _EMPTY: Final[dict[int, Any]] = {}
 """Where nothing is kept yet, as for most requests ever: a mapping for each would be an eighth of
 what a simulation remembers of one. Never written to."""
+
+NO_TOKENS: Final[list[int]] = []
+"""Likewise."""
 
 BUCKETS_NS: Final = tuple(round(1e6 * 10 ** (step_ / 10)) for step_ in range(-10, 51))
 """Upper bounds of the inter-token latency histogram: ten to the decade, 0.1 ms to 100 s."""
@@ -49,17 +54,18 @@ def add_gaps(sums: dict[Any, int], gaps: Mapping[Any, int]) -> None:
         sums[bound] = sums.get(bound, 0) + count
 
 
-class Pending:
-    """One request, from the offer to its outcome."""
+class Pending(TokenCounts):
+    """One request, from the offer to its outcome, with the tokens that its client has."""
 
     __slots__ = (
-        "asked_again", "buffer", "counts", "deadline_ns", "delegations", "end_ns", "entry",
+        "asked_again", "buffer", "deadline_ns", "delegations", "end_ns", "entry",
         "explained", "first_ns", "gap_since_ns", "heard_ns", "holder", "id", "intended_ns",
         "itl_ns", "last_attempt", "last_ns", "next_sequence", "repairs", "replicas", "request",
         "resumable", "sent_epoch", "served_as", "state", "stream", "submission", "tokens",
     )  # fmt: skip
 
     def __init__(self, request: Request, entry: str, intended_ns: int, now: int) -> None:
+        super().__init__()
         self.id = request.id
         self.request = request
         self.entry = entry
@@ -76,11 +82,8 @@ class Pending:
         self.last_attempt = 0
         self.stream: StreamKey | None = None
         """The attempt whose tokens the client gets; no other one's are taken."""
-        self.counts: list[int] = []
-        """How many tokens the client has, by choice."""
-        self.tokens: list[int] = []
-        """Those that another attempt would go on after: of the first choice, as only requests of
-        one are resumed; without those of a last frame, after which there is none."""
+        self.tokens = NO_TOKENS
+        """Those that another attempt could go on after (`keep`)."""
         self.next_sequence = 0
         self.buffer: dict[int, Frame] = _EMPTY
         """Frames that came before their turn, by their number."""
@@ -88,8 +91,7 @@ class Pending:
         self.repairs = 0
         self.replicas: tuple[str, ...] = ()
         """Those that may know of it, by name."""
-        self.first_ns: int | None = None
-        self.last_ns: int | None = None
+        self.first_ns = self.last_ns = NEVER
         self.itl_ns: dict[int, int] = _EMPTY
         self.deadline_ns: int | None = None
         self.end_ns = 0
@@ -105,27 +107,18 @@ class Pending:
     @property
     def has_answer(self) -> bool:
         """Whether a part of the answer has left for the client: tokens, or a handler's items."""
-        return self.first_ns is not None
+        return self.first_ns != NEVER
 
     def said_answer(self) -> str:
         """That part in words."""
         tokens = self.n_tokens()
         return f"{tokens} tokens" if tokens else "a part of the answer"
 
-    def n_tokens(self) -> int:
-        """Tokens the client has, over all choices."""
-        count = 0
-        for made in self.counts:
-            count += made
-        return count
-
-    def made_of(self, choice: int) -> int:
-        """Those of one choice."""
-        return self.counts[choice] if choice < len(self.counts) else 0
-
     def keep(self, frame: Frame) -> None:
-        """Remember the tokens of a frame, for an attempt that would go on after them."""
+        """Remember the tokens of a frame, for an attempt that would go on after them: of the first
+        choice, as only requests of one are resumed."""
         if frame.choice == 0:
+            self.tokens = self.tokens or []
             self.tokens += frame.tokens
 
     def note_tokens(
@@ -138,12 +131,9 @@ class Pending:
         of `g / count`, so the histogram's mass equals the time between first and last token. Where
         the delivery itself says its `gaps`, those count.
         """
-        counts = self.counts
-        while len(counts) <= choice:
-            counts.append(0)
-        counts[choice] += tokens
+        self.count(choice, tokens)
         count = tokens or 1
-        if self.first_ns is None:
+        if self.first_ns == NEVER:
             self.first_ns = now
             count -= 1
         if gaps and self.itl_ns:
@@ -151,7 +141,7 @@ class Pending:
         elif gaps:
             self.itl_ns = dict(gaps)
         elif count > 0:
-            gap = bucket_ns((now - (self.last_ns or now)) // count)
+            gap = bucket_ns((now - min(self.last_ns, now)) // count)
             self.itl_ns = self.itl_ns or {}
             self.itl_ns[gap] = self.itl_ns.get(gap, 0) + count
         self.last_ns = now

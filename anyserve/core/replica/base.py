@@ -90,8 +90,7 @@ class ReplicaBase(Machine):
         return None
 
     def _new_slot(self, request: msg.Request, attempt: int, submission: int, now: int) -> Slot:
-        order = self._ordering.place(request, now)
-        slot = Slot(request, attempt, submission, now, order=order)
+        slot = Slot(request, attempt, submission, now)
         slot.earlier = self._slots.get(slot.id)
         self._slots[slot.id] = slot
         return slot
@@ -153,7 +152,7 @@ class ReplicaBase(Machine):
                 replica=self._id,
                 incarnation=self._incarnation,
                 status=status,
-                started=slot.started_ns is not None,
+                started=slot.started_ns != NEVER,
             )
         )
 
@@ -170,7 +169,7 @@ class ReplicaBase(Machine):
                 id=slot.id,
                 attempt=slot.attempt,
                 status=STATUS_WORDS[status],
-                n_tokens=slot.made_tokens(),
+                n_tokens=slot.n_tokens(),
                 times=times,
                 code=code.value if code else None,
                 message=message,

@@ -46,6 +46,7 @@ class Intake(Work):
             slot.go(SlotState.HELD)
             self._n_held += 1
             self._pushes += 1
+            slot.order = self._ordering.place(request, now)
             heapq.heappush(self._held, (slot.order, self._pushes, slot))
         else:
             self._refuse(slot, RefuseReason.STALE_CREDIT, "no free slot", now)
@@ -118,6 +119,7 @@ class Intake(Work):
             slot.go(SlotState.WAITING)
             self._n_waiting += 1
             self._pushes += 1
+            slot.order = self._ordering.place(slot.request, now)
             heapq.heappush(self._waiting, (slot.order, self._pushes, slot))
             self._announce_entry(slot, self._n_waiting)
 

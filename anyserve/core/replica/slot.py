@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from anyserve.core.lifecycle import SLOT, SlotState, step
 from anyserve.core.messages import (
     AttemptStatus,
@@ -15,46 +13,40 @@ from anyserve.core.messages import (
     Request,
     Times,
 )
-from anyserve.core.order import Order
+from anyserve.core.order import NEVER, NO_ORDER
+from anyserve.core.token_counts import TokenCounts
 
 AttemptKey = tuple[str, int]
 """Request id and attempt number."""
 
-_NOTHING_MADE: Final = [0]
 
-
-class Slot:
-    """One attempt, from its arrival until the origin settles it."""
+class Slot(TokenCounts):
+    """One attempt, from its arrival until the origin settles it, with the tokens that it made."""
 
     __slots__ = (
-        "answer", "attempt", "cached_tokens", "counts", "delegations", "earlier", "end", "ended_ns",
+        "answer", "attempt", "cached_tokens", "delegations", "earlier", "end", "ended_ns",
         "entered", "finishes", "first_ns", "forget", "frames", "heard_ns", "id", "lost", "order",
         "ordinal", "origin", "received_ns", "rejection", "repeats", "request", "resumed",
         "scheduled_ns", "started_ns", "state", "stop_code", "submission",
     )  # fmt: skip
 
-    def __init__(
-        self, request: Request, attempt: int, submission: int, now: int, *, order: Order
-    ) -> None:
+    def __init__(self, request: Request, attempt: int, submission: int, now: int) -> None:
+        super().__init__()
         self.id = request.id
         self.origin = request.origin
         self.attempt = attempt
         self.request = request
         self.submission = submission
-        self.order = order
+        self.order = NO_ORDER
+        """Its place among those that wait here, where it does."""
         self.state = SlotState.NEW
         self.entered = False
         self.ordinal: int | None = None
         self.received_ns = now
-        self.started_ns: int | None = None
-        self.scheduled_ns: int | None = None
-        self.first_ns: int | None = None
-        self.ended_ns: int | None = None
+        self.started_ns = self.scheduled_ns = self.first_ns = self.ended_ns = NEVER
         self.heard_ns = now
         """When its origin last got anything about it."""
         self.resumed = len(request.resume_ids)
-        self.counts: list[int] = []
-        """Tokens made, by choice."""
         self.finishes: dict[int, str] | None = None
         """How its choices ended, as soon as one has."""
         self.cached_tokens: int | None = None
@@ -95,33 +87,16 @@ class Slot:
             self.finishes = {}
         self.finishes[choice] = finish
 
-    def made_tokens(self) -> int:
-        """Tokens that this attempt itself produced, over all choices."""
-        made = 0
-        for tokens in self.counts:
-            made += tokens
-        return made
-
-    def made_of(self, choice: int) -> int:
-        """Those of one choice."""
-        return self.counts[choice] if choice < len(self.counts) else 0
-
-    def note_tokens(self, choice: int, tokens: int) -> None:
-        """So many more of a choice were made."""
-        counts = self.counts
-        while len(counts) <= choice:
-            counts.append(0)
-        counts[choice] += tokens
-
     def totals(self) -> list[int]:
         """Per choice, the length of the answer with what was resumed."""
-        return [count + self.resumed for count in self.counts or _NOTHING_MADE]
+        return [count + self.resumed for count in self.by_choice()]
 
     def times(self, now: int) -> Times:
         """How the stay divides; the parts telescope from `received_ns` to `now`."""
-        started = self.started_ns if self.started_ns is not None else now
-        scheduled = min(max(self.scheduled_ns or started, started), now)
-        first = min(max(self.first_ns or now, scheduled), now)
+        started = min(self.started_ns, now)
+        scheduled = started if self.scheduled_ns == NEVER else self.scheduled_ns
+        scheduled = min(max(scheduled, started), now)
+        first = min(max(self.first_ns, scheduled), now)
         return Times(
             received_ns=self.received_ns,
             queue_ns=started - self.received_ns,

@@ -79,7 +79,7 @@ class Timekeeping(Endings):
         self._stopped_attempts.expire(now - limit_ns)
 
     def _is_forgotten(self, slot: Slot, now: int) -> bool:
-        ended = slot.ended_ns if slot.ended_ns is not None else now
+        ended = min(slot.ended_ns, now)
         # An origin settles where it knows that its request was: not where it bounced off.
         bounced = slot.attempt != msg.ENTRY_ATTEMPT and not slot.frames
         kept_ms = min(BOUNCED_MS, slot.request.lifetime_ms) if bounced else slot.request.lifetime_ms

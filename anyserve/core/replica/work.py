@@ -17,7 +17,7 @@ from anyserve.core.inputs import (
 )
 from anyserve.core.lifecycle import SlotState
 from anyserve.core.messages import AttemptStatus, Code, RefuseReason, ReplicaState
-from anyserve.core.order import MS, deadline_ns
+from anyserve.core.order import MS, NEVER, deadline_ns
 from anyserve.core.replica.base import ReplicaBase
 from anyserve.core.replica.slot import Slot
 
@@ -58,19 +58,19 @@ class Work(ReplicaBase):
         self._start_waiting(now)
 
     def _fold(self, slot: Slot, delta: Delta, now: int) -> None:
-        if delta.scheduled_ns is not None and slot.scheduled_ns is None:
+        if delta.scheduled_ns is not None and slot.scheduled_ns == NEVER:
             slot.scheduled_ns = delta.scheduled_ns
         if delta.cached_tokens is not None:
             slot.cached_tokens = delta.cached_tokens
         if delta.finish is not None:
             slot.note_finish(delta.choice, delta.finish)
-        start = slot.resumed + slot.made_of(delta.choice)
+        start = slot.resumed + slot.n_tokens(delta.choice)
         if delta.tokens or delta.data is not None:
-            if slot.first_ns is None:
+            if slot.first_ns == NEVER:
                 slot.first_ns = now
                 if self._explains(slot.id):
                     self._emit(ev.AttemptFirstToken(id=slot.id, attempt=slot.attempt))
-            slot.note_tokens(delta.choice, len(delta.tokens))
+            slot.count(delta.choice, len(delta.tokens))
             self._tokens += len(delta.tokens)
         end = self._end_of(slot, delta, now) if delta.done or delta.error is not None else None
         if delta.tokens or delta.data is not None or end is not None:
@@ -112,7 +112,7 @@ class Work(ReplicaBase):
     def _finish(self, slot: Slot, end: msg.End, now: int) -> None:
         self._leave_engine(slot, now)
         slot.end = end
-        if end.status is AttemptStatus.COMPLETED and slot.started_ns is not None:
+        if end.status is AttemptStatus.COMPLETED and slot.started_ns != NEVER:
             took_ms = (now - slot.started_ns) / MS
             before = self._service_ms if self._service_ms is not None else took_ms
             self._service_ms = before + SERVICE_WEIGHT * (took_ms - before)

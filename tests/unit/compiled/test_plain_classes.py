@@ -94,13 +94,14 @@ def test_plain_classes_are_derived_from_one_another_in_the_same_way(theirs: Any,
     assert [one.__name__ for one in ours.__mro__[:-1]] == between
 
 
-def test_objects_share_no_list() -> None:
+def test_what_is_empty_by_default_is_shared() -> None:
     space = SPACES["core/inputs.py"]
     first, second = (space["Delta"](id="r", attempt=1) for _ in range(2))
 
     assert first.tokens == second.tokens == []
-    assert first.tokens is not second.tokens
-    assert first.gaps is not second.gaps
+    assert first.gaps == second.gaps == {}
+    assert first.tokens is second.tokens
+    assert first.gaps is second.gaps
 
 
 def test_a_changed_copy_differs_in_what_was_changed_alone() -> None:
