@@ -195,14 +195,14 @@ class Faults:
             replica.flush()
         world.network.forget()
         world.broker_up = False
-        for process in (world.scheduler, *world.replicas.values(), *world.origins.values()):
+        for process in (world.scheduler, *world.replicas.values(), world.player):
             process.disconnect()
         self._later(fault.options.get("down_ns", 0) + RECONNECT_NS, self._broker_is_back, None)
 
     def _broker_is_back(self, _: None) -> None:
         world = self._world
         world.broker_up = True
-        for process in (world.scheduler, *world.origins.values(), *world.replicas.values()):
+        for process in (world.scheduler, world.player, *world.replicas.values()):
             trouble = world.network.troubles.get(process.name)
             if trouble is None or trouble.held is None:
                 process.connect()

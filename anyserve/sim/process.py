@@ -94,7 +94,7 @@ class Process(Receiver):
         if inbox is _SCHEDULER:
             to = world.scheduler
         elif inbox is _ORIGIN:
-            to = world.origins.get(send.to)
+            to = world.player
         elif inbox is _REPLICA or inbox is _REPLICA_ENTRY:
             if world.watch is not None:
                 world.watch.sent(self.name, send.to, send.message)
@@ -110,7 +110,7 @@ class Process(Receiver):
         world, message = self._world, send.message
         if isinstance(message, SchedulerState):
             world.state = message
-            for process in (*world.replicas.values(), *world.origins.values()):
+            for process in (*world.replicas.values(), world.player):
                 self._network.send(self.name, process, message)
         elif isinstance(message, Registration):
             world.registrations[message.replica] = message

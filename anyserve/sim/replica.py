@@ -195,9 +195,7 @@ class ReplicaProcess(Process):
             return
         if isinstance(effect, StartWork):
             request = effect.request
-            origin = self._world.origins[request.origin]
-            segments = origin.segments(request.id)
-            self._worker.submit(effect, segments)
+            self._worker.submit(effect, self._world.player.segments(request.id))
             if request.deadline is not None:
                 # What was made in time reaches the origin before it gives up.
                 latency_ns = self._world.sim.network.latency_ns

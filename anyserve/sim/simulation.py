@@ -124,7 +124,7 @@ class Simulation:
             world.replicas[spec.id] = ReplicaProcess(world, spec, place, setup)
         self._setups = list(setups.values())
         self._player = OriginProcess(world, compiled.plan, run=run, ended=self._on_ended)
-        world.origins[self._player.name] = self._player
+        world.player = self._player
         self._faults = Faults(world)
         self._phase = Phase.STARTING
         self._closing_ns = 0

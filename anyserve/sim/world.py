@@ -33,6 +33,8 @@ class World:
     """
 
     scheduler: SchedulerProcess
+    player: OriginProcess
+    """The one origin that there is."""
     supervisor: Voice
 
     def __init__(
@@ -56,7 +58,6 @@ class World:
         self.watch = watch
         self.exact = exact
         self.replicas: dict[str, ReplicaProcess] = {}
-        self.origins: dict[str, OriginProcess] = {}
         self.state: SchedulerState | None = None
         """Retained at the broker."""
         self.registrations: dict[str, Registration] = {}

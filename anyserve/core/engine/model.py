@@ -210,13 +210,11 @@ class EngineModel:
         """The next plan with work in it, if there is any. A sequence that makes room for nobody but
         preempts itself leaves a step without work; vLLM goes on at once, and so do we."""
         plan = self._batch.plan(most)
-        preempted = plan.preempted
         while plan.empty and plan.preempted:
+            preempted = plan.preempted
             self._batch.commit(plan)
             plan = self._batch.plan(most)
-            preempted = [*preempted, *plan.preempted]
-        if preempted:
-            plan.preempted = preempted
+            plan.preempted = [*preempted, *plan.preempted]
         return plan
 
     def _start_ahead(self, batch: AsyncBatch, now_ps: int, most: int) -> Stretch | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anyserve.core.engine.sequence import Sequence
+from anyserve.core.engine.sequence import NOBODY, Sequence
 
 
 class StepPlan:
@@ -17,7 +17,7 @@ class StepPlan:
         self.steps = 1
         self.packed = False
         """Whether the pack takes part, as a whole."""
-        self.decodes: list[Sequence] = []
+        self.decodes = NOBODY
         """Those that decode outside the pack."""
         self.context = 0
         """Tokens that these read, their own new one included."""
@@ -30,7 +30,7 @@ class StepPlan:
         self.sampling: list[Sequence] = []
         """Those outside the pack that are given a token at the end, or are read to theirs."""
         self.admitted: list[Sequence] = []
-        self.preempted: list[Sequence] = []
+        self.preempted = NOBODY
         self.reserved = 0
         """Blocks that the pack was given for its first step."""
 
@@ -41,8 +41,14 @@ class StepPlan:
 
     def decode(self, sequence: Sequence) -> None:
         """Add one outside the pack that decodes, before that is counted as computed."""
+        self.decodes = self.decodes or []
         self.decodes.append(sequence)
         self.context += sequence.computed + 1
+
+    def preempt(self, sequence: Sequence) -> None:
+        """Add one that loses its place."""
+        self.preempted = self.preempted or []
+        self.preempted.append(sequence)
 
     def chunk(self, sequence: Sequence, tokens: int) -> None:
         """Add a part of a prompt, before it is counted as computed."""

@@ -16,7 +16,7 @@ from anyserve.core.engine.limits import EngineLimits
 from anyserve.core.engine.pack import Pack
 from anyserve.core.engine.plan import StepPlan
 from anyserve.core.engine.queues import WaitingQueue
-from anyserve.core.engine.sequence import Sequence
+from anyserve.core.engine.sequence import NOBODY, Sequence
 
 UNBOUNDED: Final = 1 << 60
 State = tuple[int, int, int, int, int, int]
@@ -133,7 +133,7 @@ class Rules:
         victim.preemptions += 1
         self.preemptions += 1
         self._preempted(victim)
-        plan.preempted.append(victim)
+        plan.preempt(victim)
         self._waiting.put_back(victim)
 
     def _blocks_missing(self, sequence: Sequence, tokens: int) -> int:
@@ -146,13 +146,13 @@ class Rules:
         """Let waiting sequences in: who, and the tokens that they compute."""
         waiting, running, limits = self._waiting, self._running, self._limits
         admitted: list[tuple[Sequence, int]] = []
-        passed_over: list[Sequence] = []
+        passed_over = NOBODY
         cap = self._chunk_cap()
         while budget > 0 and waiting.length and len(running) < limits.max_num_seqs:
             sequence = waiting.head()
             if self._held_back(sequence):
                 waiting.pop()
-                passed_over.append(sequence)
+                passed_over = [*passed_over, sequence]
                 continue
             admission = self._admissible(sequence, budget, cap)
             if admission is None:
