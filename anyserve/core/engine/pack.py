@@ -26,6 +26,8 @@ class Pack:
         """How many members take a block at ticks of this remainder."""
         self._members: list[Sequence] = []
         """Those that are complete first come first."""
+        self._next_end = 0
+        """The tick after which the first of them is."""
 
     def join(self, sequence: Sequence) -> None:
         """Add a running sequence that has one token to compute and at least one to generate."""
@@ -35,16 +37,21 @@ class Pack:
         self.context += computed + 1
         self._takes[-base % self._size_of_block] += 1
         self.newest = max(self.newest, sequence.order)
+        last_tick = self.tick + sequence.room - sequence.generated
+        sequence.last_tick = last_tick
         members = self._members
-        if not members or _last_tick(members[-1]) <= _last_tick(sequence):
+        if not members or members[-1].last_tick <= last_tick:
             members.append(sequence)
         else:
-            members.insert(self._place_before(_last_tick(sequence)), sequence)
+            members.insert(self._place_after(last_tick), sequence)
+        if len(members) == 1 or last_tick < self._next_end:
+            self._next_end = last_tick
 
     def leave(self, sequence: Sequence) -> None:
         """Take a member out; its counts are exact again, its blocks are not yet."""
         self._members.remove(sequence)
         self._remove(sequence)
+        self._look_at_the_first()
 
     def advance(self, steps: int, ended: list[Sequence]) -> None:
         """Let every member compute so many tokens; add those complete to `ended`, which is empty,
@@ -52,16 +59,19 @@ class Pack:
         self.tick += steps
         self.context += self.size * steps
         members = self._members
-        while members and _last_tick(members[0]) == self.tick:
+        if not members or self.tick < self._next_end:
+            return
+        while members and members[0].last_tick == self.tick:
             sequence = members.pop(0)
             self._remove(sequence)
             ended.append(sequence)
+        self._look_at_the_first()
         if len(ended) > 1:
             ended.sort(key=_order)
 
     def until_end(self) -> int:
         """Steps until the first member is complete."""
-        return _last_tick(self._members[0]) - self.tick
+        return self._next_end - self.tick
 
     def generated(self, sequence: Sequence, steps: int = 0) -> int:
         """Tokens that a member has been given, after so many steps more."""
@@ -106,12 +116,16 @@ class Pack:
                 place = 0
         return blocks
 
-    def _place_before(self, tick: int) -> int:
-        """Where members begin that are complete after this tick."""
+    def _look_at_the_first(self) -> None:
+        if self._members:
+            self._next_end = self._members[0].last_tick
+
+    def _place_after(self, tick: int) -> int:
+        """Where members begin that are complete after this tick, and not with it."""
         low, high = 0, len(self._members)
         while low < high:
             middle = (low + high) // 2
-            if _last_tick(self._members[middle]) <= tick:
+            if self._members[middle].last_tick <= tick:
                 low = middle + 1
             else:
                 high = middle
@@ -129,12 +143,6 @@ class Pack:
         sequence.base = None
         sequence.computed = computed
         sequence.generated = computed - sequence.prompt + 1
-
-
-def _last_tick(member: Sequence) -> int:
-    """The tick after which a member is complete."""
-    assert member.base is not None
-    return member.prompt + member.room - 1 - member.base
 
 
 def _order(sequence: Sequence) -> int:

@@ -33,8 +33,8 @@ class Sequence:
 
     __slots__ = (
         "arrival", "base", "blocks", "cached", "computed", "found", "generated", "gone",
-        "in_flight", "keys", "number", "order", "own", "owner", "placeholders", "preemptions",
-        "priority", "prompt", "room", "runs", "shared", "stale", "versions",
+        "in_flight", "keys", "last_tick", "number", "order", "own", "owner", "placeholders",
+        "preemptions", "priority", "prompt", "room", "runs", "shared", "stale", "versions",
     )  # fmt: skip
 
     def __init__(
@@ -67,6 +67,8 @@ class Sequence:
         """Place in the batch: the number of its admission."""
         self.base: int | None = None
         """While it decodes in step with the others: `computed` minus the tick of the batch."""
+        self.last_tick = 0
+        """While it does: the tick of the batch after which it is complete."""
         self.placeholders = 0
         """Tokens of steps in flight, which the next step is planned with (asynchronous
         scheduling)."""
