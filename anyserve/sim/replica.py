@@ -32,6 +32,7 @@ class ReplicaProcess(Process):
         """Whether its worker has ever been ready in this life."""
         self._place = place
         self._setup = setup
+        self._replica: Replica | None = None
         self._worker: Worker | None = None
         self._worker_life = 0
         self._cut_off = False
@@ -49,6 +50,7 @@ class ReplicaProcess(Process):
             explains=world.sample.took,
         )
         self._begin(machine)
+        self._replica = machine
         self._cut_off = False
         self._carry_out(machine.start(self._kernel.now), self._kernel.now)
         self.connect()
@@ -82,7 +84,8 @@ class ReplicaProcess(Process):
 
     def wake(self, timer: int) -> None:
         """See `Process`. Before a heartbeat the worker says how full its memory is."""
-        if timer == self._timers and self._worker is not None and self._frozen is None:
+        beats = self._replica is not None and self._kernel.now >= self._replica.beats_ns
+        if beats and timer == self._timers and self._worker is not None and self._frozen is None:
             self.hear(Stepped(deltas=[], kv_usage=self._worker.kv_usage()))
         super().wake(timer)
 

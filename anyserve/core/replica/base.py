@@ -74,6 +74,8 @@ class ReplicaBase(Machine):
         self._tokens_per_s = 0.0
         self._tokens_since_ns = 0
         self._due = Due()
+        self.beats_ns = NEVER
+        """When it reports next, whatever happens."""
         self._timer_ns = NEVER
         self._out: list[Effect] = []
 

@@ -19,7 +19,6 @@ from anyserve.core.inputs import (
 )
 from anyserve.core.machine import Explains, explain_all
 from anyserve.core.messages import ReplicaState
-from anyserve.core.order import MS
 from anyserve.core.replica.timekeeping import Timekeeping
 from anyserve.core.spec import ClusterSpec, ReplicaSpec
 
@@ -82,7 +81,7 @@ class Replica(Timekeeping):
     def start(self, now: int) -> list[Effect]:
         """Begin: say that it starts, and set the heartbeat."""
         self._tokens_since_ns = now
-        self._due.plan(now + self._rules.heartbeat_ms * MS, None)
+        self._plan_beat(now)
         self._register()
         self._emit_state()
         return self._take(now)

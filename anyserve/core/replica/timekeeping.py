@@ -59,8 +59,12 @@ class Timekeeping(Endings):
             elif (slot := self._slot(key[0], key[1])) is not None and slot.end is not None:
                 self._repeat_end(slot, now)
 
+    def _plan_beat(self, now: int) -> None:
+        self.beats_ns = now + self._rules.heartbeat_ms * MS
+        self._due.plan(self.beats_ns, None)
+
     def _beat(self, now: int) -> None:
-        self._due.plan(now + self._rules.heartbeat_ms * MS, None)
+        self._plan_beat(now)
         self._yields = 0
         self._start_waiting(now)
         if self._epoch:
