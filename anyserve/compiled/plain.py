@@ -50,6 +50,7 @@ RECORDS: Final[Mapping[str, frozenset[str]]] = {
     "core/token_counts.py": frozenset({"TokenCounts"}),
     "sim/agenda.py": frozenset({"Entry"}),
     "sim/worker.py": frozenset({"Job"}),
+    "telemetry/request_table.py": frozenset({"Heard"}),
 }
 """Other classes that the collector need not know of, by module: whoever makes a circle of them
 breaks it (a worker's job and its sequence), as the collector is off while a simulation runs."""

@@ -10,6 +10,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import compress
+from struct import Struct
 from typing import Any, Final, NamedTuple, TypeVar
 
 from anyserve.core.events import RequestDelegated, RequestOffered, RequestOutcome
@@ -231,8 +232,10 @@ class RequestTable:
             self.prompt_tokens, self.n_tokens, self.queue_ns, self.intended_ns, self.first_ns,
             self.end_ns,
         )  # fmt: skip
+        pack = Struct(f"{len(fresh) // len(columns)}q").pack
         for place, column in enumerate(columns):
-            column.extend(array("q", fresh[place :: len(columns)]))
+            # Packed first: an array that takes a list asks each number of it what it is.
+            column.frombytes(pack(*fresh[place :: len(columns)]))
         fresh.clear()
 
     def _read(self, row: int, one: Heard) -> None:
@@ -394,5 +397,5 @@ class _Places:
             return
         ahead = one.number - len(rows)
         if ahead >= 0:
-            rows.extend([-1] * (ahead + _AHEAD))
+            rows.extend(array("q", [-1]) * (ahead + _AHEAD))
         rows[one.number] = one.row

@@ -403,15 +403,15 @@ def _hops(whole: Group) -> Hops:
 
 
 def _replica(replica: ReplicaTally, served: Group | None) -> ReplicaSection:
-    loads = replica.loads
+    loads, ended = replica.loads, replica.ended
     mean = replica.running_sum / loads if loads else None
     return ReplicaSection(
         state=replica.state,
         offers=sorted(replica.offers),
         concurrency=replica.concurrency or None,
         started=replica.started,
-        completed=replica.ended["completed"],
-        failed=replica.ended["failed"] + replica.ended["worker_died"],
+        completed=ended.get("completed", 0),
+        failed=ended.get("failed", 0) + ended.get("worker_died", 0),
         delegated=replica.comebacks["delegate"],
         refused=replica.comebacks["refuse"],
         returned=replica.comebacks["return"],
