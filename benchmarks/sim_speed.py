@@ -45,7 +45,7 @@ from anyserve.compiled.use import SWITCH, Standing, in_use, look, switch_on
 COMPILED = switch_on()  # before the first import of what is compiled
 
 from anyserve.core.events import Envelope  # noqa: E402
-from anyserve.sim.recorder import Calls, Counted, Enveloped, Recorder  # noqa: E402
+from anyserve.sim.recorder import Calls, Counted, Enveloped, Recorder, Sample  # noqa: E402
 from anyserve.sim.simulation import Simulation  # noqa: E402
 from anyserve.telemetry.log import EventLogWriter  # noqa: E402
 from anyserve.telemetry.tally import Tally  # noqa: E402
@@ -149,7 +149,7 @@ def measure(
         nonlocal count
         count += 1
 
-    sample = 0.01 if "sampled" in name or "tally" in name else 1.0
+    sample = Sample(0.01 if "sampled" in name or "tally" in name else 1.0)
     exact = "exact" in name
     if "recorded" in name:
         with (

@@ -64,7 +64,7 @@ class Sample:
         self._taken: set[str] = set()
 
     def takes(self, request_id: str) -> bool:
-        """Whether the events of this request are recorded. Asked first by its origin."""
+        """Whether the events of this request are recorded. Its origin asks, and nobody before."""
         if self.share >= 1.0:
             return True
         if crc32(request_id.encode()) >= self._below:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from anyserve.core.events import AnyEvent, RequestOffered
+from anyserve.core.events import AnyEvent
 from anyserve.sim.recorder import Recorder, Sample
-from anyserve.telemetry.tally import UNCOUNTED, Tally
+from anyserve.telemetry.tally import Tally
 
 
 class SampledLog(Recorder):
-    """Counts every event, and records those of a sample of the requests, numbered anew."""
+    """Counts every event, and records those of a sample of the requests, numbered anew.
+
+    Args:
+        recorder: takes what is recorded.
+        sample: that of the simulation, which draws it.
+        tally: counts all.
+    """
 
     def __init__(self, recorder: Recorder, sample: Sample, tally: Tally) -> None:
         self._recorder = recorder
@@ -17,18 +23,12 @@ class SampledLog(Recorder):
         self._seqs: dict[tuple[str, int], int] = {}
 
     def take(self, t: int, source: str, incarnation: int, seq: int, event: AnyEvent) -> None:
-        """One more event; the first of a request is that it was offered."""
-        kind = type(event)
-        if kind not in UNCOUNTED:
-            self._tally.follow(t, source, incarnation, seq, event)
+        """One more event."""
+        self._tally.follow(t, source, incarnation, seq, event)
         request_id = getattr(event, "id", None)
-        if request_id is not None and not self._takes(kind, request_id):
+        if request_id is not None and not self._sample.took(request_id):
             return
         life = (source, incarnation)
         kept = self._seqs.get(life, 0)
         self._seqs[life] = kept + 1
         self._recorder.take(t, source, incarnation, kept, event)
-
-    def _takes(self, kind: type, request_id: str) -> bool:
-        took = self._sample.took(request_id)
-        return took or (kind is RequestOffered and self._sample.takes(request_id))

@@ -70,7 +70,7 @@ class Simulation:
         run: the run's id, for its first event.
         exact: let every engine step be an entry of its own; the result is the same, later.
         sim: network and start times.
-        sample: the share of requests of which all is told; of the others what is counted.
+        sample: the requests of which all is told; of the others what is counted. None: of all.
         watch: looks at what the log does not show.
     """
 
@@ -81,7 +81,7 @@ class Simulation:
         *,
         run: str = "",
         exact: bool = False,
-        sample: float = 1.0,
+        sample: Sample | None = None,
         sim: SimSpec | None = None,
         watch: Watch | None = None,
         scenario_dir: str | None = None,
@@ -97,7 +97,7 @@ class Simulation:
             kernel,
             network,
             recorder,
-            sample=Sample(sample),
+            sample=sample or Sample(1.0),
             watch=watch,
             exact=exact,
         )

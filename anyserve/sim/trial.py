@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from anyserve.collecting import no_collecting
-from anyserve.sim.recorder import Counted
+from anyserve.sim.recorder import Counted, Sample
 from anyserve.sim.simulation import Progress, Simulation
 from anyserve.telemetry.summary import RunFacts, Slo, summary_of, to_dict
 from anyserve.telemetry.tally import Tally
@@ -66,7 +66,7 @@ def tally_of(
     """
     tally = Tally()
     simulation = Simulation(
-        compiled, Counted(tally), sample=_UNEXPLAINED, scenario_dir=scenario_dir
+        compiled, Counted(tally), sample=Sample(_UNEXPLAINED), scenario_dir=scenario_dir
     )
     while not simulation.over:
         simulation.advance()

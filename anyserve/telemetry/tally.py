@@ -10,7 +10,6 @@ from anyserve.core.events import (
     AnyEvent,
     AttemptAdmitted,
     AttemptEnded,
-    AttemptFirstToken,
     AttemptHandedBack,
     AttemptStarted,
     BusTrouble,
@@ -20,14 +19,11 @@ from anyserve.core.events import (
     ReplicaChanged,
     ReplicaLoad,
     RequestDelegated,
-    RequestFirstToken,
     RequestOffered,
     RequestOutcome,
-    RequestQueued,
     RequestReentered,
     RequestRejected,
     RequestRouted,
-    RequestSubmitted,
     RunEnded,
     RunStarted,
     WorkerChanged,
@@ -68,12 +64,6 @@ class ReplicaTally:
         self.running_sum = 0
         self.running_max = 0
         self.waiting_max = 0
-
-
-UNCOUNTED: Final[frozenset[type]] = frozenset(
-    {RequestSubmitted, RequestQueued, AttemptFirstToken, RequestFirstToken}
-)
-"""Events of requests that change no figure; a simulation makes them for its sample only."""
 
 
 class Tally:

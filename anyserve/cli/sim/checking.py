@@ -11,7 +11,7 @@ from anyserve.cli.run_events import load_events
 from anyserve.cli.sim.prepare import PreparedSim
 from anyserve.core.events import Envelope
 from anyserve.core.spec import ClusterSpec
-from anyserve.sim.recorder import Enveloped
+from anyserve.sim.recorder import Enveloped, Sample
 from anyserve.sim.simulation import Simulation
 from anyserve.sim.watch import Watch
 from anyserve.telemetry.invariants import Invariant, Rules, Violation, check_invariants
@@ -51,7 +51,7 @@ def _repeated(envelopes: list[Envelope], prepared: PreparedSim) -> Iterator[Viol
         prepared.compiled,
         Enveloped(again.add),
         exact=not options.exact,
-        sample=options.sample,
+        sample=Sample(options.sample),
         scenario_dir=prepared.scenario_dir,
     ).run()
     if first.value != again.value:

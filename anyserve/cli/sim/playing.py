@@ -57,15 +57,16 @@ def play(
     began_s = time.perf_counter()
     listener = _Listener(session) if prepared.options.ui == "json" else None
     with EventLogWriter(run.events) as log:
+        sample = Sample(prepared.options.sample)
         recorder: Recorder = Enveloped(log.write if listener is None else listener.tee(log))
-        if prepared.options.sample < 1.0:
+        if sample.share < 1.0:
             played.tally = Tally()
-            recorder = SampledLog(recorder, Sample(prepared.options.sample), played.tally)
+            recorder = SampledLog(recorder, sample, played.tally)
         simulation = Simulation(
             prepared.compiled,
             recorder,
             exact=prepared.options.exact,
-            sample=prepared.options.sample,
+            sample=sample,
             watch=watch,
             scenario_dir=prepared.scenario_dir,
         )

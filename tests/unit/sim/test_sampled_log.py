@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from anyserve.core.events import AnyEvent
+from anyserve.core.events import (
+    AnyEvent,
+    AttemptFirstToken,
+    RequestFirstToken,
+    RequestQueued,
+    RequestSubmitted,
+)
 from anyserve.sim.recorder import Calls, Counted, Enveloped, Recorder, Sample
 from anyserve.sim.sampled_log import SampledLog
 from anyserve.sim.simulation import Simulation
-from anyserve.telemetry.tally import UNCOUNTED, Tally
+from anyserve.telemetry.tally import Tally
 from anyserve.workload.compile import Compiled, compile_scenario
 from anyserve.workload.load import parse_scenario
 
 SHARE = 0.3
+UNCOUNTED = {RequestSubmitted, RequestQueued, AttemptFirstToken, RequestFirstToken}
 TEXT = """
 version: 1
 name: sampled
@@ -32,15 +39,20 @@ def scenario() -> Compiled:
     return compile_scenario(parse_scenario(TEXT), seed=3)
 
 
-def played(sample: float, recorder: Recorder) -> None:
+def played(sample: Sample, recorder: Recorder) -> None:
     Simulation(scenario(), recorder, sample=sample).run()
 
 
+def sampled_run() -> list[Any]:
+    """The envelopes that are kept of a run."""
+    kept, sample = list[Any](), Sample(SHARE)
+    played(sample, SampledLog(Enveloped(kept.append), sample, Tally()))
+    return kept
+
+
 def test_of_a_kept_request_all_is_recorded_and_of_others_nothing() -> None:
-    whole, sampled, takes = list[Any](), list[Any](), Sample(SHARE).takes
-    played(1.0, Enveloped(whole.append))
-    log = SampledLog(Enveloped(sampled.append), Sample(SHARE), Tally())
-    played(SHARE, log)
+    whole, sampled, takes = list[Any](), sampled_run(), Sample(SHARE).takes
+    played(Sample(1.0), Enveloped(whole.append))
 
     def steps(envelopes: list[Any]) -> list[tuple[int, str, AnyEvent]]:
         kept = [one for one in envelopes if takes(getattr(one.event, "id", ""))]
@@ -55,25 +67,23 @@ def test_of_a_kept_request_all_is_recorded_and_of_others_nothing() -> None:
 
 
 def test_what_is_kept_is_numbered_without_gaps() -> None:
-    sampled: list[Any] = []
-    played(SHARE, SampledLog(Enveloped(sampled.append), Sample(SHARE), Tally()))
-
     lives: Counter[tuple[str, int]] = Counter()
-    for one in sampled:
+    for one in sampled_run():
         assert one.seq == lives[one.source, one.incarnation]
         lives[one.source, one.incarnation] += 1
 
 
 def test_all_are_counted_and_events_that_nobody_counts_are_not_made() -> None:
     whole, tally, made = Tally(), Tally(), Counter[type]()
-    played(1.0, Counted(whole))
-    log = SampledLog(Recorder(), Sample(0.0), tally)
+    played(Sample(1.0), Counted(whole))
+    nobody = Sample(0.0)
+    log = SampledLog(Recorder(), nobody, tally)
 
     def record(t: int, source: str, incarnation: int, seq: int, event: AnyEvent) -> None:
         made[type(event)] += 1
         log.take(t, source, incarnation, seq, event)
 
-    played(0.0, Calls(record))
+    played(nobody, Calls(record))
     assert {name: one.ended for name, one in tally.replicas.items()} == {
         name: one.ended for name, one in whole.replicas.items()
     }

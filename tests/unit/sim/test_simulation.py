@@ -29,7 +29,7 @@ from anyserve.core.events import (
     WorkerChanged,
 )
 from anyserve.errors import UsageError
-from anyserve.sim.recorder import Calls, Enveloped, Recorder
+from anyserve.sim.recorder import Calls, Enveloped, Recorder, Sample
 from anyserve.sim.simulation import Phase, Simulation
 from anyserve.sim.watch import Watch
 from anyserve.telemetry.summary import RunFacts, summarise, summary_of
@@ -264,7 +264,7 @@ def test_handlers_are_refused_by_name() -> None:
 def test_unexplained_decisions_are_the_same_decisions() -> None:
     what = compiled(PAIR)
     full = [one.replica for one in of(simulate(what), RequestRouted)]
-    events = simulate(what, sample=0.0)
+    events = simulate(what, sample=Sample(0.0))
     brief = of(events, RequestRouted)
 
     assert [one.replica for one in brief] == full
