@@ -119,6 +119,12 @@ def _add_submission(
         visit = story.visits.get(attempt)
         if again is not None and _began_after(None, visit, again):
             visit = None
+        if (
+            attempt != served
+            and served is not None
+            and _came_after(visit, story.visits.get(served))
+        ):
+            visit = None  # it was held up on its way, and another one had been sent since
         if routed is None and visit is not None:
             left_scheduler = _add_wait_for_entry(path, story, submission, visit, left_scheduler)
         if visit is not None:
@@ -183,6 +189,14 @@ def _began_after(
         and visit.boot == again.boot
         and received_ns > again.t
     )
+
+
+def _came_after(visit: Visit | None, served: Visit | None) -> bool:
+    """Whether an attempt came to its replica after the one that gave the answer came to its own."""
+    if visit is None or served is None or visit.boot != served.boot:
+        return False
+    came_ns, served_ns = visit.received_ns, served.received_ns
+    return came_ns is not None and served_ns is not None and came_ns > served_ns
 
 
 def _ended_after(visit: Visit, again: At[RequestSubmitted]) -> bool:

@@ -11,7 +11,7 @@ from anyserve.cli.session import session_of
 from anyserve.errors import UsageError
 
 _HELP = """
-Make machine code of the decision code, so that simulations take a quarter of their time.
+Make machine code of the decision code, so that simulations take a fifth of their time.
 
 \b
   anyserve compile            once, and again after an update: it takes about a minute

@@ -337,6 +337,32 @@ def test_an_answer_from_an_overtaken_attempt_ends_the_trace_there() -> None:
     assert not trace.clock_skew
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_an_attempt_that_was_held_up_on_its_way_is_no_part_of_it(told: bool) -> None:
+    """A network is cut, the scheduler dies, its next life sends the request elsewhere; then the
+    network is back."""
+    times = Times(received_ns=33 * MS, prefill_ns=10 * MS, decode_ns=10 * MS)
+    late = Times(received_ns=90 * MS, prefill_ns=5 * MS)
+    first = [("scheduler", 2.0, routed(1001, 1))] if told else []
+    events = tell(
+        ("p", 0, offered()),
+        *first,
+        ("scheduler", 32, routed(2001, 31, replica="h1")),
+        ("h1", 33, started(2001, 33)),
+        ("h1", 53, AttemptEnded(id=ID, attempt=2001, status="completed", n_tokens=4, times=times)),
+        ("p", 55, outcome("completed", 55, attempt=2001, n_tokens=4, served_by="h1")),
+        ("s1", 90, started(1001, 90)),
+        ("s1", 95, AttemptEnded(id=ID, attempt=1001, status="cancelled", n_tokens=1, times=late)),
+    )
+    trace = build_trace(events)
+
+    assert not trace.clock_skew
+    assert trace.total_ns == 55 * MS
+    assert lengths(trace)[-4:] == [
+        ("engine wait", 0), ("prefill", 10), ("decode", 10), ("delivery", 2)
+    ]  # fmt: skip
+
+
 def test_a_worker_that_died_says_how_far_it_came() -> None:
     times = Times(received_ns=3 * MS, prefill_ns=10 * MS, decode_ns=40 * MS)
     died = AttemptEnded(
