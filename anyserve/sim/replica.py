@@ -32,7 +32,6 @@ class ReplicaProcess(Process):
         """Whether its worker has ever been ready in this life."""
         self._place = place
         self._setup = setup
-        self._replica: Replica | None = None
         self._worker: Worker | None = None
         self._worker_life = 0
         self._cut_off = False
@@ -50,7 +49,6 @@ class ReplicaProcess(Process):
             explains=world.sample.took,
         )
         self._begin(machine)
-        self._replica = machine
         self._cut_off = False
         self._carry_out(machine.start(self._kernel.now), self._kernel.now)
         self.connect()
@@ -84,7 +82,8 @@ class ReplicaProcess(Process):
 
     def wake(self, timer: int) -> None:
         """See `Process`. Before a heartbeat the worker says how full its memory is."""
-        beats = self._replica is not None and self._kernel.now >= self._replica.beats_ns
+        machine = self._machine
+        beats = isinstance(machine, Replica) and self._kernel.now >= machine.beats_ns
         if beats and timer == self._timers and self._worker is not None and self._frozen is None:
             self.hear(Stepped(deltas=[], kv_usage=self._worker.kv_usage()))
         super().wake(timer)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from anyserve.core.engine.stretch import Stretch
+from anyserve.core.engine.stretch import PS_PER_NS, Stretch
 from anyserve.core.origin.pending import BUCKETS_NS, bucket_place
 
-_PS_PER_NS: Final = 1000
 _NOT_MET: Final = -1
 
 Gaps = dict[Any, int]
@@ -37,7 +36,7 @@ class StepGaps:
 
     def add(self, gap_ps: int, steps: int = 1) -> None:
         """Count so many steps that ended so long after the one before."""
-        self._add_to(self._bucket(gap_ps), steps)
+        self._count(self._bucket(gap_ps), steps)
 
     def add_stretch(self, stretch: Stretch, steps: int, before_ps: int) -> None:
         """Count the first steps of a stretch. `before_ps`: when the step before them ended."""
@@ -48,7 +47,7 @@ class StepGaps:
         if stretch.noise is None:  # each is a little longer than the one before
             bucket = self._bucket(stretch.first_ps + stretch.growth_ps)
             if bucket == self._bucket(stretch.last_ps(steps)):
-                self._add_to(bucket, steps - 1)
+                self._count(bucket, steps - 1)
                 return
         before_ps = first_ps
         for number in range(2, steps + 1):
@@ -83,7 +82,7 @@ class StepGaps:
         other._usual = self._usual
         return other
 
-    def _add_to(self, bucket: int, steps: int) -> None:
+    def _count(self, bucket: int, steps: int) -> None:
         row = self._rows[bucket]
         if row == _NOT_MET:
             self._rows[bucket] = len(self._counts)
@@ -93,5 +92,5 @@ class StepGaps:
             self._counts[row] += steps
 
     def _bucket(self, gap_ps: int) -> int:
-        self._usual = bucket_place(gap_ps // _PS_PER_NS, self._usual)
+        self._usual = bucket_place(gap_ps // PS_PER_NS, self._usual)
         return self._usual

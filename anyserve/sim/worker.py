@@ -16,7 +16,7 @@ from anyserve.core.effects import StartWork
 from anyserve.core.engine.model import EngineModel
 from anyserve.core.engine.product import product
 from anyserve.core.engine.sequence import Sequence
-from anyserve.core.engine.stretch import Stretch, to_ns
+from anyserve.core.engine.stretch import PS_PER_NS, Stretch, to_ns
 from anyserve.core.inputs import Delta, Stepped
 from anyserve.core.messages import Code
 from anyserve.core.order import NEVER
@@ -27,7 +27,6 @@ from anyserve.sim.kernel import Kernel, engine_lane
 from anyserve.sim.step_gaps import Gaps, StepGaps
 from anyserve.workload.traffic import Segment
 
-PS_PER_NS: Final = 1000
 _VECTOR: Final = msgspec.Raw(b"{}")
 _SEED_STEP: Final = 997
 """Between the jitter of one engine and the next."""

@@ -105,6 +105,7 @@ def _add_submission(
         for attempt in story.routed.keys() | story.visits.keys()
         if story.submission_of(attempt) == submission and (served is None or attempt <= served)
     )
+    answered = None if served is None else story.visits.get(served)
     left_scheduler = -1
     for attempt in attempts:
         routed = story.routed.get(attempt)
@@ -119,11 +120,7 @@ def _add_submission(
         visit = story.visits.get(attempt)
         if again is not None and _began_after(None, visit, again):
             visit = None
-        if (
-            attempt != served
-            and served is not None
-            and _came_after(visit, story.visits.get(served))
-        ):
+        if _came_after(visit, answered):
             visit = None  # it was held up on its way, and another one had been sent since
         if routed is None and visit is not None:
             left_scheduler = _add_wait_for_entry(path, story, submission, visit, left_scheduler)
@@ -191,12 +188,12 @@ def _began_after(
     )
 
 
-def _came_after(visit: Visit | None, served: Visit | None) -> bool:
+def _came_after(visit: Visit | None, answered: Visit | None) -> bool:
     """Whether an attempt came to its replica after the one that gave the answer came to its own."""
-    if visit is None or served is None or visit.boot != served.boot:
+    if visit is None or answered is None or visit.boot != answered.boot:
         return False
-    came_ns, served_ns = visit.received_ns, served.received_ns
-    return came_ns is not None and served_ns is not None and came_ns > served_ns
+    came_ns, answered_ns = visit.received_ns, answered.received_ns
+    return came_ns is not None and answered_ns is not None and came_ns > answered_ns
 
 
 def _ended_after(visit: Visit, again: At[RequestSubmitted]) -> bool:

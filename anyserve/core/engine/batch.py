@@ -68,13 +68,15 @@ class Batch(Rules):
     def commit(self, plan: StepPlan) -> tuple[list[Sequence], list[Sequence]]:
         """End the planned steps: return whose prompt is now complete, and who is complete."""
         pack = self.pack
-        ended: list[Sequence] = []
+        ended: list[Sequence]
         if plan.packed:
             if plan.steps > 1 or not plan.reserved:
                 self.cache.take(pack.blocks_for(plan.steps) - plan.reserved)
-            pack.advance(plan.steps, ended)
+            ended = pack.advance(plan.steps)
             for sequence in ended:
                 self._settle(sequence)
+        else:
+            ended = []
         prefilled = NOBODY
         if plan.prefills or plan.decodes:
             for sequence in plan.sampling:

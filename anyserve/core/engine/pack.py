@@ -53,14 +53,14 @@ class Pack:
         self._remove(sequence)
         self._look_at_the_first()
 
-    def advance(self, steps: int, ended: list[Sequence]) -> None:
-        """Let every member compute so many tokens; add those complete to `ended`, which is empty,
-        in order of admission."""
+    def advance(self, steps: int) -> list[Sequence]:
+        """Let every member compute so many tokens; return those complete, in order of admission."""
         self.tick += steps
         self.context += self.size * steps
         members = self._members
+        ended: list[Sequence] = []
         if not members or self.tick < self._next_end:
-            return
+            return ended
         while members and members[0].last_tick == self.tick:
             sequence = members.pop(0)
             self._remove(sequence)
@@ -68,6 +68,7 @@ class Pack:
         self._look_at_the_first()
         if len(ended) > 1:
             ended.sort(key=_order)
+        return ended
 
     def until_end(self) -> int:
         """Steps until the first member is complete."""

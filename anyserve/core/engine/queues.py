@@ -30,7 +30,7 @@ class WaitingQueue:
         """Let a new sequence wait."""
         self.length += 1
         line = self._line
-        if self._priorities and line and sequence.goes_before(line[-1]):
+        if self._priorities and line and sequence.rank < line[-1].rank:
             self._push(sequence)
         else:
             line.append(sequence)
@@ -75,7 +75,7 @@ class WaitingQueue:
 
     def _heap_goes_first(self) -> bool:
         heap, line = self._heap, self._line
-        return bool(heap) and (not line or heap[0][2].goes_before(line[0]))
+        return bool(heap) and (not line or heap[0][0] < line[0].rank)
 
     def _push(self, sequence: Sequence) -> None:
         self._pushed += 1

@@ -96,14 +96,6 @@ class Sequence:
         """Lower goes first."""
         return (self.priority, self.arrival, self.number)
 
-    def goes_before(self, other: Sequence) -> bool:
-        """Whether its rank is the lower one."""
-        if self.priority != other.priority:
-            return self.priority < other.priority
-        if self.arrival != other.arrival:
-            return self.arrival < other.arrival
-        return self.number < other.number
-
     @property
     def finished(self) -> bool:
         """Whether nothing is left to compute."""

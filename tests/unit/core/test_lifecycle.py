@@ -50,7 +50,9 @@ def test_an_allowed_step_leads_on() -> None:
     assert step(SLOT, SlotState.WAITING, SlotState.RUNNING) is SlotState.RUNNING
 
 
-@pytest.mark.parametrize(("table", "states"), [(TICKET, TicketState), (SLOT, SlotState)])
+@pytest.mark.parametrize(
+    ("table", "states"), [(TICKET, TicketState), (SLOT, SlotState), (ORIGIN, OriginState)]
+)
 def test_the_steps_of_the_table_are_allowed_and_no_others(
     table: Steps[Any], states: type[Enum]
 ) -> None:
