@@ -33,6 +33,7 @@ PLAIN: Final = (
     "core/messages.py",
     "core/inputs.py",
     "core/effects.py",
+    "core/counts.py",
     "core/engine/limits.py",
 )
 """The modules whose classes are made plain, those first that others derive classes from."""
@@ -41,7 +42,7 @@ RECORDS: Final[Mapping[str, frozenset[str]]] = {
     "core/engine/plan.py": frozenset({"StepPlan"}),
     "core/engine/sequence.py": frozenset({"Sequence"}),
     "core/engine/stretch.py": frozenset({"Stretch"}),
-    "core/origin/pending.py": frozenset({"Pending"}),
+    "core/origin/pending.py": frozenset({"Pending", "Stream"}),
     "core/replica/slot.py": frozenset({"Slot"}),
     "core/scheduler/pool.py": frozenset({"RequestView"}),
     "core/scheduler/ranking.py": frozenset({"Filter"}),

@@ -9,7 +9,8 @@ from anyserve.core.effects import Effect
 
 Explains = Callable[[str], bool]
 """Whether all is told of a request, by its id: which replicas were candidates and why others were
-none, and the steps on its way that no figure is made of. Of others only what is counted is told."""
+none, and each step on its way. Of others only what is counted is handed on (`counts`), and what
+seldom happens to any."""
 
 
 def explain_all(_request_id: str) -> bool:

@@ -73,6 +73,10 @@ class Driver:
         self._perform = perform
         self._machine: Machine | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_ns = 0
+        """When it goes off."""
+        self._wakes_ns = 0
+        """When the machine wants to be woken: then, or later."""
         self._lagging = lagging
         self._pressed = False
         self._malformed = self._unsound = 0
@@ -157,14 +161,24 @@ class Driver:
         await self.bus.close()
 
     def _set_timer(self, at_ns: int) -> None:
+        self._wakes_ns = at_ns
         if self._timer is not None:
+            if self._timer_ns <= at_ns:
+                return  # set again when it goes off: most often the machine changes its mind before
             self._timer.cancel()
+        self._start_timer(at_ns)
+
+    def _start_timer(self, at_ns: int) -> None:
         delay_s = max(0.0, (at_ns - time.monotonic_ns()) / 1e9)
+        self._timer_ns = at_ns
         self._timer = asyncio.get_running_loop().call_later(delay_s, self._wake)
 
     def _wake(self) -> None:
         self._timer = None
-        self.feed(Wake())
+        if time.monotonic_ns() < self._wakes_ns:
+            self._start_timer(self._wakes_ns)
+        else:
+            self.feed(Wake())
 
     def _on_message(self, topic: str, payload: bytes, retained: bool) -> None:  # noqa: FBT001 - the bus calls it so
         del retained

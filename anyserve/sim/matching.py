@@ -17,7 +17,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 from anyserve.core.spec import ClusterSpec, EngineSpec
-from anyserve.telemetry.request_table import Group, RequestTable
+from anyserve.telemetry.request_groups import Group, groups_of, whole_of
+from anyserve.telemetry.request_table import RequestTable
 
 _ROUNDS: Final = 8
 _CLOSE: Final = 0.005
@@ -71,10 +72,7 @@ def times_of(requests: RequestTable, cluster: ClusterSpec) -> dict[EngineKind, f
         if replica.engine.kind not in _UNSCALED
     }
     times: dict[EngineKind, list[float]] = {}
-    groups = requests.groups()
-    if not groups:
-        return {}
-    for name, group in requests.whole(groups).by_server().items():
+    for name, group in whole_of(requests, groups_of(requests)).by_server().items():
         kind = kinds.get(name)
         if kind is not None:
             times.setdefault(kind, []).extend(_times(group, embeds=kind.task == "embed"))
@@ -88,10 +86,11 @@ def _middle(times: list[float]) -> float:
 
 
 def _times(group: Group, *, embeds: bool) -> list[float]:
-    if not embeds:
-        return group.times("tpot")
-    pairs = zip(group.values("e2e"), group.values("queue"), strict=True)
-    return [whole - queued for whole, queued in pairs if whole is not None and queued is not None]
+    times = group.times("tpot")
+    if embeds:
+        times = group.values("e2e")[0] - group.values("queue")[0]
+    found: list[float] = times.tolist()
+    return found
 
 
 class Matched(NamedTuple):

@@ -1,4 +1,5 @@
-"""Where events of a simulation go: numbered per source like those of live processes."""
+"""Where events of a simulation go, numbered per source like those of live processes, and what is
+counted in place of them."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 from zlib import crc32
 
+from anyserve.core.counts import Count
 from anyserve.core.events import AnyEvent, Envelope
 from anyserve.telemetry.tally import Tally
 
@@ -18,6 +20,9 @@ class Recorder:
 
     def take(self, t: int, source: str, incarnation: int, seq: int, event: AnyEvent) -> None:
         """One more event."""
+
+    def count(self, t: int, source: str, count: Count) -> None:
+        """The same of a request of which no such event is made."""
 
 
 class Calls(Recorder):
@@ -43,7 +48,7 @@ class Enveloped(Recorder):
 
 
 class Counted(Recorder):
-    """Adds each event to a tally, and keeps nothing else."""
+    """Adds all to a tally, and keeps nothing else."""
 
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
@@ -51,6 +56,10 @@ class Counted(Recorder):
     def take(self, t: int, source: str, incarnation: int, seq: int, event: AnyEvent) -> None:
         """See `Recorder`."""
         self._tally.follow(t, source, incarnation, seq, event)
+
+    def count(self, t: int, source: str, count: Count) -> None:
+        """See `Recorder`."""
+        self._tally.count(t, source, count)
 
 
 class Sample:
@@ -92,3 +101,7 @@ class Voice:
         """Something happened."""
         self._recorder.take(now, self.source, self.incarnation, self.seq, event)
         self.seq += 1
+
+    def count(self, count: Count, now: int) -> None:
+        """Something happened that is only counted."""
+        self._recorder.count(now, self.source, count)

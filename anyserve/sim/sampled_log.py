@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from anyserve.core.counts import Count
 from anyserve.core.events import AnyEvent
 from anyserve.sim.recorder import Recorder, Sample
 from anyserve.telemetry.tally import Tally
 
 
 class SampledLog(Recorder):
-    """Counts every event, and records those of a sample of the requests, numbered anew.
+    """Counts every request, and records those of a sample of the requests, numbered anew.
 
     Args:
         recorder: takes what is recorded.
@@ -21,6 +22,10 @@ class SampledLog(Recorder):
         self._sample = sample
         self._tally = tally
         self._seqs: dict[tuple[str, int], int] = {}
+
+    def count(self, t: int, source: str, count: Count) -> None:
+        """See `Recorder`."""
+        self._tally.count(t, source, count)
 
     def take(self, t: int, source: str, incarnation: int, seq: int, event: AnyEvent) -> None:
         """One more event."""

@@ -32,6 +32,7 @@ _SEED_STEP: Final = 997
 """Between the jitter of one engine and the next."""
 _NO_CALL: Final = -1
 _TOLD: Final = -1
+_NO_MARK: Final = -1
 _FOUR_DIGITS: Final = 10_000
 
 _ONE: Final = [0]
@@ -49,7 +50,7 @@ class Job:
 
     __deletable__ = ["sequence"]  # noqa: RUF012 - for mypyc, which reads it so
     __slots__ = (
-        "attempt", "cancelled", "gaps", "id", "marks", "resumed", "scheduled_ns", "sent",
+        "attempt", "cancelled", "gaps", "id", "mark", "resumed", "scheduled_ns", "sent",
         "sequence", "stalled_ps",
     )  # fmt: skip
 
@@ -64,8 +65,8 @@ class Job:
         """Tokens that the replica was told of."""
         self.cancelled = False
         self.gaps: Gaps | None = None
-        """Of tokens that it was not told of yet, beside those since `marks`."""
-        self.marks: list[int] | None = None
+        """Of tokens that it was not told of yet, beside those since `mark`."""
+        self.mark = _NO_MARK
         """Where the count of the engine's steps stood when the newest token that is in `gaps` was
         made."""
         self.stalled_ps: int | None = None
@@ -340,16 +341,16 @@ class Worker(Doer):
 
     def _stall(self, job: Job) -> None:
         """It was preempted: its next token comes after it has been computed again."""
-        if job.marks is not None:
-            self._steps.since(job.marks, job.counted())
-            job.marks, job.stalled_ps = None, self._last_end_ps
+        if job.mark != _NO_MARK:
+            self._steps.since(job.mark, job.counted())
+            job.mark, job.stalled_ps = _NO_MARK, self._last_end_ps
 
     # --- deltas ----------------------------------------------------------------------------------
 
     def _first(self, job: Job, stretch: Stretch) -> Delta | None:
         """Its prompt is computed: for the first time, or again after a preemption."""
         sequence = job.sequence
-        job.marks = self._steps.mark()
+        job.mark = self._steps.mark()
         if job.stalled_ps is not None:
             self._steps.add_to(job.counted(), stretch.end_ps - job.stalled_ps)
             job.stalled_ps = None
@@ -377,9 +378,9 @@ class Worker(Doer):
     def _progress(self, job: Job, made: int, steps: StepGaps, finish: str | None = None) -> Delta:
         """What was made since the replica was last told; with `finish` it is the last of it."""
         gaps, job.gaps = job.counted(), None
-        if job.marks is not None:
-            steps.since(job.marks, gaps)
-            job.marks = None if finish is not None else steps.mark()
+        if job.mark != _NO_MARK:
+            steps.since(job.mark, gaps)
+            job.mark = _NO_MARK if finish is not None else steps.mark()
         count, job.sent = made - job.sent, made
         return Delta(
             id=job.id,

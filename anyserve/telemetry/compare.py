@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from anyserve.core.events import Envelope
-from anyserve.telemetry.request_table import TIMES
+from anyserve.telemetry.request_groups import TIMES, groups_of, whole_of
 from anyserve.telemetry.stats import NS_PER_MS, percentile
 from anyserve.telemetry.tally import Tally
 
@@ -102,8 +102,8 @@ def _times(events: Iterable[Envelope]) -> dict[str, list[float]]:
     tally = Tally()
     for envelope in events:
         tally.add(envelope)
-    whole = tally.requests.whole(tally.requests.groups())
-    return {kind: [value / NS_PER_MS for value in whole.times(kind)] for kind in TIMES}
+    whole = whole_of(tally.requests, groups_of(tally.requests))
+    return {kind: (whole.times(kind) / NS_PER_MS).tolist() for kind in TIMES}
 
 
 def _spread(metric: str, first: list[float], second: list[float]) -> Spread:

@@ -1,34 +1,30 @@
 """What a summary needs of each request, kept small: a row of numbers and of words that many share.
 
-A run of a million requests is counted in some 90 bytes each. A request keeps its row when it has
-ended, for what other processes say of it may be read later.
+A run of a million requests is counted in some 90 bytes each; `request_groups` reads them. A request
+keeps its row when it has ended, for what other processes say of it may be read later.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import compress
+from collections.abc import Mapping
 from struct import Struct
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
+from anyserve.core.counts import OfferedCount, OutcomeCount
 from anyserve.core.events import RequestDelegated, RequestOffered, RequestOutcome
+from anyserve.core.order import NEVER
 from anyserve.core.origin.pending import add_gaps
 from anyserve.core.seen import number_after
 
-NEVER: Final = -(1 << 63)
-"""For a time that there is none of."""
 COMPLETED: Final = "completed"
-TIMES: Final = ("ttft", "tpot", "e2e", "queue")
 _SPARSE: Final = 1 << 16
 """So far beyond the last one a number still has a place in the array of its origin."""
 _AHEAD: Final = 1024
 """So many places an array grows at a time."""
 _DIGITS: Final = 18
-_FRESH: Final = 6 * 512
+_FRESH: Final = 8 * 512
 """So many numbers of new rows wait to be put into the columns together."""
-_Value = TypeVar("_Value")
 
 
 class Delegated(NamedTuple):
@@ -55,8 +51,6 @@ class Way(NamedTuple):
 
 Routed = tuple[int, str, str]
 """Attempt, capability, replica."""
-Ended = tuple[str, str | None, str | None, int, int, int]
-"""Outcome, code, replica that served it, tokens, time of the first one, time of the outcome."""
 _NO_GAPS: Final[Mapping[int, int]] = {}
 
 
@@ -80,7 +74,8 @@ class Heard:
         self.assigned = False
         self.delegated: tuple[Delegated, ...] = ()
         self.routed: tuple[Routed, ...] = ()
-        self.ended: Ended | None = None
+        self.ended: OutcomeCount | None = None
+        """Without gaps where it was read from its row."""
 
     def replica_of(self, attempt: int) -> str | None:
         """The replica this attempt was bound to, where the scheduler bound it."""
@@ -94,13 +89,18 @@ class Heard:
 
 
 class RequestTable:
-    """A row for each request that was offered, once it has its outcome or `groups` is called."""
+    """A row for each request that was offered, once it has its outcome or `settle` is called."""
 
     def __init__(self) -> None:
-        self.way: list[Way] = []
-        self.served_by: list[str | None] = []
+        self.ways: list[Way] = []
+        self.servers: list[str | None] = []
+        """Replicas that served, and None for none."""
         self.routed: list[tuple[Routed, ...]] = []
-        # Columns of numbers: complete once `groups` was called.
+        # Columns of numbers: complete once `settle` was called.
+        self.way = array("q")
+        """Which of `ways` each went."""
+        self.served_by = array("q")
+        """Which of `servers`."""
         self.prompt_tokens = array("q")
         self.n_tokens = array("q")
         self.queue_ns = array("q")
@@ -117,7 +117,14 @@ class RequestTable:
         self.open: dict[str, Heard] = {}
         """What was heard of requests without an outcome, by id; `heard` where an id is not here."""
         self._places = _Places()
-        self._shared: dict[Any, Any] = {}
+        self._server_numbers: dict[str | None, int] = {}
+        self._bound: dict[str, dict[int, dict[str, tuple[Routed, ...]]]] = {}
+        """First ones, by capability, attempt (of each scheduler life another) and replica."""
+        self._way_numbers: dict[Way, int] = {}
+        self._last_way = -1
+        self._last_capability = ""
+        self._last_outcome = ""
+        self._last_code: str | None = None
 
     def heard(self, request_id: str) -> Heard:
         """This request, to be changed: more is heard of it."""
@@ -131,52 +138,76 @@ class RequestTable:
 
     def offer(self, event: RequestOffered) -> None:
         """A client asked for it."""
-        one = self.heard(event.id)
-        one.capability = event.capability
-        one.prompt_tokens = event.prompt_tokens
-        one.intended_ns = event.intended_ns
+        self.count_offered(
+            OfferedCount(event.id, event.capability, event.prompt_tokens, event.intended_ns)
+        )
+
+    def count_offered(self, offered: OfferedCount) -> None:
+        """A client asked for it."""
+        one = self.heard(offered.id)
+        one.capability = offered.capability
+        one.prompt_tokens = offered.prompt_tokens
+        one.intended_ns = offered.intended_ns
         if one.ended is not None:
-            self._add_gaps(event.capability, self._early.pop(event.id, {}))
-            self._write(event.id, one, event.capability)
-            del self.open[event.id]
+            self._add_gaps(offered.capability, self._early.pop(offered.id, {}))
+            self._write(offered.id, one, offered.capability)
+            del self.open[offered.id]
+
+    def bind(self, request_id: str, attempt: int, capability: str, replica: str) -> Heard:
+        """The scheduler bound this attempt to a replica."""
+        one = self.open.get(request_id) or self.heard(request_id)
+        one.assigned = True
+        if one.routed:
+            one.routed += ((attempt, capability, replica),)
+        else:
+            one.routed = self._first_bound(attempt, capability, replica)
+        return one
+
+    def _first_bound(self, attempt: int, capability: str, replica: str) -> tuple[Routed, ...]:
+        """What most requests have in common that go there: one object for all of them."""
+        attempts = self._bound.get(capability)
+        if attempts is None:
+            attempts = self._bound[capability] = {}
+        replicas = attempts.get(attempt)
+        if replicas is None:
+            replicas = attempts[attempt] = {}
+        routed = replicas.get(replica)
+        if routed is None:
+            routed = replicas[replica] = ((attempt, capability, replica),)
+        return routed
 
     def end(self, event: RequestOutcome) -> None:
         """It has its outcome; only the first one counts."""
-        one = self.open.get(event.id) or self.heard(event.id)
+        first_ns = NEVER if event.first_ns is None else event.first_ns
+        self.count_outcome(
+            OutcomeCount(
+                event.id, event.outcome, event.code, event.served_by, event.n_tokens, first_ns,
+                event.end_ns, event.itl_ns,
+            )
+        )  # fmt: skip
+
+    def count_outcome(self, ended: OutcomeCount) -> None:
+        """It has its outcome; only the first one counts."""
+        one = self.open.get(ended.id) or self.heard(ended.id)
         if one.ended is not None:
             return
-        first_ns = event.first_ns
-        one.ended = (
-            event.outcome, event.code, event.served_by, event.n_tokens,
-            NEVER if first_ns is None else first_ns, event.end_ns,
-        )  # fmt: skip
+        one.ended = ended
         capability = one.capability
-        gaps = event.itl_ns if event.outcome == COMPLETED else _NO_GAPS
+        gaps = ended.itl_ns if ended.outcome == COMPLETED else _NO_GAPS
         if capability is None:
-            self._early[event.id] = gaps
+            self._early[ended.id] = gaps
             return
         if gaps:
             self._add_gaps(capability, gaps)
-        self._write(event.id, one, capability)
-        del self.open[event.id]
+        self._write(ended.id, one, capability)
+        del self.open[ended.id]
 
-    def groups(self) -> dict[str, Group]:
-        """Every request whose `offered` was seen, by the capability that it asked for."""
+    def settle(self) -> None:
+        """Give every request a row whose `offered` was seen, and complete the columns."""
         for request_id, one in self.open.items():
             if one.capability is not None:
                 self._write(request_id, one, one.capability)
         self._settle()
-        names = sorted({way.capability for way in set(self.way)})
-        rows: dict[str, array[int]] = {name: array("q") for name in names}
-        for row, way in enumerate(self.way):
-            rows[way.capability].append(row)
-        return {name: Group(self, some) for name, some in rows.items()}
-
-    def whole(self, groups: Mapping[str, Group]) -> Group:
-        """These groups, which are all, as one."""
-        if len(groups) == 1:
-            return next(iter(groups.values()))
-        return Group(self, range(len(self.way)))
 
     def target_of(self, row: int, said: Delegated) -> str:
         """The capability it was routed to after this delegation."""
@@ -186,34 +217,30 @@ class RequestTable:
     # --- rows ------------------------------------------------------------------------------------
 
     def _write(self, request_id: str, one: Heard, capability: str) -> None:
-        outcome: str | None = None
-        code = served_by = None
+        ended = one.ended
         n_tokens, first_ns, end_ns = 0, NEVER, NEVER
-        if one.ended is not None:
-            outcome, code, served_by, n_tokens, first_ns, end_ns = one.ended
-        shared = self._shared
-        common = (capability, outcome, code, one.assigned, one.delegated)
-        way = shared.get(common)
-        if way is None:
-            way = shared[common] = Way(*common)
-        served_by = shared.setdefault(served_by, served_by)
-        routed = shared.setdefault(one.routed, one.routed)
+        server: str | None = None
+        if ended is not None:
+            n_tokens, first_ns, end_ns = ended.n_tokens, ended.first_ns, ended.end_ns
+            server = ended.served_by
+        way, served_by = self._way_of(one, capability, ended), self._number_of(server)
         if one.row >= 0:
             row = one.row
             self._settle()
-            self.way[row], self.served_by[row], self.routed[row] = way, served_by, routed
+            self.routed[row] = one.routed
+            self.way[row], self.served_by[row] = way, served_by
             self.prompt_tokens[row] = one.prompt_tokens
             self.n_tokens[row] = n_tokens
             self.queue_ns[row] = one.queue_ns
             self.intended_ns[row] = one.intended_ns
             self.first_ns[row], self.end_ns[row] = first_ns, end_ns
             return
-        one.row = len(self.way)
+        one.row = len(self.routed)
         self._places.put(request_id, one)
-        self.way.append(way)
-        self.served_by.append(served_by)
-        self.routed.append(routed)
+        self.routed.append(one.routed)
         fresh = self._fresh
+        fresh.append(way)
+        fresh.append(served_by)
         fresh.append(one.prompt_tokens)
         fresh.append(n_tokens)
         fresh.append(one.queue_ns)
@@ -223,14 +250,45 @@ class RequestTable:
         if len(fresh) >= _FRESH:
             self._settle()
 
+    def _number_of(self, server: str | None) -> int:
+        number = self._server_numbers.get(server)
+        if number is None:
+            number = self._server_numbers[server] = len(self.servers)
+            self.servers.append(server)
+        return number
+
+    def _way_of(self, one: Heard, capability: str, ended: OutcomeCount | None) -> int:
+        """The number of its way; most went the same one as the last."""
+        if ended is None or one.delegated or not one.assigned:
+            outcome, code = (None, None) if ended is None else (ended.outcome, ended.code)
+            return self._number_of_way(Way(capability, outcome, code, one.assigned, one.delegated))
+        if (
+            self._last_way < 0
+            or ended.outcome is not self._last_outcome
+            or ended.code is not self._last_code
+            or capability is not self._last_capability
+        ):
+            way = Way(capability, ended.outcome, ended.code, assigned=True, delegated=())
+            self._last_way = self._number_of_way(way)
+            self._last_outcome, self._last_code = ended.outcome, ended.code
+            self._last_capability = capability
+        return self._last_way
+
+    def _number_of_way(self, way: Way) -> int:
+        number = self._way_numbers.get(way)
+        if number is None:
+            number = self._way_numbers[way] = len(self.ways)
+            self.ways.append(way)
+        return number
+
     def _settle(self) -> None:
         """Put the numbers of the newest rows into their columns."""
         fresh = self._fresh
         if not fresh:
             return
         columns = (
-            self.prompt_tokens, self.n_tokens, self.queue_ns, self.intended_ns, self.first_ns,
-            self.end_ns,
+            self.way, self.served_by, self.prompt_tokens, self.n_tokens, self.queue_ns,
+            self.intended_ns, self.first_ns, self.end_ns,
         )  # fmt: skip
         pack = Struct(f"{len(fresh) // len(columns)}q").pack
         for place, column in enumerate(columns):
@@ -240,7 +298,7 @@ class RequestTable:
 
     def _read(self, row: int, one: Heard) -> None:
         self._settle()
-        way = self.way[row]
+        way = self.ways[self.way[row]]
         one.row = row
         one.capability = way.capability
         one.assigned = way.assigned
@@ -250,9 +308,9 @@ class RequestTable:
         one.queue_ns = self.queue_ns[row]
         one.intended_ns = self.intended_ns[row]
         if way.outcome is not None:
-            one.ended = (
-                way.outcome, way.code, self.served_by[row], self.n_tokens[row],
-                self.first_ns[row], self.end_ns[row],
+            one.ended = OutcomeCount(
+                "", way.outcome, way.code, self.servers[self.served_by[row]], self.n_tokens[row],
+                self.first_ns[row], self.end_ns[row], _NO_GAPS,
             )  # fmt: skip
 
     def _add_gaps(self, capability: str, gaps: Mapping[int, int]) -> None:
@@ -260,95 +318,6 @@ class RequestTable:
         if sums is None:
             sums = self.itl[capability] = {}
         add_gaps(sums, gaps)
-
-
-class Group:
-    """Some of a table's requests, all of them offered."""
-
-    def __init__(self, table: RequestTable, rows: Sequence[int]) -> None:
-        self.table = table
-        self.rows = rows
-        self.ways: Counter[Way] = Counter(self.of(table.way))
-        """How many went which way."""
-        done = {way for way in self.ways if way.outcome == COMPLETED}
-        self.completed = array("q", compress(rows, map(done.__contains__, self.of(table.way))))
-        """The rows of those whose client got the whole answer."""
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def of(self, column: Sequence[_Value]) -> Iterator[_Value]:
-        """What stands in a column for each of them."""
-        return map(column.__getitem__, self.rows)
-
-    def by_server(self) -> dict[str, Group]:
-        """The completed ones by the replica that served them."""
-        found: dict[str, array[int]] = {}
-        served_by = self.table.served_by
-        for row in self.completed:
-            name = served_by[row]
-            if name:
-                rows = found.get(name)
-                if rows is None:
-                    rows = found[name] = array("q")
-                rows.append(row)
-        return {name: Group(self.table, rows) for name, rows in found.items()}
-
-    def edges(self) -> Counter[tuple[str, str]]:
-        """Delegations by (capability at the hand-back, capability it was routed to next)."""
-        table = self.table
-        delegated = {way for way in self.ways if way.delegated}
-        if not delegated:
-            return Counter()
-        return Counter(
-            (said.from_capability, table.target_of(row, said))
-            for row in compress(self.rows, map(delegated.__contains__, self.of(table.way)))
-            for said in table.way[row].delegated
-        )
-
-    def values(self, kind: str) -> Iterator[float | None]:
-        """One of `TIMES` of each completed one, in nanoseconds; None where it has none."""
-        return _VALUES[kind](self.table, self.completed)
-
-    def times(self, kind: str) -> list[float]:
-        """The same without the Nones, ascending."""
-        return sorted(value for value in self.values(kind) if value is not None)
-
-
-def _ttft(table: RequestTable, rows: Sequence[int]) -> Iterator[float | None]:
-    """From the intended time to the client's first token."""
-    first, intended = table.first_ns, table.intended_ns
-    return (first[row] - intended[row] if first[row] != NEVER else None for row in rows)
-
-
-def _tpot(table: RequestTable, rows: Sequence[int]) -> Iterator[float | None]:
-    """(last - first) / (tokens - 1); None below two tokens."""
-    first, end, count = table.first_ns, table.end_ns, table.n_tokens
-    return (
-        (end[row] - first[row]) / (count[row] - 1)
-        if count[row] > 1 and first[row] != NEVER
-        else None
-        for row in rows
-    )
-
-
-def _e2e(table: RequestTable, rows: Sequence[int]) -> Iterator[float | None]:
-    """From the intended time to the outcome."""
-    end, intended = table.end_ns, table.intended_ns
-    return (end[row] - intended[row] for row in rows)
-
-
-def _queue(table: RequestTable, rows: Sequence[int]) -> Iterator[float | None]:
-    """In queues of scheduler and replicas."""
-    return map(table.queue_ns.__getitem__, rows)
-
-
-_VALUES: Final[Mapping[str, Callable[[RequestTable, Sequence[int]], Iterator[float | None]]]] = {
-    "ttft": _ttft,
-    "tpot": _tpot,
-    "e2e": _e2e,
-    "queue": _queue,
-}
 
 
 class _Places:

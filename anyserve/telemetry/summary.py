@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from itertools import chain
+from functools import reduce
+from operator import and_
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import msgspec
 
 from anyserve.core.events import Envelope
-from anyserve.telemetry.request_table import COMPLETED, TIMES, Group, RequestTable
+from anyserve.telemetry.request_table import COMPLETED
 from anyserve.telemetry.stats import NS_PER_MS, Distribution, distribution, histogram_distribution
 from anyserve.telemetry.tally import ReplicaTally, Tally
+
+if TYPE_CHECKING:
+    from anyserve.telemetry.request_groups import Group
 
 SUMMARY_SCHEMA = "anyserve.summary/1"
 OUTCOMES = ("completed", "failed", "rejected", "cancelled", "expired")
@@ -228,12 +232,20 @@ def _inherited_last(kind: type[Summary]) -> list[str]:
 
 def summary_of(tally: Tally, slos: Mapping[str, Slo], facts: RunFacts) -> Summary:
     """The summary of what was counted so far."""
+    from anyserve.telemetry.request_groups import (  # noqa: PLC0415 - numpy: not for every start
+        groups_of,
+        whole_of,
+    )
+
     duration_s = tally.duration_s
     started = tally.started
     problems = _problems(tally, facts)
-    groups = tally.requests.groups()
-    whole = tally.requests.whole(groups)
-    overall, latencies = _latencies(tally.requests, groups)
+    groups = groups_of(tally.requests)
+    whole = whole_of(tally.requests, groups)
+    latencies = {
+        name: _latencies(group, tally.requests.itl.get(name, {})) for name, group in groups.items()
+    }
+    overall = _overall(whole, groups, latencies, tally.requests.itl)
     served = whole.by_server()
     return Summary(
         run=facts.run or (started.run if started else None),
@@ -325,38 +337,34 @@ def _delegated(group: Group) -> int:
     return sum(count for way, count in group.ways.items() if way.delegated)
 
 
-def _latencies(
-    table: RequestTable, groups: Mapping[str, Group]
-) -> tuple[_LatencyFields, dict[str, _LatencyFields]]:
-    """The times of all requests, and of those of each capability."""
-    found: dict[str, dict[str, Distribution]] = {name: {} for name in groups}
-    overall: dict[str, Distribution] = {}
-    for kind in TIMES:
-        sorted_times = {name: group.times(kind) for name, group in groups.items()}
-        for name, values in sorted_times.items():
-            found[name][kind] = distribution(values)
-        overall[kind] = distribution(chain.from_iterable(sorted_times.values()))
-    gaps: Counter[int] = Counter()
-    for histogram in table.itl.values():
-        gaps.update(histogram)
-    return _with_gaps(overall, gaps), {
-        name: _with_gaps(times, table.itl.get(name, {})) for name, times in found.items()
-    }
+def _overall(
+    whole: Group,
+    groups: Mapping[str, Group],
+    latencies: Mapping[str, _LatencyFields],
+    gaps: Mapping[str, Mapping[int, int]],
+) -> _LatencyFields:
+    """The times of all requests."""
+    if len(groups) == 1:
+        return next(iter(latencies.values()))
+    total: Counter[int] = Counter()
+    for histogram in gaps.values():
+        total.update(histogram)
+    return _latencies(whole, total)
 
 
-def _with_gaps(times: Mapping[str, Distribution], gaps: Mapping[int, int]) -> _LatencyFields:
+def _latencies(group: Group, gaps: Mapping[int, int]) -> _LatencyFields:
     return {
-        "ttft": times["ttft"],
-        "tpot": times["tpot"],
+        "ttft": distribution(group.times("ttft")),
+        "tpot": distribution(group.times("tpot")),
         "itl": histogram_distribution(gaps),
-        "e2e": times["e2e"],
-        "queue": times["queue"],
+        "e2e": distribution(group.times("e2e")),
+        "queue": distribution(group.times("queue")),
     }
 
 
 def _tokens(group: Group) -> Tokens:
     table = group.table
-    return Tokens(prompt=sum(group.of(table.prompt_tokens)), output=sum(group.of(table.n_tokens)))
+    return Tokens(prompt=group.sum_of(table.prompt_tokens), output=group.sum_of(table.n_tokens))
 
 
 def _throughput(whole: Group, duration_s: float | None) -> Throughput:
@@ -364,7 +372,7 @@ def _throughput(whole: Group, duration_s: float | None) -> Throughput:
         return Throughput(None, None, None)
     return Throughput(
         len(whole) / duration_s,
-        len(whole.completed) / duration_s,
+        whole.completed / duration_s,
         _tokens(whole).output / duration_s,
     )
 
@@ -386,12 +394,12 @@ def _goodput(
 def _within(group: Group, slo: Slo) -> int:
     """How many of the completed requests kept all limits."""
     wanted = (("ttft", slo.ttft_ms), ("tpot", slo.tpot_ms), ("e2e", slo.e2e_ms))
-    kept = [
-        [value is None or value <= limit * NS_PER_MS for value in group.values(kind)]
-        for kind, limit in wanted
-        if limit is not None
-    ]
-    return sum(map(all, zip(*kept, strict=True))) if kept else len(group.completed)
+    kept = []
+    for kind, limit in wanted:
+        if limit is not None:
+            values, there = group.values(kind)
+            kept.append(~there | (values <= limit * NS_PER_MS))
+    return int(reduce(and_, kept).sum()) if kept else group.completed
 
 
 def _hops(whole: Group) -> Hops:

@@ -6,6 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from anyserve.core.counts import (
+    Count,
+    EndedCount,
+    OfferedCount,
+    OutcomeCount,
+    RoutedCount,
+    StartedCount,
+)
 from anyserve.core.events import (
     AnyEvent,
     AttemptAdmitted,
@@ -28,9 +36,10 @@ from anyserve.core.events import (
     RunStarted,
     WorkerChanged,
 )
+from anyserve.core.order import NEVER
 from anyserve.telemetry.gaps import GapCounter
 from anyserve.telemetry.replica_names import ReplicaNames
-from anyserve.telemetry.request_table import NEVER, RequestTable
+from anyserve.telemetry.request_table import Heard, RequestTable
 
 _NS_PER_S = 1e9
 _WORKER_GONE = frozenset({"exited", "hung", "killed"})
@@ -121,6 +130,21 @@ class Tally:
         self._last_ns = t
         self._fold(t, source, event, "")
 
+    def count(self, t: int, source: str, count: Count) -> None:
+        """Count what stands for an event of a simulation."""
+        if isinstance(count, OfferedCount):
+            self.requests.count_offered(count)
+        elif isinstance(count, RoutedCount):
+            requests = self.requests
+            one = requests.bind(count.id, count.attempt, count.capability, count.replica)
+            _wait(one, count.received_ns, t)
+        elif isinstance(count, StartedCount):
+            self._start(t, source, count.id, count.received_ns)
+        elif isinstance(count, EndedCount):
+            self._end(source, count.status, count.n_tokens)
+        elif isinstance(count, OutcomeCount):
+            self.requests.count_outcome(count)
+
     def _fold(self, t: int, source: str, event: Any, boot: str) -> None:
         kind = type(event)
         # Those of every request first: compiled, to tell them apart here costs nothing.
@@ -162,12 +186,8 @@ class Tally:
         self.requests.offer(event)
 
     def _routed(self, t: int, _source: str, event: RequestRouted) -> None:
-        requests = self.requests
-        request = requests.open.get(event.id) or requests.heard(event.id)
-        request.assigned = True
-        request.routed += ((event.attempt, event.capability, event.replica),)
-        if t > event.received_ns:
-            request.queue_ns += t - event.received_ns
+        one = self.requests.bind(event.id, event.attempt, event.capability, event.replica)
+        _wait(one, event.received_ns, t)
 
     def _delegated(self, _t: int, _source: str, event: RequestDelegated) -> None:
         request = self.requests.heard(event.id)
@@ -189,11 +209,13 @@ class Tally:
         self.requests.heard(event.id).assigned = True
 
     def _attempt_started(self, t: int, source: str, event: AttemptStarted) -> None:
+        self._start(t, source, event.id, event.received_ns)
+
+    def _start(self, t: int, source: str, request_id: str, received_ns: int) -> None:
         requests = self.requests
-        request = requests.open.get(event.id) or requests.heard(event.id)
-        request.assigned = True
-        if t > event.received_ns:
-            request.queue_ns += t - event.received_ns
+        one = requests.open.get(request_id) or requests.heard(request_id)
+        one.assigned = True
+        _wait(one, received_ns, t)
         self._replica(self._names.of(source)).started += 1
 
     def _handed_back(self, t: int, source: str, event: AttemptHandedBack) -> None:
@@ -201,9 +223,12 @@ class Tally:
         self._replica(self._names.of(source)).comebacks[event.kind] += 1
 
     def _attempt_ended(self, _t: int, source: str, event: AttemptEnded) -> None:
+        self._end(source, event.status, event.n_tokens)
+
+    def _end(self, source: str, status: str, n_tokens: int) -> None:
         replica = self._replica(self._names.of(source))
-        replica.ended[event.status] = replica.ended.get(event.status, 0) + 1
-        replica.output_tokens += event.n_tokens
+        replica.ended[status] = replica.ended.get(status, 0) + 1
+        replica.output_tokens += n_tokens
 
     def _outcome(self, _t: int, _source: str, event: RequestOutcome) -> None:
         self.requests.end(event)
@@ -246,3 +271,9 @@ class Tally:
     def _run_ended(self, t: int, boot: str, event: RunEnded) -> None:
         self.ended = event.reason
         self._run_span[1] = (t, boot)
+
+
+def _wait(one: Heard, since_ns: int, now_ns: int) -> None:
+    """It waited in a queue."""
+    if now_ns > since_ns:
+        one.queue_ns += now_ns - since_ns

@@ -22,6 +22,7 @@ from violations import Stories
 from anyserve.core.capability import Ladder
 from anyserve.core.lifecycle import SlotState, TicketState
 from anyserve.core.origin import Origin
+from anyserve.core.origin.pending import Pending
 from anyserve.core.policies import LeastLoaded
 from anyserve.core.replica import Replica
 from anyserve.core.scheduler import Scheduler
@@ -38,6 +39,7 @@ LEFT_OUT: Mapping[type, frozenset[str]] = {
     ReplicaView: frozenset({"turn"}),
     Replica: frozenset({"_pushes", "_spec", "_rules", "_handlers", "_ladder", "_due"}),
     Origin: frozenset({"_handlers", "_ladder", "_looks"}),
+    Pending: frozenset({"known_to", "known_to_others"}),
     Queues: frozenset({"_pushes"}),
     Ghost: frozenset({"spec", "rules", "_above", "_limits", "_reserves", "_waited"}),
     Past: frozenset({"request"}),
@@ -101,7 +103,8 @@ def _fields(thing: Any) -> list[tuple[str, Any]]:
     names = getattr(thing, "__dict__", None)
     if names is None:
         slots = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]
-        return [(name, getattr(thing, name)) for name in slots if name not in left_out]
+        fields = [(name, getattr(thing, name)) for name in slots if name not in left_out]
+        return [*fields, ("replicas", thing.replicas())] if isinstance(thing, Pending) else fields
     fields = [(name, value) for name, value in names.items() if name not in left_out]
     if isinstance(thing, Origin):
         return [*fields, ("_looks", _looks(thing))]
@@ -133,7 +136,8 @@ def _due(replica: Replica) -> list[tuple[int, Any]]:
     """When the end of which attempt is said again, in the order of leaving; None: a heartbeat.
     Those of settled attempts are passed over."""
     planned = replica._due.planned()
-    return [(at_ns, key) for at_ns, key in planned if key is None or replica._slot(*key)]
+    there = [(at_ns, slot) for at_ns, slot in planned if slot is None or not slot.dropped]
+    return [(at_ns, None if slot is None else slot.key) for at_ns, slot in there]
 
 
 def _looks(origin: Origin) -> list[tuple[int, list[str]]]:

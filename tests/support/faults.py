@@ -29,7 +29,7 @@ from anyserve.core.inputs import Offered
 from anyserve.core.lifecycle import TicketState
 from anyserve.core.messages import Code, ReplicaState
 from anyserve.core.origin import Origin
-from anyserve.core.origin.pending import Pending
+from anyserve.core.origin.pending import Pending, Stream
 from anyserve.core.replica import Replica
 from anyserve.core.replica.credits import CreditBook
 from anyserve.core.replica.slot import Slot
@@ -359,7 +359,7 @@ def two_attempts_mixed(original: Any, self: Origin, frame: msg.Frame, now: int) 
     pending = self._pending.get(frame.id)
     if pending is None:
         return
-    pending.stream = (frame.replica, frame.incarnation, frame.attempt)
+    pending.stream = Stream(frame.replica, frame.incarnation, frame.attempt)
     original(self, replace(frame, submission=pending.submission), now)
 
 

@@ -18,15 +18,14 @@ from anyserve.core.effects import (
     Send,
     SetTimer,
 )
-from anyserve.core.enums import OUTCOME_WORDS
-from anyserve.core.events import RequestOffered, RequestOutcome
 from anyserve.core.inputs import BusDown, BusUp, Cancelled, Enough, Offered, Wake
 from anyserve.core.lifecycle import OriginState
 from anyserve.core.machine import Explains, Machine, explain_all
 from anyserve.core.messages import AttemptStatus, Code
 from anyserve.core.order import MS, NEVER, deadline_ns
 from anyserve.core.origin.looks import Looks
-from anyserve.core.origin.pending import SCHEDULER, Pending
+from anyserve.core.origin.pending import SCHEDULER, Pending, Stream
+from anyserve.core.origin.telling import tell_offered, tell_outcome
 from anyserve.core.seen import Ordinals, number_after
 from anyserve.core.spec import ClusterSpec
 
@@ -144,22 +143,7 @@ class Origin(Machine):
         if pending.deadline_ns is not None:
             pending.end_ns = min(pending.end_ns, pending.deadline_ns)
         self._pending[pending.id] = pending
-        self._emit(
-            RequestOffered(
-                id=pending.id,
-                capability=request.asked,
-                prompt_tokens=request.prompt_tokens,
-                max_tokens=request.max_tokens,
-                entry=offered.entry,
-                intended_ns=offered.intended_ns,
-                attributes=request.attributes,
-                priority=request.priority,
-                deadline_ns=pending.deadline_ns,
-                stream=offered.stream,
-                phase=offered.phase,
-                parent=request.parent,
-            )
-        )
+        self._out.append(tell_offered(pending, offered))
         pending.go(OriginState.WAITING)
         if offered.entry == SCHEDULER:
             self._submit(pending, now, resent=False)
@@ -209,9 +193,8 @@ class Origin(Machine):
         if frame.submission != pending.submission:
             return
         if pending.stream is None:
-            pending.stream = (frame.replica, frame.incarnation, frame.attempt)
-        replica, incarnation, attempt = pending.stream
-        if frame.attempt != attempt or frame.incarnation != incarnation or frame.replica != replica:
+            pending.stream = Stream(frame.replica, frame.incarnation, frame.attempt)
+        elif not pending.stream.has(frame):
             return
         self._hear(pending, frame.replica, frame.attempt, now)
         if frame.sequence == pending.next_sequence:
@@ -309,7 +292,7 @@ class Origin(Machine):
             pending = self._pending.get(request_id)
             if pending is None or attempt < pending.last_attempt:
                 continue
-            if pending.stream is None or pending.stream[2] == attempt:
+            if pending.stream is None or pending.stream.attempt == attempt:
                 pending.repairs = 0
                 self._hear(pending, alive.replica, attempt, now)
 
@@ -354,7 +337,7 @@ class Origin(Machine):
         pending = self._pending.get(lost.id)
         if pending is None or lost.submission != pending.submission:
             return
-        if pending.stream is not None and pending.stream[2] != lost.attempt:
+        if pending.stream is not None and pending.stream.attempt != lost.attempt:
             return
         pending.last_attempt = max(pending.last_attempt, lost.attempt)
         self._climb(pending, lost.capability)
@@ -364,7 +347,7 @@ class Origin(Machine):
         pending = self._pending.get(unknown.id)
         if pending is None or unknown.attempt < pending.last_attempt:
             return
-        if pending.stream is not None and pending.stream[2] != unknown.attempt:
+        if pending.stream is not None and pending.stream.attempt != unknown.attempt:
             return
         if pending.holder == SCHEDULER:
             return
@@ -423,7 +406,7 @@ class Origin(Machine):
     def _cancel_everywhere(self, pending: Pending, code: Code) -> None:
         cancel = msg.Cancel(id=pending.id, code=code)
         self._out.append(Send(Inbox.SCHEDULER, "", cancel))
-        for replica in pending.replicas:
+        for replica in pending.replicas():
             self._out.append(Send(Inbox.REPLICA_ENTRY, replica, cancel))
 
     def _completed(self, pending: Pending, finish: str) -> Outcome:
@@ -431,7 +414,7 @@ class Origin(Machine):
         return Outcome(
             kind=OutcomeKind.COMPLETED,
             finish=finish,
-            served_by=pending.stream[0] if pending.stream is not None else None,
+            served_by=pending.stream.replica if pending.stream is not None else None,
             n_tokens=pending.n_tokens(),
             capability=pending.served_as,
             delegations=pending.delegations,
@@ -440,28 +423,12 @@ class Origin(Machine):
     def _finish(self, pending: Pending, outcome: Outcome, now: int) -> None:
         pending.go(OriginState.SETTLED)
         del self._pending[pending.id]
-        self._emit(
-            RequestOutcome(
-                id=pending.id,
-                outcome=OUTCOME_WORDS[outcome.kind],
-                end_ns=now,
-                code=outcome.code.value if outcome.code else None,
-                message=outcome.message,
-                retry_after_ms=outcome.retry_after_ms,
-                first_ns=pending.first_ns if pending.has_answer else None,
-                n_tokens=outcome.n_tokens,
-                itl_ns=pending.itl_ns,
-                finish=outcome.finish,
-                served_by=outcome.served_by,
-                attempt=outcome.attempt,
-                submissions=pending.submission,
-            )
-        )
+        self._out.append(tell_outcome(pending, outcome, now))
         self._settled.add(number_after(self._prefix, pending.id))
-        self._settle(pending.id, pending.replicas)
+        self._settle(pending.id, pending.replicas())
         self._out.append(Finish(pending.id, outcome))
 
-    def _settle(self, request_id: str, replicas: tuple[str, ...]) -> None:
+    def _settle(self, request_id: str, replicas: list[str]) -> None:
         settled = self._settled_message([request_id])
         self._out.append(Send(Inbox.SCHEDULER, "", settled))
         for replica in replicas:
@@ -589,8 +556,8 @@ class Origin(Machine):
 
     def _repair(self, pending: Pending, now: int) -> None:
         pending.repairs += 1
-        replica = pending.stream[0] if pending.stream else pending.holder or pending.entry
-        attempt = pending.stream[2] if pending.stream else pending.last_attempt
+        replica = pending.stream.replica if pending.stream else pending.holder or pending.entry
+        attempt = pending.stream.attempt if pending.stream else pending.last_attempt
         repair = msg.Repair(
             id=pending.id,
             attempt=attempt or msg.ENTRY_ATTEMPT,

@@ -23,9 +23,6 @@ NO_TOKENS: Final[list[int]] = []
 BUCKETS_NS: Final = tuple(round(1e6 * 10 ** (step_ / 10)) for step_ in range(-10, 51))
 """Upper bounds of the inter-token latency histogram: ten to the decade, 0.1 ms to 100 s."""
 
-StreamKey = tuple[str, int, int]
-"""Replica, its incarnation, attempt."""
-
 
 def bucket_place(gap_ns: int, guess: int = 0) -> int:
     """Which of `BUCKETS_NS` holds a gap; the last one is open. Looks at the place `guess` first."""
@@ -54,14 +51,34 @@ def add_gaps(sums: dict[Any, int], gaps: Mapping[Any, int]) -> None:
         sums[bound] = sums.get(bound, 0) + count
 
 
+class Stream:
+    """An attempt that streams: where, in which life of the replica, and which one."""
+
+    __slots__ = ("attempt", "incarnation", "replica")
+
+    def __init__(self, replica: str, incarnation: int, attempt: int) -> None:
+        self.replica = replica
+        self.incarnation = incarnation
+        self.attempt = attempt
+
+    def has(self, frame: Frame) -> bool:
+        """Whether the frame is one of it."""
+        return (
+            frame.attempt == self.attempt
+            and frame.incarnation == self.incarnation
+            and frame.replica == self.replica
+        )
+
+
 class Pending(TokenCounts):
     """One request, from the offer to its outcome, with the tokens that its client has."""
 
     __slots__ = (
         "asked_again", "buffer", "deadline_ns", "delegations", "end_ns", "entry",
         "explained", "first_ns", "gap_since_ns", "heard_ns", "holder", "id", "intended_ns",
-        "itl_ns", "last_attempt", "last_ns", "next_sequence", "repairs", "replicas", "request",
-        "resumable", "sent_epoch", "served_as", "state", "stream", "submission", "tokens",
+        "itl_ns", "known_to", "known_to_others", "last_attempt", "last_ns", "next_sequence",
+        "repairs", "request", "resumable", "sent_epoch", "served_as", "state", "stream",
+        "submission", "tokens",
     )  # fmt: skip
 
     def __init__(self, request: Request, entry: str, intended_ns: int, now: int) -> None:
@@ -80,7 +97,7 @@ class Pending(TokenCounts):
         self.heard_ns = now
         self.asked_again = 0
         self.last_attempt = 0
-        self.stream: StreamKey | None = None
+        self.stream: Stream | None = None
         """The attempt whose tokens the client gets; no other one's are taken."""
         self.tokens = NO_TOKENS
         """Those that another attempt could go on after (`keep`)."""
@@ -89,8 +106,9 @@ class Pending(TokenCounts):
         """Frames that came before their turn, by their number."""
         self.gap_since_ns: int | None = None
         self.repairs = 0
-        self.replicas: tuple[str, ...] = ()
-        """Those that may know of it, by name."""
+        self.known_to: str | None = None
+        """The first replica that may know of it: most often the only one."""
+        self.known_to_others: tuple[str, ...] = ()
         self.first_ns = self.last_ns = NEVER
         self.itl_ns: dict[int, int] = _EMPTY
         self.deadline_ns: int | None = None
@@ -153,10 +171,18 @@ class Pending(TokenCounts):
 
     def heard_of(self, replica: str) -> None:
         """A replica knows of it."""
-        if not self.replicas:
-            self.replicas = (replica,)
-        elif replica not in self.replicas:
-            self.replicas = tuple(sorted((*self.replicas, replica)))
+        if self.known_to is None:
+            self.known_to = replica
+        elif replica != self.known_to and replica not in self.known_to_others:
+            self.known_to_others = (*self.known_to_others, replica)
+
+    def replicas(self) -> list[str]:
+        """Those that may know of it, by name."""
+        if self.known_to is None:
+            return []
+        if not self.known_to_others:
+            return [self.known_to]
+        return sorted((self.known_to, *self.known_to_others))
 
     def begin_again(self, now: int) -> None:
         """Make ready for another submission: no attempt streams, nothing is buffered."""

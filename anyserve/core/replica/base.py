@@ -7,6 +7,7 @@ from typing import Any
 from anyserve.core import events as ev
 from anyserve.core import messages as msg
 from anyserve.core.capability import Ladder, attributes_match
+from anyserve.core.counts import EndedCount
 from anyserve.core.effects import Effect, Inbox, Send
 from anyserve.core.enums import STATUS_WORDS
 from anyserve.core.events import AttemptEnded
@@ -93,11 +94,14 @@ class ReplicaBase(Machine):
 
     def _new_slot(self, request: msg.Request, attempt: int, submission: int, now: int) -> Slot:
         slot = Slot(request, attempt, submission, now)
+        slot.explained = self._explains(slot.id)
         slot.earlier = self._slots.get(slot.id)
         self._slots[slot.id] = slot
         return slot
 
     def _drop(self, slot: Slot) -> None:
+        slot.dropped = True
+        self._due.forget()
         later = self._slots.get(slot.id)
         if later is slot:
             if slot.earlier is None:
@@ -166,6 +170,9 @@ class ReplicaBase(Machine):
         code: Code | None,
         message: str,
     ) -> None:
+        if not slot.explained:
+            self._out.append(EndedCount(STATUS_WORDS[status], slot.n_tokens()))
+            return
         self._emit(
             AttemptEnded(
                 id=slot.id,

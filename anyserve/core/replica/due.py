@@ -5,7 +5,7 @@ from __future__ import annotations
 from heapq import heappop, heappush
 
 from anyserve.core.order import NEVER
-from anyserve.core.replica.slot import AttemptKey
+from anyserve.core.replica.slot import Slot
 
 
 class Due:
@@ -20,56 +20,56 @@ class Due:
     def __init__(self) -> None:
         self.soonest_ns = NEVER
         """The first time of all."""
-        self._heap: list[tuple[int, int, AttemptKey | None]] = []
+        self._heap: list[tuple[int, int, Slot | None]] = []
         """Time, a running number, and what."""
         self._pushes = 0
-        self._ends: list[AttemptKey] = []
+        self._ends: list[Slot] = []
         self._ends_ns: list[int] = []
         self._passed = 0
-        """How many at the beginning of these two are done with."""
+        """How many at the beginning of these two are done with: not all."""
 
-    def plan(self, at_ns: int, key: AttemptKey | None) -> None:
+    def plan(self, at_ns: int, slot: Slot | None) -> None:
         """Do this then."""
         self._pushes += 1
-        heappush(self._heap, (at_ns, self._pushes, key))
+        heappush(self._heap, (at_ns, self._pushes, slot))
         self.soonest_ns = min(self.soonest_ns, at_ns)
 
-    def plan_end(self, at_ns: int, key: AttemptKey) -> None:
-        """Say this end again then, for the first time: not before those planned so earlier."""
-        self._ends.append(key)
+    def plan_end(self, at_ns: int, slot: Slot) -> None:
+        """Say its end again then, for the first time: not before those planned so earlier."""
+        self._ends.append(slot)
         self._ends_ns.append(at_ns)
         self.soonest_ns = min(self.soonest_ns, at_ns)
 
-    @property
-    def first(self) -> AttemptKey | None:
-        """The attempt whose end is due first of all; None: the heartbeat is, or nothing."""
-        if self._an_end_is_first():
-            return self._ends[self._passed]
-        return self._heap[0][2] if self._heap else None
-
-    def pop(self) -> AttemptKey | None:
+    def pop(self) -> Slot | None:
         """What is due first, which there must be; it is planned no longer."""
-        if self._an_end_is_first():
-            key: AttemptKey | None = self._ends[self._passed]
+        slot: Slot | None
+        if self._ends and (not self._heap or self._ends_ns[self._passed] < self._heap[0][0]):
+            slot = self._ends[self._passed]
             self._pass()
         else:
-            key = heappop(self._heap)[2]
-        soonest_ns = self._heap[0][0] if self._heap else NEVER
-        if self._passed < len(self._ends):
-            soonest_ns = min(soonest_ns, self._ends_ns[self._passed])
-        self.soonest_ns = soonest_ns
-        return key
+            slot = heappop(self._heap)[2]
+        self._look_at_the_first()
+        return slot
 
-    def planned(self) -> list[tuple[int, AttemptKey | None]]:
+    def forget(self) -> None:
+        """Plan those ends no longer that are the next ones and whose attempts were dropped."""
+        if not self._ends or not self._ends[self._passed].dropped:
+            return
+        while self._ends and self._ends[self._passed].dropped:
+            self._pass()
+        self._look_at_the_first()
+
+    def planned(self) -> list[tuple[int, Slot | None]]:
         """All that is planned, in order of time."""
         ends = zip(self._ends_ns[self._passed :], self._ends[self._passed :], strict=True)
-        rest = [(at_ns, key) for at_ns, _, key in sorted(self._heap, key=lambda one: one[:2])]
+        rest = [(at_ns, slot) for at_ns, _, slot in sorted(self._heap, key=lambda one: one[:2])]
         return sorted([*rest, *ends], key=lambda one: one[0])
 
-    def _an_end_is_first(self) -> bool:
-        if self._passed == len(self._ends):
-            return False
-        return not self._heap or self._ends_ns[self._passed] < self._heap[0][0]
+    def _look_at_the_first(self) -> None:
+        soonest_ns = self._heap[0][0] if self._heap else NEVER
+        if self._ends:
+            soonest_ns = min(soonest_ns, self._ends_ns[self._passed])
+        self.soonest_ns = soonest_ns
 
     def _pass(self) -> None:
         self._passed += 1

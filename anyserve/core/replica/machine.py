@@ -134,16 +134,12 @@ class Replica(Timekeeping):
     def _take(self, now: int) -> list[Effect]:
         if self._credits.urgent and self._epoch:
             self._report()
-        if self._due.soonest_ns < self._timer_ns:
-            self._set_timer(now)
+        if self._due.soonest_ns != self._timer_ns:
+            self._set_timer(max(now, self._due.soonest_ns))
         out, self._out = self._out, []
         return out
 
-    def _set_timer(self, now: int) -> None:
-        """Wake at the first time that matters, unless the timer is set to go off before it."""
-        due = self._due
-        while (key := due.first) is not None and self._slot(key[0], key[1]) is None:
-            due.pop()
-        if due.soonest_ns < self._timer_ns:
-            self._timer_ns = max(now, due.soonest_ns)
-            self._out.append(SetTimer(self._timer_ns))
+    def _set_timer(self, at_ns: int) -> None:
+        if at_ns != self._timer_ns:
+            self._timer_ns = at_ns
+            self._out.append(SetTimer(at_ns))

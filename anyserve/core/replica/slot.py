@@ -24,10 +24,10 @@ class Slot(TokenCounts):
     """One attempt, from its arrival until the origin settles it, with the tokens that it made."""
 
     __slots__ = (
-        "answer", "attempt", "cached_tokens", "delegations", "earlier", "end", "ended_ns",
-        "entered", "finishes", "first_ns", "forget", "frames", "heard_ns", "id", "lost", "order",
-        "ordinal", "origin", "received_ns", "rejection", "repeats", "request", "resumed",
-        "scheduled_ns", "started_ns", "state", "stop_code", "submission",
+        "answer", "attempt", "cached_tokens", "delegations", "dropped", "earlier", "end",
+        "ended_ns", "entered", "explained", "finishes", "first_ns", "forget", "frames", "heard_ns",
+        "id", "lost", "order", "ordinal", "origin", "received_ns", "rejection", "repeats",
+        "request", "resumed", "scheduled_ns", "started_ns", "state", "stop_code", "submission",
     )  # fmt: skip
 
     def __init__(self, request: Request, attempt: int, submission: int, now: int) -> None:
@@ -41,6 +41,8 @@ class Slot(TokenCounts):
         """Its place among those that wait here, where it does."""
         self.state = SlotState.NEW
         self.entered = False
+        self.explained = True
+        """Whether all is told of it."""
         self.ordinal: int | None = None
         self.received_ns = now
         self.started_ns = self.scheduled_ns = self.first_ns = self.ended_ns = NEVER
@@ -64,6 +66,8 @@ class Slot(TokenCounts):
         self.stop_code: Code | None = None
         """Why the engine was told to stop it."""
         self.forget = False
+        self.dropped = False
+        """It is no longer known here."""
         self.lost = False
         """Its worker died under it."""
 

@@ -53,10 +53,10 @@ class Timekeeping(Endings):
     def _on_wake(self, wake: Wake, now: int) -> None:  # noqa: ARG002
         self._timer_ns = NEVER
         while self._due.soonest_ns <= now:
-            key = self._due.pop()
-            if key is None:
+            slot = self._due.pop()
+            if slot is None:
                 self._beat(now)
-            elif (slot := self._slot(key[0], key[1])) is not None and slot.end is not None:
+            elif not slot.dropped and slot.end is not None:
                 self._repeat_end(slot, now)
 
     def _plan_beat(self, now: int) -> None:
@@ -95,4 +95,4 @@ class Timekeeping(Endings):
             return
         slot.repeats += 1
         self._out.append(Send(Inbox.ORIGIN, slot.origin, slot.frames[-1]))
-        self._due.plan(now + (FIRST_REPEAT_MS << slot.repeats) * MS, slot.key)
+        self._due.plan(now + (FIRST_REPEAT_MS << slot.repeats) * MS, slot)

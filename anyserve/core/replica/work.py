@@ -7,6 +7,7 @@ from typing import Final
 
 from anyserve.core import events as ev
 from anyserve.core import messages as msg
+from anyserve.core.counts import StartedCount
 from anyserve.core.effects import Inbox, Send, StartWork
 from anyserve.core.events import AttemptStarted
 from anyserve.core.inputs import (
@@ -35,6 +36,14 @@ class Work(ReplicaBase):
         self._running += 1
         self._note_saturation()
         self._out.append(StartWork(slot.request, slot.attempt, slot.submission))
+        self._tell_started(slot)
+        if not slot.entered:
+            self._to_scheduler(self._started(slot), lazy=True)
+
+    def _tell_started(self, slot: Slot) -> None:
+        if not slot.explained:
+            self._out.append(StartedCount(slot.id, slot.received_ns))
+            return
         self._emit(
             AttemptStarted(
                 id=slot.id,
@@ -45,8 +54,6 @@ class Work(ReplicaBase):
                 resumed=slot.resumed,
             )
         )
-        if not slot.entered:
-            self._to_scheduler(self._started(slot), lazy=True)
 
     def _on_stepped(self, stepped: Stepped, now: int) -> None:
         if stepped.kv_usage is not None:
@@ -68,7 +75,7 @@ class Work(ReplicaBase):
         if delta.tokens or delta.data is not None:
             if slot.first_ns == NEVER:
                 slot.first_ns = now
-                if self._explains(slot.id):
+                if slot.explained:
                     self._emit(ev.AttemptFirstToken(id=slot.id, attempt=slot.attempt))
             slot.count(delta.choice, len(delta.tokens))
             self._tokens += len(delta.tokens)
@@ -121,7 +128,7 @@ class Work(ReplicaBase):
         if slot.forget:
             self._drop(slot)
         else:
-            self._due.plan_end(now + FIRST_REPEAT_MS * MS, slot.key)
+            self._due.plan_end(now + FIRST_REPEAT_MS * MS, slot)
 
     def _leave_engine(self, slot: Slot, now: int) -> None:
         slot.go(SlotState.ENDED)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
+from anyserve.core.counts import RoutedCount
 from anyserve.core.effects import Effect
 from anyserve.core.events import Candidate, PolicyFailed, RequestRouted
 from anyserve.core.machine import Explains, explain_all
@@ -60,7 +61,7 @@ class Router:
         return view_serves(view, request, request.capability)
 
     def route(self, ticket: Ticket, attempt: int, out: list[Effect]) -> ReplicaView | None:
-        """The replica that gets the ticket, the event that explains it put `out`; None: nobody
+        """The replica that gets the ticket, what explains or counts it put `out`; None: nobody
         can."""
         pool = self._registry.pool(ticket.request.capability)
         eligible = _Eligible(self, ticket)
@@ -106,18 +107,10 @@ class Router:
         choice: Choice,
         policy: str,
         view: RequestView,
-    ) -> RequestRouted:
+    ) -> Effect:
         if not self._explains(ticket.id):
-            return RequestRouted(
-                id=ticket.id,
-                attempt=attempt,
-                replica=choice.replica,
-                capability=ticket.request.capability,
-                policy=policy,
-                reason=choice.reason,
-                received_ns=ticket.received_ns,
-                submission=ticket.submission,
-                delegations=ticket.delegations,
+            return RoutedCount(
+                ticket.id, attempt, choice.replica, ticket.request.capability, ticket.received_ns
             )
         pool = self._registry.pool(ticket.request.capability)
         shown, n_eligible = list(dict.fromkeys(view.examined)), len(pool)

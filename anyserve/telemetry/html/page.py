@@ -28,6 +28,7 @@ from anyserve.telemetry.html.svg import (
     time_chart,
     waterfall,
 )
+from anyserve.telemetry.request_groups import groups_of
 from anyserve.telemetry.request_table import RequestTable
 from anyserve.telemetry.stats import NS_PER_MS, Distribution
 from anyserve.telemetry.summary import OUTCOMES, Slo, Summary
@@ -220,7 +221,7 @@ def _figure(title: str, series: RunSeries, unit: str, lines: Sequence[Line], not
 
 
 def _distributions(requests: RequestTable, slo: Mapping[str, Slo]) -> Iterator[Figure]:
-    shown = {name: group for name, group in requests.groups().items() if group.completed}
+    shown = {name: group for name, group in groups_of(requests).items() if group.completed}
     limits = slo.get("*", Slo())
     for title, kind, limit in (
         ("Time to first token", "ttft", limits.ttft_ms),
@@ -229,7 +230,7 @@ def _distributions(requests: RequestTable, slo: Mapping[str, Slo]) -> Iterator[F
     ):
         lines = []
         for colour, (name, group) in enumerate(shown.items()):
-            values = [value / NS_PER_MS for value in group.times(kind)]
+            values = (group.times(kind) / NS_PER_MS).tolist()
             if values:
                 lines.append(distribution_line(f"{name} ({len(values)})", values, colour))
         if lines:

@@ -169,13 +169,14 @@ class _Reader:
 
     def take(self, requests: RequestTable) -> None:
         """These, and not those whose events were read."""
+        outcomes = [way.outcome for way in requests.ways]
         self._intended = {
             row: self._at("", at_ns) for row, at_ns in enumerate(requests.intended_ns)
         }
         self._ended = [
-            (self._at("", at_ns), requests.n_tokens[row], way.outcome == COMPLETED)
+            (self._at("", at_ns), requests.n_tokens[row], outcomes[way] == COMPLETED)
             for row, (at_ns, way) in enumerate(zip(requests.end_ns, requests.way, strict=True))
-            if way.outcome is not None
+            if outcomes[way] is not None
         ]
         self._end_s = max((end for end, _, _ in self._ended), default=self._end_s)
 

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
-from anyserve.core.events import (
-    AnyEvent,
-    AttemptFirstToken,
-    RequestFirstToken,
-    RequestQueued,
-    RequestSubmitted,
-)
-from anyserve.sim.recorder import Calls, Counted, Enveloped, Recorder, Sample
+import pytest
+
+from anyserve.core.counts import Count
+from anyserve.core.events import AnyEvent
+from anyserve.sim.recorder import Enveloped, Recorder, Sample
 from anyserve.sim.sampled_log import SampledLog
 from anyserve.sim.simulation import Simulation
+from anyserve.telemetry.summary import RunFacts, Slo, Summary, summary_of
 from anyserve.telemetry.tally import Tally
 from anyserve.workload.compile import Compiled, compile_scenario
-from anyserve.workload.load import parse_scenario
+from anyserve.workload.load import load_scenario, parse_scenario
 
 SHARE = 0.3
-UNCOUNTED = {RequestSubmitted, RequestQueued, AttemptFirstToken, RequestFirstToken}
+SCENARIOS = Path(__file__).parents[3] / "scenarios"
 TEXT = """
 version: 1
 name: sampled
@@ -73,19 +72,42 @@ def test_what_is_kept_is_numbered_without_gaps() -> None:
         lives[one.source, one.incarnation] += 1
 
 
-def test_all_are_counted_and_events_that_nobody_counts_are_not_made() -> None:
-    whole, tally, made = Tally(), Tally(), Counter[type]()
-    played(Sample(1.0), Counted(whole))
-    nobody = Sample(0.0)
-    log = SampledLog(Recorder(), nobody, tally)
+def summary_of_run(scenario_file: str, share: float) -> Summary:
+    """The summary of a shipped scenario of which such a share is told and all is counted."""
+    path = SCENARIOS / scenario_file
+    what = compile_scenario(load_scenario(path), seed=5, engine_kind=lambda _: "model")
+    sample, tally = Sample(share), Tally()
+    log = SampledLog(Recorder(), sample, tally)
+    Simulation(what, log, sample=sample, scenario_dir=str(SCENARIOS)).run()
+    return summary_of(tally, {"*": Slo(ttft_ms=200.0)}, RunFacts())
 
-    def record(t: int, source: str, incarnation: int, seq: int, event: AnyEvent) -> None:
-        made[type(event)] += 1
-        log.take(t, source, incarnation, seq, event)
 
-    played(nobody, Calls(record))
-    assert {name: one.ended for name, one in tally.replicas.items()} == {
-        name: one.ended for name, one in whole.replicas.items()
-    }
-    assert tally.duration_s == whole.duration_s
-    assert not UNCOUNTED & set(made)
+@pytest.mark.parametrize("scenario_file", ["mixed.yaml", "faults.yaml", "burst.yaml"])
+def test_requests_come_to_the_same_whether_they_are_told_or_only_counted(
+    scenario_file: str,
+) -> None:
+    told = summary_of_run(scenario_file, 1.0)
+
+    assert told.requests.completed > 20
+    assert summary_of_run(scenario_file, 0.0) == told
+    assert summary_of_run(scenario_file, SHARE) == told
+
+
+def test_of_a_request_that_is_only_counted_no_event_is_made_unless_it_seldom_happens() -> None:
+    made, counted = Counter[str](), Counter[str]()
+
+    class Kinds(Recorder):
+        def take(self, t: int, source: str, incarnation: int, seq: int, event: AnyEvent) -> None:
+            del t, source, incarnation, seq
+            if hasattr(event, "id"):
+                made[type(event).__name__] += 1
+
+        def count(self, t: int, source: str, count: Count) -> None:
+            del t, source
+            counted[type(count).__name__] += 1
+
+    played(Sample(0.0), Kinds())
+    assert not made
+    each = {"OfferedCount", "RoutedCount", "StartedCount", "EndedCount", "OutcomeCount"}
+    assert set(counted) == each
+    assert len(set(counted.values())) == 1

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from simulating import PAIR, compiled, log_of, merged, simulate, violations
 
+from anyserve.core.counts import Count, RoutedCount
 from anyserve.core.events import (
     AnyEvent,
     AttemptEnded,
@@ -261,14 +262,18 @@ def test_handlers_are_refused_by_name() -> None:
         Simulation(compiled(app), Recorder())
 
 
-def test_unexplained_decisions_are_the_same_decisions() -> None:
-    what = compiled(PAIR)
-    full = [one.replica for one in of(simulate(what), RequestRouted)]
-    events = simulate(what, sample=Sample(0.0))
-    brief = of(events, RequestRouted)
+def test_decisions_that_are_only_counted_are_the_same_decisions() -> None:
+    what, counted = compiled(PAIR), list[str]()
 
-    assert [one.replica for one in brief] == full
-    assert all(not one.candidates and not one.excluded for one in brief)
+    class Routes(Recorder):
+        def count(self, t: int, source: str, count: Count) -> None:
+            del t, source
+            if isinstance(count, RoutedCount):
+                counted.append(count.replica)
+
+    Simulation(what, Routes(), sample=Sample(0.0)).run()
+
+    assert counted == [one.replica for one in of(simulate(what), RequestRouted)]
 
 
 def test_events_followed_while_it_runs_count_like_those_of_its_log() -> None:

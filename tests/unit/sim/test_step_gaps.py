@@ -14,7 +14,7 @@ PS_PER_NS = 1000
 
 def test_what_came_since_a_mark_is_what_was_counted_since() -> None:
     rng, steps = random.Random(3), StepGaps()
-    marks: list[tuple[list[int], Counter[int]]] = []
+    marks: list[tuple[int, Counter[int]]] = []
     for _ in range(400):
         gap_ns = rng.choice([3, 8, 8, 8, 40, 700]) * NS_PER_MS + rng.randrange(NS_PER_MS)
         count = rng.randrange(1, 4)

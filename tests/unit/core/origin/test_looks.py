@@ -7,6 +7,7 @@ from builders import deadline
 
 from anyserve.core import effects as fx
 from anyserve.core import events as ev
+from anyserve.core.counts import Count, OfferedCount
 from anyserve.core.effects import OutcomeKind
 from anyserve.core.inputs import BusDown
 from anyserve.core.order import MS, NEVER
@@ -61,5 +62,7 @@ def test_of_a_request_that_is_not_explained_only_what_is_counted_is_told() -> No
     bench = OriginBench(explains=lambda request_id: request_id == "p/1/2")
     brief, full = bench.offer(), bench.offer()
 
-    assert [type(one) for one in brief.of(ev.Event)] == [ev.RequestOffered]
+    assert brief.of(ev.Event) == []
+    assert [type(one) for one in brief.of(Count)] == [OfferedCount]
+    assert full.of(Count) == []
     assert [type(one) for one in full.of(ev.Event)] == [ev.RequestOffered, ev.RequestSubmitted]

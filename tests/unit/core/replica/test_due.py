@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import random
 
+from anyserve.core.messages import Request
 from anyserve.core.order import NEVER
 from anyserve.core.replica.due import Due
-from anyserve.core.replica.slot import AttemptKey
+from anyserve.core.replica.slot import Slot
 
 
-def key(number: int) -> AttemptKey:
-    return f"p/1/{number}", 1
+def ended(number: int) -> Slot:
+    request = Request(
+        id=f"p/1/{number}", asked="decode", capability="decode", prompt_tokens=1, max_tokens=1,
+        offered_ns=0, lifetime_ms=1,
+    )  # fmt: skip
+    return Slot(request, 1, 1, 0)
 
 
 def test_nothing_is_due_where_nothing_is_planned() -> None:
@@ -18,45 +23,50 @@ def test_nothing_is_due_where_nothing_is_planned() -> None:
 
 
 def test_heartbeats_and_ends_come_in_order_of_time() -> None:
-    due = Due()
-    due.plan_end(200, key(1))
+    due, one, two, three = Due(), ended(1), ended(2), ended(3)
+    due.plan_end(200, one)
     due.plan(150, None)
-    due.plan_end(300, key(2))
-    due.plan(250, key(3))
+    due.plan_end(300, two)
+    due.plan(250, three)
 
-    assert due.planned() == [(150, None), (200, key(1)), (250, key(3)), (300, key(2))]
-    assert [(due.soonest_ns, due.pop()) for _ in range(4)] == [
-        (150, None), (200, key(1)), (250, key(3)), (300, key(2)),
-    ]  # fmt: skip
+    planned = [(150, None), (200, one), (250, three), (300, two)]
+    assert due.planned() == planned
+    assert [(due.soonest_ns, due.pop()) for _ in range(4)] == planned
     assert due.soonest_ns == NEVER
 
 
-def test_the_attempt_that_is_due_first_is_at_hand() -> None:
-    due = Due()
-    due.plan_end(100, key(1))
-    due.plan_end(200, key(2))
-    assert due.first == key(1)
-    due.plan(50, key(3))
-    assert due.first == key(3)
+def test_the_next_ends_that_were_dropped_are_forgotten_and_what_is_behind_another_waits() -> None:
+    due, one, two, three, four = Due(), ended(1), ended(2), ended(3), ended(4)
+    due.plan(900, None)
+    for at_ns, slot in ((100, one), (200, two), (300, three), (400, four)):
+        due.plan_end(at_ns, slot)
+    two.dropped = four.dropped = True
+    due.forget()
+    assert due.soonest_ns == 100
 
+    one.dropped = True
+    due.forget()
+    assert due.soonest_ns == 300
+    assert due.planned() == [(300, three), (400, four), (900, None)]
 
-def test_neither_a_heartbeat_nor_nothing_is_an_attempt() -> None:
-    due = Due()
-    assert due.first is None
-    due.plan_end(60, key(1))
-    due.plan(50, None)
-    assert due.first is None
+    three.dropped = True
+    due.forget()
+    assert due.planned() == [(900, None)]
+    assert due.soonest_ns == 900
+    due.forget()
+    assert due.soonest_ns == 900
 
 
 def test_whatever_comes_and_goes_the_soonest_is_at_hand_and_the_line_stays_short() -> None:
-    rng, due, there, now = random.Random(5), Due(), list[tuple[int, AttemptKey | None]](), 0
+    rng, due, there, now = random.Random(5), Due(), list[tuple[int, Slot | None]](), 0
     for number in range(3_000):
         now += rng.randrange(3)
         if rng.random() < 0.7:
-            due.plan_end(now + 200, key(number))
-            there.append((now + 200, key(number)))
+            slot = ended(number)
+            due.plan_end(now + 200, slot)
+            there.append((now + 200, slot))
         else:
-            due.plan(now + rng.randrange(1, 900, 2), key(number))
+            due.plan(now + rng.randrange(1, 900, 2), ended(number))
             there = due.planned()
         while due.soonest_ns <= now:
             at_ns = min(one[0] for one in there)
