@@ -43,7 +43,7 @@ RECORDS: Final[Mapping[str, frozenset[str]]] = {
     "core/engine/sequence.py": frozenset({"Sequence"}),
     "core/engine/stretch.py": frozenset({"Stretch"}),
     "core/origin/pending.py": frozenset({"Pending", "Stream"}),
-    "core/replica/slot.py": frozenset({"Slot"}),
+    "core/replica/slot.py": frozenset({"Said", "Slot"}),
     "core/scheduler/pool.py": frozenset({"RequestView"}),
     "core/scheduler/ranking.py": frozenset({"Filter"}),
     "core/scheduler/routing.py": frozenset({"_Eligible"}),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Final
 
 from anyserve.core.messages import Offer, Request
@@ -11,6 +12,8 @@ from anyserve.errors import ScenarioError
 
 NAME: Final = re.compile(r"[a-z][a-z0-9]*([._-][a-z0-9]+)*")
 ID: Final = re.compile(r"[a-z0-9-]{1,32}")
+UNLIMITED: Final = 1 << 60
+"""Tokens that no request has."""
 
 
 def is_name(text: str) -> bool:
@@ -32,6 +35,39 @@ def admits(offer: Offer, request: Request) -> bool:
     """Whether the offer's limits hold the request: prompt and requested tokens fit the context."""
     limit = offer.limits.max_tokens
     return limit is None or request.prompt_tokens + request.max_tokens <= limit
+
+
+def most_tokens(offers: Iterable[Offer]) -> dict[str, int]:
+    """By capability, the longest request without attributes that an offer admits: to be read."""
+    most: dict[str, int] = {}
+    for offer in offers:
+        limit = offer.limits.max_tokens
+        known = most.get(offer.capability, 0)
+        most[offer.capability] = max(known, UNLIMITED if limit is None else limit)
+    return _shared(tuple(most.items()))
+
+
+@lru_cache(maxsize=1024)
+def _shared(items: tuple[tuple[str, int], ...]) -> dict[str, int]:
+    """One object for the many replicas that are alike: what all read stays in the cache."""
+    return dict(items)
+
+
+def offers_serve(
+    offers: Iterable[Offer], most: dict[str, int], request: Request, capability: str
+) -> bool:
+    """Whether one of the offers matches and admits the request as `capability` (invariant 3).
+    `most`: `most_tokens` of these offers."""
+    if request.prompt_tokens + request.max_tokens > most.get(capability, -1):
+        return False
+    if not request.attributes:
+        return True
+    return any(
+        offer.capability == capability
+        and admits(offer, request)
+        and attributes_match(request.attributes, offer.attributes)
+        for offer in offers
+    )
 
 
 class Ladder:

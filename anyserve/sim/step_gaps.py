@@ -12,12 +12,13 @@ from __future__ import annotations
 from typing import Any, Final
 
 from anyserve.core.engine.stretch import PS_PER_NS, Stretch
+from anyserve.core.order import NEVER
 from anyserve.core.origin.pending import BUCKETS_NS, bucket_place
 
-_NOT_MET: Final = -1
 _BITS: Final = 40
-"""Of each bucket: more steps than an engine makes in a thousand years."""
+"""Of each bucket: more steps than an engine makes in a lifetime."""
 _MASK: Final = (1 << _BITS) - 1
+_NOT_MET: Final = -1
 
 Gaps = dict[Any, int]
 """Steps by the bucket (`BUCKETS_NS`) of their distance from the one before. Compiled code would
@@ -28,42 +29,50 @@ _BOUNDS: Final[tuple[Any, ...]] = BUCKETS_NS
 class StepGaps:
     """A histogram of distances that only grows."""
 
-    __slots__ = ("_count", "_places", "_rows", "_usual")
+    __slots__ = (
+        "_begin_ps", "_count", "_end_ps", "_first_begin_ps", "_first_end_ps", "_first_shift",
+        "_places", "_shift", "_shifts",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._count = 0
         """Steps by bucket: the one that was met first in the lowest bits."""
+        # The bucket of the newest distance: the next one is often of it, too. The first step of a
+        # stretch, in which prompts are read, has another one than those that only decode.
+        self._begin_ps = self._end_ps = self._shift = 0
+        self._first_begin_ps = self._first_end_ps = self._first_shift = 0
         self._places: list[int] = []
-        """The buckets in that order."""
-        self._rows = [_NOT_MET] * len(BUCKETS_NS)
-        """Where each bucket is in it."""
-        self._usual = 0
-        """The bucket of the newest distance: the next one is often of it, too."""
+        """The buckets in the order in which they were met."""
+        self._shifts = [_NOT_MET] * len(BUCKETS_NS)
+        """Where the bits of each bucket begin."""
 
     def add(self, gap_ps: int, steps: int = 1) -> None:
         """Count so many steps that ended so long after the one before."""
-        self._add(self._bucket(gap_ps), steps)
+        self._count += steps << self._shift_of(gap_ps)
 
     def add_stretch(self, stretch: Stretch, steps: int, before_ps: int) -> None:
         """Count the first steps of a stretch. `before_ps`: when the step before them ended."""
         first_ps = stretch.step_end_ps(1)
-        self.add(first_ps - before_ps)
-        if steps == 1:
-            return
+        more = 1 << self._shift_of_first(first_ps - before_ps)
+        if steps > 1:
+            more += self._later_steps(stretch, steps, first_ps)
+        self._count += more
+
+    def _later_steps(self, stretch: Stretch, steps: int, before_ps: int) -> int:
         if stretch.noise is None:  # each is a little longer than the one before
-            bucket = self._bucket(stretch.first_ps + stretch.growth_ps)
-            if bucket == self._bucket(stretch.last_ps(steps)):
-                self._add(bucket, steps - 1)
-                return
-        before_ps = first_ps
+            shift = self._shift_of(stretch.first_ps + stretch.growth_ps)
+            if self._begin_ps <= stretch.last_ps(steps) < self._end_ps:
+                return (steps - 1) << shift
+        more = 0
         for number in range(2, steps + 1):
             end_ps = stretch.step_end_ps(number)
-            self.add(end_ps - before_ps)
+            more += 1 << self._shift_of(end_ps - before_ps)
             before_ps = end_ps
+        return more
 
     def add_to(self, gaps: Gaps, gap_ps: int) -> None:
         """Count one distance in another histogram, and not in this one."""
-        bound = _BOUNDS[self._bucket(gap_ps)]
+        bound = _BOUNDS[bucket_place(gap_ps // PS_PER_NS)]
         gaps[bound] = gaps.get(bound, 0) + 1
 
     def mark(self) -> int:
@@ -86,17 +95,28 @@ class StepGaps:
         other = StepGaps()
         other._count = self._count
         other._places = self._places[:]
-        other._rows = self._rows[:]
-        other._usual = self._usual
+        other._shifts = self._shifts[:]
         return other
 
-    def _add(self, bucket: int, steps: int) -> None:
-        row = self._rows[bucket]
-        if row == _NOT_MET:
-            row = self._rows[bucket] = len(self._places)
-            self._places.append(bucket)
-        self._count += steps << (_BITS * row)
+    def _shift_of(self, gap_ps: int) -> int:
+        if not self._begin_ps <= gap_ps < self._end_ps:
+            self._begin_ps, self._end_ps, self._shift = self._find(gap_ps)
+        return self._shift
 
-    def _bucket(self, gap_ps: int) -> int:
-        self._usual = bucket_place(gap_ps // PS_PER_NS, self._usual)
-        return self._usual
+    def _shift_of_first(self, gap_ps: int) -> int:
+        if not self._first_begin_ps <= gap_ps < self._first_end_ps:
+            found = self._find(gap_ps)
+            self._first_begin_ps, self._first_end_ps, self._first_shift = found
+        return self._first_shift
+
+    def _find(self, gap_ps: int) -> tuple[int, int, int]:
+        """The bucket of a distance: where it begins, where the next one does, and its bits."""
+        place = bucket_place(gap_ps // PS_PER_NS)
+        shift = self._shifts[place]
+        if shift == _NOT_MET:
+            shift = self._shifts[place] = _BITS * len(self._places)
+            self._places.append(place)
+        begin_ps = (BUCKETS_NS[place - 1] + 1) * PS_PER_NS if place else 0
+        last = place == len(BUCKETS_NS) - 1
+        end_ps = NEVER * PS_PER_NS if last else (BUCKETS_NS[place] + 1) * PS_PER_NS
+        return begin_ps, end_ps, shift

@@ -31,6 +31,10 @@ class ReplicaNames:
         if isinstance(event, ReplicaLoad | WorkerChanged | ReplicaChanged):
             self._by_source[source] = event.replica
 
+    def knows(self, source: str) -> bool:
+        """Whether it was heard which replica this source is."""
+        return source in self._by_source
+
     def of(self, source: str, routed: RequestRouted | None = None) -> str:
         """The replica that speaks as `source`; what the scheduler said of the attempt wins."""
         return self._by_source.get(source, source) if routed is None else routed.replica

@@ -411,15 +411,15 @@ def _hops(whole: Group) -> Hops:
 
 
 def _replica(replica: ReplicaTally, served: Group | None) -> ReplicaSection:
-    loads, ended = replica.loads, replica.ended
+    loads, ended = replica.loads, replica.not_completed
     mean = replica.running_sum / loads if loads else None
     return ReplicaSection(
         state=replica.state,
         offers=sorted(replica.offers),
         concurrency=replica.concurrency or None,
         started=replica.started,
-        completed=ended.get("completed", 0),
-        failed=ended.get("failed", 0) + ended.get("worker_died", 0),
+        completed=replica.completed,
+        failed=ended["failed"] + ended["worker_died"],
         delegated=replica.comebacks["delegate"],
         refused=replica.comebacks["refuse"],
         returned=replica.comebacks["return"],

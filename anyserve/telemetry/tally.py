@@ -42,6 +42,7 @@ from anyserve.telemetry.replica_names import ReplicaNames
 from anyserve.telemetry.request_table import Heard, RequestTable
 
 _NS_PER_S = 1e9
+_COMPLETED: Final = "completed"
 _WORKER_GONE = frozenset({"exited", "hung", "killed"})
 # A class that is not compiled is looked up at each use, unless it is a constant.
 _OFFERED: Final = RequestOffered
@@ -55,8 +56,9 @@ class ReplicaTally:
     """One replica: what it did, and what its load reports came to."""
 
     __slots__ = (
-        "comebacks", "concurrency", "ended", "loads", "offers", "output_tokens", "running_max",
-        "running_sum", "started", "state", "waiting_max", "worker_exits",
+        "comebacks", "completed", "concurrency", "loads", "not_completed", "offers",
+        "output_tokens", "running_max", "running_sum", "started", "state", "waiting_max",
+        "worker_exits",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -64,8 +66,9 @@ class ReplicaTally:
         self.offers: Mapping[str, int | None] = {}
         self.concurrency = 0
         self.started = 0
-        self.ended: dict[str, int] = {}
-        """Attempts by status. A counter would look for a method of ours at each of them."""
+        self.completed = 0
+        self.not_completed: Counter[str] = Counter()
+        """Other attempts by status."""
         self.comebacks: Counter[str] = Counter()
         self.output_tokens = 0
         self.worker_exits = 0
@@ -89,6 +92,8 @@ class Tally:
         self.started: RunStarted | None = None
         self.ended: str | None = None
         self._names = ReplicaNames()
+        self._speakers: dict[str, ReplicaTally] = {}
+        """By source, as far as the source is known."""
         self._spans: dict[str, list[int]] = {}
         """First and last time of each boot."""
         self._first_ns = NEVER
@@ -182,6 +187,15 @@ class Tally:
             replica = self.replicas[name] = ReplicaTally()
         return replica
 
+    def _speaker(self, source: str) -> ReplicaTally:
+        """The replica that speaks as `source`."""
+        replica = self._speakers.get(source)
+        if replica is None:
+            replica = self._replica(self._names.of(source))
+            if self._names.knows(source):
+                self._speakers[source] = replica
+        return replica
+
     def _offered(self, _t: int, _source: str, event: RequestOffered) -> None:
         self.requests.offer(event)
 
@@ -216,18 +230,21 @@ class Tally:
         one = requests.open.get(request_id) or requests.heard(request_id)
         one.assigned = True
         _wait(one, received_ns, t)
-        self._replica(self._names.of(source)).started += 1
+        self._speaker(source).started += 1
 
     def _handed_back(self, t: int, source: str, event: AttemptHandedBack) -> None:
         self.requests.heard(event.id).queue_ns += max(0, t - event.received_ns)
-        self._replica(self._names.of(source)).comebacks[event.kind] += 1
+        self._speaker(source).comebacks[event.kind] += 1
 
     def _attempt_ended(self, _t: int, source: str, event: AttemptEnded) -> None:
         self._end(source, event.status, event.n_tokens)
 
     def _end(self, source: str, status: str, n_tokens: int) -> None:
-        replica = self._replica(self._names.of(source))
-        replica.ended[status] = replica.ended.get(status, 0) + 1
+        replica = self._speaker(source)
+        if status == _COMPLETED:
+            replica.completed += 1
+        else:
+            replica.not_completed[status] += 1
         replica.output_tokens += n_tokens
 
     def _outcome(self, _t: int, _source: str, event: RequestOutcome) -> None:

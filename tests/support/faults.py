@@ -237,12 +237,12 @@ def overflow_dropped_without_a_word(
 # --- 3 right place -------------------------------------------------------------------------------
 
 
-@fault(3, (Replica, "offer_for"))
-def any_capability_started(_original: Any, self: Replica, _request: msg.Request) -> msg.Offer:
-    return self._spec.offers[0]
+@fault(3, (Replica, "serves"))
+def any_capability_started(_original: Any, _self: Replica, _request: msg.Request) -> bool:
+    return True
 
 
-@fault(3, (routing_module, "view_serves"), (registry_module, "view_serves"), (Replica, "offer_for"))
+@fault(3, (routing_module, "view_serves"), (registry_module, "view_serves"), (Replica, "serves"))
 def context_limit_ignored(original: Any, *args: Any) -> Any:
     one = args[1]
     bent = replace(one, prompt_tokens=0, max_tokens=0)

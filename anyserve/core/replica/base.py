@@ -6,7 +6,7 @@ from typing import Any
 
 from anyserve.core import events as ev
 from anyserve.core import messages as msg
-from anyserve.core.capability import Ladder, attributes_match
+from anyserve.core.capability import Ladder, most_tokens, offers_serve
 from anyserve.core.counts import EndedCount
 from anyserve.core.effects import Effect, Inbox, Send
 from anyserve.core.enums import STATUS_WORDS
@@ -37,60 +37,54 @@ class ReplicaBase(Machine):
         pid: int = 0,
         explains: Explains = explain_all,
     ) -> None:
-        self._explains = explains
-        self._spec = spec
-        self._admitting = [(one.capability, one.limits.max_tokens, one) for one in spec.offers]
-        self._id = spec.id
+        # What every request asks for comes first: compiled, fields lie in this order, and with many
+        # replicas each line of them has to be fetched.
+        self._slots: dict[str, Slot] = {}
+        """By request, its newest attempt here; `Slot.earlier` leads to the others."""
+        self._out: list[Effect] = []
+        self._due = Due()
+        self._timer_ns = NEVER
+        self._credits = CreditBook(spec.concurrency + spec.prefetch)
+        self._epoch = 0
+        self._state = ReplicaState.STARTING
         self._concurrency = spec.concurrency
+        self._running = 0
+        self._n_held = self._n_waiting = 0
+        self._draining = False
+        self._held: list[tuple[object, int, Slot]] = []
+        self._waiting: list[tuple[object, int, Slot]] = []
+        self._yields = 0
+        self._tokens = 0
+        self._service_ms: float | None = None
+        self._kv_usage: float | None = None
+        self._incarnation = incarnation
+        self._id = spec.id
+        self._settled = SettledIds()
+        self._cancelled: Tombstones[str] = Tombstones()
+        self._stopped_attempts: Tombstones[AttemptKey] = Tombstones()
+        self._most_tokens = most_tokens(spec.offers)
+        self._spec = spec
+        self._explains = explains
+        self.beats_ns = NEVER
+        """When it reports next, whatever happens."""
+        self._ordering = Ordering(cluster.scheduler, boot)
         self._rules = cluster.scheduler
         self._delegation = cluster.delegation
         self._capabilities = {item.name: item for item in cluster.capabilities}
         self._ladder = Ladder(cluster.ladder.upgrades)
-        self._incarnation = incarnation
         self._boot = boot
-        self._ordering = Ordering(self._rules, boot)
         self._pid = pid
         self._engine = spec.engine.kind
-        self._state = ReplicaState.STARTING
-        self._draining = False
         self._restarting = False
         self._connection = 0
         self._revision = 0
-        self._epoch = 0
-        self._credits = CreditBook(spec.concurrency + spec.prefetch)
-        self._slots: dict[str, Slot] = {}
-        """By request, its newest attempt here; `Slot.earlier` leads to the others."""
-        self._running = 0
-        self._held: list[tuple[object, int, Slot]] = []
-        self._waiting: list[tuple[object, int, Slot]] = []
-        self._n_held = self._n_waiting = 0
         self._pushes = 0
-        self._yields = 0
-        self._settled = SettledIds()
-        self._cancelled: Tombstones[str] = Tombstones()
-        self._stopped_attempts: Tombstones[AttemptKey] = Tombstones()
-        self._kv_usage: float | None = None
-        self._service_ms: float | None = None
-        self._tokens = 0
         self._tokens_per_s = 0.0
         self._tokens_since_ns = 0
-        self._due = Due()
-        self.beats_ns = NEVER
-        """When it reports next, whatever happens."""
-        self._timer_ns = NEVER
-        self._out: list[Effect] = []
 
-    def offer_for(self, request: msg.Request) -> msg.Offer | None:
-        """The registered offer that matches and admits the request (invariant 3)."""
-        tokens, wanted = request.prompt_tokens + request.max_tokens, request.attributes
-        for capability, limit, offer in self._admitting:
-            if (
-                capability == request.capability
-                and (limit is None or tokens <= limit)
-                and (not wanted or attributes_match(wanted, offer.attributes))
-            ):
-                return offer
-        return None
+    def serves(self, request: msg.Request) -> bool:
+        """Whether a registered offer matches and admits the request (invariant 3)."""
+        return offers_serve(self._spec.offers, self._most_tokens, request, request.capability)
 
     def _new_slot(self, request: msg.Request, attempt: int, submission: int, now: int) -> Slot:
         slot = Slot(request, attempt, submission, now)

@@ -79,7 +79,7 @@ class Endings(Intake):
         slot.heard_ns = now
         if slot.answer is not None or slot.lost or slot.rejection is not None:
             self._say_again(slot)
-        missing = slot.frames[repair.sequence :]
+        missing = slot.frames_from(repair.sequence)
         for frame in missing:
             self._out.append(Send(Inbox.ORIGIN, slot.origin, frame))
         if not missing:

@@ -38,7 +38,7 @@ class Intake(Work):
             self._hand_back(slot, self._return(slot), "draining", "", now)
         elif self._state in (ReplicaState.STARTING, ReplicaState.STOPPED):
             self._refuse(slot, RefuseReason.STALE_REGISTRATION, "its worker is not ready", now)
-        elif self.offer_for(request) is None:
+        elif not self.serves(request):
             self._refuse(slot, RefuseReason.STALE_REGISTRATION, "not registered here", now)
         elif self._running < self._concurrency:
             self._begin(slot, now)
@@ -76,7 +76,7 @@ class Intake(Work):
             self._admit(slot, entry.delegations, now)
 
     def _mismatch(self, request: msg.Request) -> tuple[DelegateReason | None, str]:
-        if self.offer_for(request) is not None:
+        if self.serves(request):
             return None, ""
         tokens = request.prompt_tokens + request.max_tokens
         for offer in self._spec.offers:

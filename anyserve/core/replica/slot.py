@@ -20,14 +20,24 @@ AttemptKey = tuple[str, int]
 """Request id and attempt number."""
 
 
+class Said:
+    """A frame that was sent, and the one before it."""
+
+    __slots__ = ("before", "frame")
+
+    def __init__(self, frame: Frame, before: Said | None) -> None:
+        self.frame = frame
+        self.before = before
+
+
 class Slot(TokenCounts):
     """One attempt, from its arrival until the origin settles it, with the tokens that it made."""
 
     __slots__ = (
         "answer", "attempt", "cached_tokens", "delegations", "dropped", "earlier", "end",
-        "ended_ns", "entered", "explained", "finishes", "first_ns", "forget", "frames", "heard_ns",
-        "id", "lost", "order", "ordinal", "origin", "received_ns", "rejection", "repeats",
-        "request", "resumed", "scheduled_ns", "started_ns", "state", "stop_code", "submission",
+        "ended_ns", "entered", "explained", "finishes", "first_ns", "forget", "heard_ns", "id",
+        "lost", "order", "ordinal", "origin", "received_ns", "rejection", "repeats", "request",
+        "resumed", "said", "scheduled_ns", "started_ns", "state", "stop_code", "submission",
     )  # fmt: skip
 
     def __init__(self, request: Request, attempt: int, submission: int, now: int) -> None:
@@ -54,7 +64,8 @@ class Slot(TokenCounts):
         self.cached_tokens: int | None = None
         self.delegations = 0
         """How many brought it here."""
-        self.frames: list[Frame] = []
+        self.said: Said | None = None
+        """The newest of its frames. All are kept until it is settled: two, most often."""
         self.end: End | None = None
         self.answer: HandBack | None = None
         """How it was handed back, to be said again when asked."""
@@ -84,6 +95,25 @@ class Slot(TokenCounts):
     def go(self, state: SlotState) -> None:
         """Change state, as the table allows."""
         self.state = step(SLOT, self.state, state)
+
+    def say(self, frame: Frame) -> None:
+        """Keep a frame that is sent."""
+        self.said = Said(frame, self.said)
+
+    @property
+    def n_frames(self) -> int:
+        """How many were sent: the next one's number."""
+        return 0 if self.said is None else self.said.frame.sequence + 1
+
+    def frames_from(self, sequence: int) -> list[Frame]:
+        """Those that were sent, from this number on."""
+        found: list[Frame] = []
+        said = self.said
+        while said is not None and said.frame.sequence >= sequence:
+            found.append(said.frame)
+            said = said.before
+        found.reverse()
+        return found
 
     def note_finish(self, choice: int, finish: str) -> None:
         """One of its choices ended like this."""

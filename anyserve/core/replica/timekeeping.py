@@ -85,14 +85,14 @@ class Timekeeping(Endings):
     def _is_forgotten(self, slot: Slot, now: int) -> bool:
         ended = min(slot.ended_ns, now)
         # An origin settles where it knows that its request was: not where it bounced off.
-        bounced = slot.attempt != msg.ENTRY_ATTEMPT and not slot.frames
+        bounced = slot.attempt != msg.ENTRY_ATTEMPT and slot.said is None
         kept_ms = min(BOUNCED_MS, slot.request.lifetime_ms) if bounced else slot.request.lifetime_ms
         return now - ended > kept_ms * MS
 
     def _repeat_end(self, slot: Slot, now: int) -> None:
         """The origin has not settled it: say the end again, more and more rarely."""
-        if slot.repeats >= MAX_REPEATS or not slot.frames:
+        if slot.repeats >= MAX_REPEATS or slot.said is None:
             return
         slot.repeats += 1
-        self._out.append(Send(Inbox.ORIGIN, slot.origin, slot.frames[-1]))
+        self._out.append(Send(Inbox.ORIGIN, slot.origin, slot.said.frame))
         self._due.plan(now + (FIRST_REPEAT_MS << slot.repeats) * MS, slot)

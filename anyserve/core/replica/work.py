@@ -95,14 +95,15 @@ class Work(ReplicaBase):
     def _send_frame(
         self, slot: Slot, delta: Delta, start: int, end: msg.End | None, now: int
     ) -> None:
-        first = not slot.frames
+        sequence = slot.n_frames
+        first = not sequence
         frame = msg.Frame(
             id=slot.id,
             attempt=slot.attempt,
             submission=slot.submission,
             replica=self._id,
             incarnation=self._incarnation,
-            sequence=len(slot.frames),
+            sequence=sequence,
             start=start,
             tokens=delta.tokens,
             choice=delta.choice,
@@ -112,7 +113,7 @@ class Work(ReplicaBase):
             capability=slot.request.capability if first else "",
             delegations=slot.delegations if first else 0,
         )
-        slot.frames.append(frame)
+        slot.say(frame)
         slot.heard_ns = now
         self._out.append(Send(Inbox.ORIGIN, slot.origin, frame))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from anyserve.core.capability import attributes_match
+from anyserve.core.capability import attributes_match, offers_serve
 from anyserve.core.messages import Offer, Registration, ReplicaState, Request
 from anyserve.core.scheduler.pool import Pool
 from anyserve.core.scheduler.state import ReplicaView, Ticket
@@ -152,20 +152,7 @@ class Registry:
 
 def view_serves(view: ReplicaView, request: Request, capability: str) -> bool:
     """Whether one of the replica's offers matches and admits the request as `capability`."""
-    tokens = request.prompt_tokens + request.max_tokens
-    if tokens > view.most_tokens.get(capability, -1):
-        return False
-    if not request.attributes:
-        return True
-    for offer in view.offers:
-        limit = offer.limits.max_tokens
-        if (
-            offer.capability == capability
-            and (limit is None or tokens <= limit)
-            and attributes_match(request.attributes, offer.attributes)
-        ):
-            return True
-    return False
+    return offers_serve(view.offers, view.most_tokens, request, capability)
 
 
 def _offer_class(offer: Offer) -> OfferClass:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from anyserve.core.capability import most_tokens
 from anyserve.core.effects import JournalRecord
 from anyserve.core.lifecycle import TICKET, TicketState, step
 from anyserve.core.messages import (
@@ -22,7 +23,6 @@ Lane = tuple[str, tuple[tuple[str, str], ...]]
 """Where a request waits: capability and sorted attributes."""
 
 NOBODY: Final[frozenset[str]] = frozenset()
-UNLIMITED: Final = 1 << 60
 """More tokens than any request has."""
 
 
@@ -184,7 +184,7 @@ class ReplicaView:
         self.capabilities: tuple[str, ...] = ()
         """Those of its offers, each once."""
         self.most_tokens: dict[str, int] = {}
-        """By capability, the longest request without attributes that an offer admits."""
+        """See `capability.most_tokens`."""
         self.concurrency = 0
         self.credit = 0
         """Slots free to assign."""
@@ -220,13 +220,7 @@ class ReplicaView:
         self.revision = registration.revision
         self.offers = tuple(registration.offers)
         self.capabilities = tuple(dict.fromkeys(offer.capability for offer in self.offers))
-        self.most_tokens = {}
-        for offer in self.offers:
-            limit = offer.limits.max_tokens
-            most = UNLIMITED if limit is None else limit
-            self.most_tokens[offer.capability] = max(
-                most, self.most_tokens.get(offer.capability, 0)
-            )
+        self.most_tokens = most_tokens(self.offers)
         self.concurrency = registration.concurrency
         self.heard_ns = now
         self.lost_ns = self.hushed = None
