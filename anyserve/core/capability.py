@@ -53,15 +53,14 @@ def _shared(items: tuple[tuple[str, int], ...]) -> dict[str, int]:
     return dict(items)
 
 
-def offers_serve(
-    offers: Iterable[Offer], most: dict[str, int], request: Request, capability: str
-) -> bool:
-    """Whether one of the offers matches and admits the request as `capability` (invariant 3).
-    `most`: `most_tokens` of these offers."""
-    if request.prompt_tokens + request.max_tokens > most.get(capability, -1):
-        return False
-    if not request.attributes:
-        return True
+def is_short_enough(most: dict[str, int], request: Request, capability: str) -> bool:
+    """Whether an offer may admit the request as `capability`, and does if it has no attributes.
+    `most`: see `most_tokens`."""
+    return request.prompt_tokens + request.max_tokens <= most.get(capability, -1)
+
+
+def any_serves(offers: Iterable[Offer], request: Request, capability: str) -> bool:
+    """Whether one of the offers matches and admits the request as `capability`."""
     return any(
         offer.capability == capability
         and admits(offer, request)

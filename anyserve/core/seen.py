@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
-_FEW: Final = 64
+_FEW: Final = 16
 """So many numbers are not worth looking through."""
 _ZERO: Final = 48
 """The code of the digit 0."""
@@ -76,9 +76,10 @@ def number_after(prefix: str, request_id: str) -> int:
 class _Life:
     """What is over of one life of an origin."""
 
-    __slots__ = ("below", "incarnation", "kept", "prefix", "rest")
+    __slots__ = ("below", "incarnation", "kept", "origin", "prefix", "rest")
 
     def __init__(self, origin: str, incarnation: int) -> None:
+        self.origin = origin
         self.incarnation = incarnation
         self.prefix = f"{origin}/{incarnation}/"
         """What the ids of its requests begin with."""
@@ -133,7 +134,9 @@ class SettledIds:
 
     def raise_watermark(self, origin: str, incarnation: int, below: int) -> None:
         """All of this life below `below` are over."""
-        life = self._life(origin, incarnation)
+        life = self._recent
+        if life is None or life.incarnation != incarnation or life.origin != origin:
+            life = self._life(origin, incarnation)
         if life is not None:
             life.rise(below)
 

@@ -30,17 +30,17 @@ class StepGaps:
     """A histogram of distances that only grows."""
 
     __slots__ = (
-        "_begin_ps", "_count", "_end_ps", "_first_begin_ps", "_first_end_ps", "_first_shift",
-        "_places", "_shift", "_shifts",
+        "_begin_ps", "_count", "_end_ps", "_places", "_shift", "_shifts", "_single_begin_ps",
+        "_single_end_ps", "_single_shift",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self._count = 0
         """Steps by bucket: the one that was met first in the lowest bits."""
-        # The bucket of the newest distance: the next one is often of it, too. The first step of a
-        # stretch, in which prompts are read, has another one than those that only decode.
+        # The bucket of the newest distance: the next one is often of it, too. Steps that read
+        # prompts, which are stretches alone, have another one than those that only decode.
         self._begin_ps = self._end_ps = self._shift = 0
-        self._first_begin_ps = self._first_end_ps = self._first_shift = 0
+        self._single_begin_ps = self._single_end_ps = self._single_shift = 0
         self._places: list[int] = []
         """The buckets in the order in which they were met."""
         self._shifts = [_NOT_MET] * len(BUCKETS_NS)
@@ -53,10 +53,12 @@ class StepGaps:
     def add_stretch(self, stretch: Stretch, steps: int, before_ps: int) -> None:
         """Count the first steps of a stretch. `before_ps`: when the step before them ended."""
         first_ps = stretch.step_end_ps(1)
-        more = 1 << self._shift_of_first(first_ps - before_ps)
-        if steps > 1:
-            more += self._later_steps(stretch, steps, first_ps)
-        self._count += more
+        gap_ps = first_ps - before_ps
+        if steps == 1:
+            self._count += 1 << self._shift_of_single(gap_ps)
+        else:
+            first = 1 << self._shift_of(gap_ps)
+            self._count += first + self._later_steps(stretch, steps, first_ps)
 
     def _later_steps(self, stretch: Stretch, steps: int, before_ps: int) -> int:
         if stretch.noise is None:  # each is a little longer than the one before
@@ -103,11 +105,11 @@ class StepGaps:
             self._begin_ps, self._end_ps, self._shift = self._find(gap_ps)
         return self._shift
 
-    def _shift_of_first(self, gap_ps: int) -> int:
-        if not self._first_begin_ps <= gap_ps < self._first_end_ps:
+    def _shift_of_single(self, gap_ps: int) -> int:
+        if not self._single_begin_ps <= gap_ps < self._single_end_ps:
             found = self._find(gap_ps)
-            self._first_begin_ps, self._first_end_ps, self._first_shift = found
-        return self._first_shift
+            self._single_begin_ps, self._single_end_ps, self._single_shift = found
+        return self._single_shift
 
     def _find(self, gap_ps: int) -> tuple[int, int, int]:
         """The bucket of a distance: where it begins, where the next one does, and its bits."""

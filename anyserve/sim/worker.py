@@ -101,7 +101,8 @@ class Worker(Doer):
         self._engine: EngineModel = setup.make(seed=place * _SEED_STEP)
         self._jobs: dict[Job, None] = {}
         """In the order in which they came."""
-        self._cancels: list[Job] = []
+        self._cancels: list[Job] | None = None
+        """Those to be told of, where there are any."""
         self._due = _NO_CALL
         """When the kernel is to call: the end of a stretch, or the begin of the next."""
         self._ends = False
@@ -151,7 +152,7 @@ class Worker(Doer):
         job = self._job_of(request_id, attempt)
         if job is not None and not job.cancelled:
             job.cancelled = True
-            self._cancels.append(job)
+            self._cancels = [*(self._cancels or ()), job]
             self._engine.abort(job.sequence, self._stamp_ps())
             self._arm()
 
@@ -401,9 +402,9 @@ class Worker(Doer):
         return scheduled_ns
 
     def _tell_cancelled(self) -> None:
-        if not self._cancels:
+        if self._cancels is None:
             return
-        cancels, self._cancels = self._cancels, []
+        cancels, self._cancels = self._cancels, None
         deltas = []
         for job in cancels:
             if job in self._jobs:

@@ -83,10 +83,10 @@ class AsyncBatch(Rules):
         """For how many steps, but not more than `most`, the only plan in flight and those that will
         be made while they run are the same: all sequences decode, nothing else is decided. 0 or 1:
         it is no run. `commit_run` ends it."""
-        decodes, running, limits = plan.decodes, self._running, self._limits
-        if not decodes or plan.prefills or len(decodes) != len(running) or len(self._work) != 1:
+        decodes, running, limits = plan.decodes, self.running, self._limits
+        if not decodes or plan.prefills or len(decodes) != running or len(self._work) != 1:
             return 0
-        if self._waiting.length and len(running) < limits.max_num_seqs:
+        if self._waiting.length and running < limits.max_num_seqs:
             return 0
         steps = most
         for sequence in decodes:

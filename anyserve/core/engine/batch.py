@@ -95,7 +95,7 @@ class Batch(Rules):
         limits = self._limits
         return (
             self._waiting.length > 0
-            and len(self._running) < limits.max_num_seqs
+            and self.running < limits.max_num_seqs
             and self.pack.size < limits.max_num_batched_tokens
         )
 
@@ -206,7 +206,8 @@ class Batch(Rules):
 
     def _settle(self, sequence: Sequence) -> None:
         """Write down the blocks of one that just left the pack."""
-        self._keyed.discard(sequence)
+        if sequence.keys:
+            self._keyed.discard(sequence)
         computed = sequence.computed
         sequence.own = -(-computed // self._limits.block_size) - len(sequence.blocks)
         self.cache.note(sequence, computed)

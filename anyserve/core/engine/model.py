@@ -105,7 +105,8 @@ class EngineModel:
         self._jitter = jitter
         self._watch = watch
         self._pace = FULL_PACE
-        self._inbox: list[tuple[int, int, Any]] = []
+        self._inbox: list[tuple[int, int, Any]] | None = None
+        """When it came, what to do, and with what, where anything waits."""
         self._stretch: Stretch | None = None
         self._plan = StepPlan()
         self._before = self._batch.state()
@@ -122,7 +123,7 @@ class EngineModel:
     @property
     def has_work(self) -> bool:
         """Whether anything waits or runs, what was added a moment ago included."""
-        return bool(self._inbox) or self._batch.running > 0 or self._batch.waiting > 0
+        return self._inbox is not None or self._batch.running > 0 or self._batch.waiting > 0
 
     @property
     def end_ps(self) -> int:
@@ -145,13 +146,13 @@ class EngineModel:
         """Queue a sequence. A stretch under way is cut at its first step end at or after now."""
         if sequence.shared and self._keys is not None:
             sequence.keys = self._keys.of(sequence.shared)
-        self._inbox.append((now_ps, _ADD, sequence))
+        self._put((now_ps, _ADD, sequence))
         self.cut(now_ps)
 
     def abort(self, sequence: Sequence, now_ps: int) -> None:
         """Forget a sequence, before the first step that starts at or after now. A stretch under way
         is cut as `add` does; the sequence may still end in it. Unknown ones are ignored."""
-        self._inbox.append((now_ps, _ABORT, sequence))
+        self._put((now_ps, _ABORT, sequence))
         if self._stretch is None:
             self._take_in(now_ps)
         else:
@@ -160,8 +161,14 @@ class EngineModel:
     def set_pace(self, permille: int, now_ps: int) -> None:
         """Let steps that start at or after now take so many thousandths of their time: 2000 is half
         as fast. For neighbours on the host, and for faults."""
-        self._inbox.append((now_ps, _PACE, permille))
+        self._put((now_ps, _PACE, permille))
         self.cut(now_ps)
+
+    def _put(self, wish: tuple[int, int, Any]) -> None:
+        if self._inbox is None:
+            self._inbox = [wish]
+        else:
+            self._inbox.append(wish)
 
     def cut(self, now_ps: int) -> None:
         """Let the stretch under way end with its first step that ends at or after now: something
@@ -192,7 +199,7 @@ class EngineModel:
         assert self._stretch is None, "the stretch before was not finished"
         batch = self._batch
         self._before = batch.state()
-        if self._inbox:
+        if self._inbox is not None:
             self._take_in(now_ps)
         if self._formula is None:
             max_steps = 1
@@ -202,7 +209,9 @@ class EngineModel:
             stretch = self._stretch = self._measure(now_ps, plan)
         else:
             stretch = self._start_ahead(self._ahead, now_ps, most)
-        if self._inbox:  # it came after now: between the step's end and its whole nanosecond, say
+        if (
+            self._inbox is not None
+        ):  # it came after now: between the step's end and its whole nanosecond, say
             self.cut(self._inbox[0][0])
         return stretch
 
@@ -299,6 +308,8 @@ class EngineModel:
     def _take_in(self, now_ps: int) -> None:
         """Obey what came by now; it takes its time before the next step."""
         inbox = self._inbox
+        if inbox is None:
+            return
         taken = 0
         while taken < len(inbox) and inbox[taken][0] <= now_ps:
             _, do, what = inbox[taken]
@@ -311,7 +322,7 @@ class EngineModel:
             else:
                 self._pace = what
         if taken == len(inbox):
-            self._inbox = []
+            self._inbox = None
         elif taken:
             del inbox[:taken]
 

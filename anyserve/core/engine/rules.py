@@ -33,15 +33,12 @@ class Rules:
         """Running sequences that a batch need not touch in each step; may stay empty."""
         self._waiting = WaitingQueue(priorities=limits.priorities)
         self._running: dict[Sequence, None] = {}
+        self.running = 0
+        """Sequences in the batch."""
         self._admissions = 0
         self.preemptions = 0
         self.prefix_queries = 0
         self.prefix_hits = 0
-
-    @property
-    def running(self) -> int:
-        """Sequences in the batch."""
-        return len(self._running)
 
     @property
     def waiting(self) -> int:
@@ -51,7 +48,7 @@ class Rules:
     def state(self) -> State:
         """The figures that an engine reports."""
         return (
-            len(self._running),
+            self.running,
             self._waiting.length,
             self.cache.free,
             self.prefix_queries,
@@ -71,6 +68,7 @@ class Rules:
         """Forget a running sequence."""
         sequence.gone = True
         del self._running[sequence]
+        self.running -= 1
         self.cache.release(sequence)
 
     # --- what differs between a batch and another ----------------------------------------------
@@ -128,6 +126,7 @@ class Rules:
 
     def _preempt(self, victim: Sequence, plan: StepPlan) -> None:
         del self._running[victim]
+        self.running -= 1
         self.cache.release(victim, returns=True)
         victim.computed = 0
         victim.preemptions += 1
@@ -144,11 +143,11 @@ class Rules:
 
     def _admit(self, plan: StepPlan, budget: int) -> list[tuple[Sequence, int]]:
         """Let waiting sequences in: who, and the tokens that they compute."""
-        waiting, running, limits = self._waiting, self._running, self._limits
+        waiting, limits = self._waiting, self._limits
         admitted: list[tuple[Sequence, int]] = []
         passed_over = NOBODY
         cap = self._chunk_cap()
-        while budget > 0 and waiting.length and len(running) < limits.max_num_seqs:
+        while budget > 0 and waiting.length and self.running < limits.max_num_seqs:
             sequence = waiting.head()
             if self._held_back(sequence):
                 waiting.pop()
@@ -160,7 +159,8 @@ class Rules:
             tokens, hit = admission
             waiting.pop()
             self._start(sequence, tokens, hit)
-            running[sequence] = None
+            self._running[sequence] = None
+            self.running += 1
             plan.admitted.append(sequence)
             admitted.append((sequence, tokens))
             budget -= tokens
@@ -194,7 +194,7 @@ class Rules:
             tokens = budget
         upto = sequence.total if limits.reserve_full_sequence else computed + tokens
         needed = -(-upto // limits.block_size) - hit.blocks + hit.free
-        if self._running:
+        if self.running:
             needed += limits.watermark_blocks
         return (tokens, hit) if needed <= cache.free else None
 
@@ -204,7 +204,7 @@ class Rules:
         cap = limits.long_prefill_token_threshold
         if not cap:
             return 0
-        there = len(self._running) + self._waiting.length
+        there = self.running + self._waiting.length
         if there <= 1:
             return 0
         if limits.long_prefill_adaptive:

@@ -6,7 +6,7 @@ from typing import Any
 
 from anyserve.core import events as ev
 from anyserve.core import messages as msg
-from anyserve.core.capability import Ladder, most_tokens, offers_serve
+from anyserve.core.capability import Ladder, any_serves, is_short_enough, most_tokens
 from anyserve.core.counts import EndedCount
 from anyserve.core.effects import Effect, Inbox, Send
 from anyserve.core.enums import STATUS_WORDS
@@ -27,6 +27,8 @@ class ReplicaBase(Machine):
     """A replica's memory. Its parts, one module each, add the rules, each to the one before:
     work, intake, endings, timekeeping, and `Replica` at the end."""
 
+    __deletable__ = ["_out"]  # noqa: RUF012 - for mypyc, which reads it so
+
     def __init__(
         self,
         spec: ReplicaSpec,
@@ -41,7 +43,9 @@ class ReplicaBase(Machine):
         # replicas each line of them has to be fetched.
         self._slots: dict[str, Slot] = {}
         """By request, its newest attempt here; `Slot.earlier` leads to the others."""
-        self._out: list[Effect] = []
+        self._out: list[Effect]
+        """What is to be done, while an input is folded: made for it and gone with it, as with many
+        replicas a list that lies about is in no cache when it is wanted next."""
         self._due = Due()
         self._timer_ns = NEVER
         self._credits = CreditBook(spec.concurrency + spec.prefetch)
@@ -84,7 +88,10 @@ class ReplicaBase(Machine):
 
     def serves(self, request: msg.Request) -> bool:
         """Whether a registered offer matches and admits the request (invariant 3)."""
-        return offers_serve(self._spec.offers, self._most_tokens, request, request.capability)
+        capability = request.capability
+        return is_short_enough(self._most_tokens, request, capability) and (
+            not request.attributes or any_serves(self._spec.offers, request, capability)
+        )
 
     def _new_slot(self, request: msg.Request, attempt: int, submission: int, now: int) -> Slot:
         slot = Slot(request, attempt, submission, now)

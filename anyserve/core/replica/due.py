@@ -15,13 +15,15 @@ class Due:
     line, as each is due as long after it was said as every other; all else is in a heap.
     """
 
-    __slots__ = ("_ends", "_ends_ns", "_heap", "_passed", "_pushes", "soonest_ns")
+    __slots__ = ("_ends", "_ends_ns", "_heap", "_heap_ns", "_passed", "_pushes", "soonest_ns")
 
     def __init__(self) -> None:
         self.soonest_ns = NEVER
         """The first time of all."""
         self._heap: list[tuple[int, int, Slot | None]] = []
         """Time, a running number, and what."""
+        self._heap_ns = NEVER
+        """The first time in it."""
         self._pushes = 0
         self._ends: list[Slot] = []
         self._ends_ns: list[int] = []
@@ -32,6 +34,7 @@ class Due:
         """Do this then."""
         self._pushes += 1
         heappush(self._heap, (at_ns, self._pushes, slot))
+        self._heap_ns = min(self._heap_ns, at_ns)
         self.soonest_ns = min(self.soonest_ns, at_ns)
 
     def plan_end(self, at_ns: int, slot: Slot) -> None:
@@ -43,11 +46,12 @@ class Due:
     def pop(self) -> Slot | None:
         """What is due first, which there must be; it is planned no longer."""
         slot: Slot | None
-        if self._ends and (not self._heap or self._ends_ns[self._passed] < self._heap[0][0]):
+        if self._ends and self._ends_ns[self._passed] < self._heap_ns:
             slot = self._ends[self._passed]
             self._pass()
         else:
             slot = heappop(self._heap)[2]
+            self._heap_ns = self._heap[0][0] if self._heap else NEVER
         self._look_at_the_first()
         return slot
 
@@ -66,10 +70,9 @@ class Due:
         return sorted([*rest, *ends], key=lambda one: one[0])
 
     def _look_at_the_first(self) -> None:
-        soonest_ns = self._heap[0][0] if self._heap else NEVER
+        self.soonest_ns = self._heap_ns
         if self._ends:
-            soonest_ns = min(soonest_ns, self._ends_ns[self._passed])
-        self.soonest_ns = soonest_ns
+            self.soonest_ns = min(self._heap_ns, self._ends_ns[self._passed])
 
     def _pass(self) -> None:
         self._passed += 1

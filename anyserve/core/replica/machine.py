@@ -80,6 +80,7 @@ class Replica(Timekeeping):
 
     def start(self, now: int) -> list[Effect]:
         """Begin: say that it starts, and set the heartbeat."""
+        self._out = []
         self._tokens_since_ns = now
         self._plan_beat(now)
         self._register()
@@ -88,6 +89,7 @@ class Replica(Timekeeping):
 
     def handle(self, now: int, message: ReplicaInput) -> list[Effect]:
         """Fold one input. What is stale, repeated or meant for another life changes nothing."""
+        self._out = []
         # Those that every request sends first: compiled, to tell them apart here costs nothing.
         if isinstance(message, Stepped):
             self._on_stepped(message, now)
@@ -136,7 +138,8 @@ class Replica(Timekeeping):
             self._report()
         if self._due.soonest_ns != self._timer_ns:
             self._set_timer(max(now, self._due.soonest_ns))
-        out, self._out = self._out, []
+        out = self._out
+        del self._out
         return out
 
     def _set_timer(self, at_ns: int) -> None:

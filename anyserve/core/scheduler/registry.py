@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from anyserve.core.capability import attributes_match, offers_serve
+from anyserve.core.capability import any_serves, attributes_match, is_short_enough
 from anyserve.core.messages import Offer, Registration, ReplicaState, Request
 from anyserve.core.scheduler.pool import Pool
 from anyserve.core.scheduler.state import ReplicaView, Ticket
@@ -152,7 +152,9 @@ class Registry:
 
 def view_serves(view: ReplicaView, request: Request, capability: str) -> bool:
     """Whether one of the replica's offers matches and admits the request as `capability`."""
-    return offers_serve(view.offers, view.most_tokens, request, capability)
+    return is_short_enough(view.most_tokens, request, capability) and (
+        not request.attributes or any_serves(view.offers, request, capability)
+    )
 
 
 def _offer_class(offer: Offer) -> OfferClass:
