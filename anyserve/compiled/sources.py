@@ -20,7 +20,10 @@ TAKEN: Final = (
     "telemetry/replica_names.py",
     "telemetry/request_table.py",
     "telemetry/tally.py",
+    "workload/arrivals.py",
     "workload/course.py",
+    "workload/drawing.py",
+    "workload/lengths.py",
 )
 """What is compiled: modules, and packages with all in them."""
 LEFT_OUT: Final = frozenset(

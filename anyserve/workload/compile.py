@@ -41,10 +41,11 @@ from anyserve.workload.facts import (
     upgrades_of,
 )
 from anyserve.workload.load import Scenario
-from anyserve.workload.plan import StreamPlan, make_plan
+from anyserve.workload.plan import make_plan
 from anyserve.workload.problems import nearest
 from anyserve.workload.profiles import placed_profile
 from anyserve.workload.schema import Engine, Fault, Replica, ScenarioFile, Section, Sim, SloTimes
+from anyserve.workload.stream_plan import StreamPlan
 from anyserve.workload.traffic import SCHEDULER_ENTRY, PlannedPhase, TrafficPlan
 
 DEFAULT_SIM = SimSpec()

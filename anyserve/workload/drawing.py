@@ -13,8 +13,6 @@ from collections.abc import Iterator, Sequence
 from itertools import count, starmap
 from typing import Final
 
-import msgspec
-
 from anyserve.workload.arrivals import (
     NS_PER_S,
     RateStep,
@@ -24,9 +22,9 @@ from anyserve.workload.arrivals import (
     gamma_arrivals,
     poisson_arrivals,
 )
-from anyserve.workload.facts import Task
 from anyserve.workload.lengths import draw_lengths
 from anyserve.workload.schema import Phase, Prefix, Stream
+from anyserve.workload.stream_plan import StreamPlan
 from anyserve.workload.traffic import PlannedPhase, PlannedRequest, Segment
 
 NS_PER_MS: Final = 1_000_000
@@ -35,16 +33,6 @@ USER_PER_S: Final = 10
 _HASH_MASK: Final = (1 << 63) - 1
 _ODD: Final = 0x1E3779B97F4A7C15
 """Odd, so that multiples of it stay distinct modulo a power of two."""
-
-
-class StreamPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a stream before its requests are drawn. `entries`: one is taken at random
-    for each request."""
-
-    name: str
-    stream: Stream
-    task: Task
-    entries: tuple[str, ...]
 
 
 def source(seed: int, *purpose: str) -> random.Random:

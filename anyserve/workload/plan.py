@@ -14,12 +14,11 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import force_setattr
 
-from anyserve.workload.drawing import StreamDraws, StreamPlan
+from anyserve.workload.drawing import StreamDraws
 from anyserve.workload.schema import Phase
+from anyserve.workload.stream_plan import StreamPlan
 from anyserve.workload.traces import TraceRow, read_trace
 from anyserve.workload.traffic import PlannedPhase, PlannedRequest, TrafficPlan
-
-__all__ = ["StreamPlan", "make_plan", "plan_phases"]
 
 
 def plan_phases(phases: Sequence[Phase], duration_ns: int | None) -> list[PlannedPhase]:

@@ -19,8 +19,9 @@ from anyserve.workload.arrivals import (
 )
 from anyserve.workload.facts import longest, shortest
 from anyserve.workload.lengths import draw_lengths
-from anyserve.workload.plan import StreamPlan, make_plan
+from anyserve.workload.plan import make_plan
 from anyserve.workload.schema import Length, LognormalLength, Phase, Stream, UniformLength
+from anyserve.workload.stream_plan import StreamPlan
 
 MS = 1_000_000
 
