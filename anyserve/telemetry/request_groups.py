@@ -6,7 +6,6 @@ Whole columns at a time: a simulated run may have millions of rows.
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
 from collections.abc import Mapping
 from typing import Final
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anyserve.core.order import NEVER
-from anyserve.telemetry.request_table import COMPLETED, RequestTable, Way
+from anyserve.telemetry.request_table import COLUMNS, COMPLETED, RequestTable, Way
 
 TIMES: Final = ("ttft", "tpot", "e2e", "queue")
 Times = npt.NDArray[np.int64] | npt.NDArray[np.float64]
@@ -28,7 +27,7 @@ class Group:
     def __init__(self, table: RequestTable, rows: _Rows) -> None:
         self.table = table
         self._rows = rows
-        way = column(table.way)[rows]
+        way = column(table, "way")[rows]
         counts = np.bincount(way, minlength=len(table.ways)).tolist()
         self.ways: Mapping[Way, int] = {
             one: count for one, count in zip(table.ways, counts, strict=True) if count
@@ -46,13 +45,13 @@ class Group:
         """How many clients got the whole answer."""
         return len(self._completed)
 
-    def sum_of(self, numbers: array[int]) -> int:
-        """The sum of a column over them."""
-        return int(column(numbers)[self._rows].sum())
+    def sum_of(self, name: str) -> int:
+        """The sum of one of the table's `COLUMNS` over them."""
+        return int(column(self.table, name)[self._rows].sum())
 
     def by_server(self) -> dict[str, Group]:
         """The completed ones by the replica that served them."""
-        servers = column(self.table.served_by)[self._completed]
+        servers = column(self.table, "served_by")[self._completed]
         order = np.argsort(servers, kind="stable")
         rows, servers = self._completed[order], servers[order]
         begins = np.flatnonzero(np.diff(servers, prepend=-1))
@@ -65,11 +64,12 @@ class Group:
     def edges(self) -> Counter[tuple[str, str]]:
         """Delegations by (capability at the hand-back, capability it was routed to next)."""
         table = self.table
-        delegated = self._rows[_holds(self._way, [bool(one.delegated) for one in table.ways])]
+        delegated = _holds(self._way, [bool(one.delegated) for one in table.ways])
+        rows, ways = self._rows[delegated].tolist(), self._way[delegated].tolist()
         return Counter(
             (said.from_capability, table.target_of(row, said))
-            for row in delegated.tolist()
-            for said in table.ways[table.way[row]].delegated
+            for row, way in zip(rows, ways, strict=True)
+            for said in table.ways[way].delegated
         )
 
     def times(self, kind: str) -> Times:
@@ -89,21 +89,21 @@ class Group:
         table, rows = self.table, self._completed
         every = np.ones(len(rows), dtype=np.bool_)
         if kind == "queue":
-            return column(table.queue_ns)[rows], every
+            return column(table, "queue_ns")[rows], every
+        end, intended = column(table, "end_ns")[rows], column(table, "intended_ns")[rows]
         if kind == "e2e":
-            return column(table.end_ns)[rows] - column(table.intended_ns)[rows], every
-        first = column(table.first_ns)[rows]
+            return end - intended, every
+        first = column(table, "first_ns")[rows]
         if kind == "ttft":
-            return first - column(table.intended_ns)[rows], first != NEVER
-        gaps = column(table.n_tokens)[rows] - 1
-        there = (gaps > 0) & (first != NEVER)
-        return (column(table.end_ns)[rows] - first) / np.maximum(gaps, 1), there
+            return first - intended, first != NEVER
+        gaps = column(table, "n_tokens")[rows] - 1
+        return (end - first) / np.maximum(gaps, 1), (gaps > 0) & (first != NEVER)
 
 
 def groups_of(table: RequestTable) -> dict[str, Group]:
     """Every request whose `offered` was seen, by the capability that it asked for."""
     table.settle()
-    way = column(table.way)
+    way = column(table, "way")
     names = sorted({one.capability for one in table.ways})
     found = {}
     for name in names:
@@ -116,12 +116,13 @@ def whole_of(table: RequestTable, groups: Mapping[str, Group]) -> Group:
     """These groups, which are all, as one."""
     if len(groups) == 1:
         return next(iter(groups.values()))
-    return Group(table, np.arange(len(table.way)))
+    return Group(table, np.arange(len(table.routed)))
 
 
-def column(numbers: array[int]) -> npt.NDArray[np.int64]:
-    """A column to reckon with; it must not grow meanwhile."""
-    return np.frombuffer(numbers, dtype=np.int64)
+def column(table: RequestTable, name: str) -> npt.NDArray[np.int64]:
+    """One of the table's `COLUMNS`, as it lies there: while it is held, the table cannot grow."""
+    numbers = np.frombuffer(table.rows, dtype=np.int64, count=len(COLUMNS) * len(table.routed))
+    return numbers.reshape(-1, len(COLUMNS))[:, COLUMNS.index(name)]
 
 
 def _holds(way: npt.NDArray[np.int64], truths: list[bool]) -> npt.NDArray[np.bool_]:

@@ -21,10 +21,18 @@ COMPLETED: Final = "completed"
 _SPARSE: Final = 1 << 16
 """So far beyond the last one a number still has a place in the array of its origin."""
 _AHEAD: Final = 1024
-"""So many places an array grows at a time."""
+"""So many places an array grows at a time, and so many rows the table."""
 _DIGITS: Final = 18
-_FRESH: Final = 8 * 512
-"""So many numbers of new rows wait to be put into the columns together."""
+COLUMNS: Final = (
+    "way", "served_by", "prompt_tokens", "n_tokens", "queue_ns", "intended_ns", "first_ns",
+    "end_ns",
+)  # fmt: skip
+"""The numbers of a row, of 64 bits each. `way` and `served_by`: which of the table's `ways` and
+`servers`. A time that was not reached is `NEVER`."""
+_ROW: Final = Struct(f"{len(COLUMNS)}q")
+_SIZE: Final = 64
+_PACK_INTO: Final = _ROW.pack_into
+_UNPACK_FROM: Final = _ROW.unpack_from
 
 
 class Delegated(NamedTuple):
@@ -96,20 +104,9 @@ class RequestTable:
         self.servers: list[str | None] = []
         """Replicas that served, and None for none."""
         self.routed: list[tuple[Routed, ...]] = []
-        # Columns of numbers: complete once `settle` was called.
-        self.way = array("q")
-        """Which of `ways` each went."""
-        self.served_by = array("q")
-        """Which of `servers`."""
-        self.prompt_tokens = array("q")
-        self.n_tokens = array("q")
-        self.queue_ns = array("q")
-        self.intended_ns = array("q")
-        self.first_ns = array("q")
-        self.end_ns = array("q")
-        self._fresh: list[int] = []
-        """Those of the newest rows, row by row: an array takes many in little more time than one.
-        """
+        """By row."""
+        self.rows = bytearray()
+        """`COLUMNS` of each, row by row, and room for more."""
         self.itl: dict[str, dict[int, int]] = {}
         """Gaps between tokens of completed requests, by capability asked."""
         self._early: dict[str, Mapping[int, int]] = {}
@@ -203,11 +200,10 @@ class RequestTable:
         del self.open[ended.id]
 
     def settle(self) -> None:
-        """Give every request a row whose `offered` was seen, and complete the columns."""
+        """Give every request a row whose `offered` was seen."""
         for request_id, one in self.open.items():
             if one.capability is not None:
                 self._write(request_id, one, one.capability)
-        self._settle()
 
     def target_of(self, row: int, said: Delegated) -> str:
         """The capability it was routed to after this delegation."""
@@ -223,32 +219,19 @@ class RequestTable:
         if ended is not None:
             n_tokens, first_ns, end_ns = ended.n_tokens, ended.first_ns, ended.end_ns
             server = ended.served_by
+        if one.row < 0:
+            one.row = len(self.routed)
+            self._places.put(request_id, one)
+            self.routed.append(one.routed)
+            if _SIZE * len(self.routed) > len(self.rows):
+                self.rows.extend(bytes(_SIZE * _AHEAD))
+        else:
+            self.routed[one.row] = one.routed
         way, served_by = self._way_of(one, capability, ended), self._number_of(server)
-        if one.row >= 0:
-            row = one.row
-            self._settle()
-            self.routed[row] = one.routed
-            self.way[row], self.served_by[row] = way, served_by
-            self.prompt_tokens[row] = one.prompt_tokens
-            self.n_tokens[row] = n_tokens
-            self.queue_ns[row] = one.queue_ns
-            self.intended_ns[row] = one.intended_ns
-            self.first_ns[row], self.end_ns[row] = first_ns, end_ns
-            return
-        one.row = len(self.routed)
-        self._places.put(request_id, one)
-        self.routed.append(one.routed)
-        fresh = self._fresh
-        fresh.append(way)
-        fresh.append(served_by)
-        fresh.append(one.prompt_tokens)
-        fresh.append(n_tokens)
-        fresh.append(one.queue_ns)
-        fresh.append(one.intended_ns)
-        fresh.append(first_ns)
-        fresh.append(end_ns)
-        if len(fresh) >= _FRESH:
-            self._settle()
+        _PACK_INTO(
+            self.rows, _SIZE * one.row, way, served_by, one.prompt_tokens, n_tokens, one.queue_ns,
+            one.intended_ns, first_ns, end_ns,
+        )  # fmt: skip
 
     def _number_of(self, server: str | None) -> int:
         number = self._server_numbers.get(server)
@@ -281,36 +264,23 @@ class RequestTable:
             self.ways.append(way)
         return number
 
-    def _settle(self) -> None:
-        """Put the numbers of the newest rows into their columns."""
-        fresh = self._fresh
-        if not fresh:
-            return
-        columns = (
-            self.way, self.served_by, self.prompt_tokens, self.n_tokens, self.queue_ns,
-            self.intended_ns, self.first_ns, self.end_ns,
-        )  # fmt: skip
-        pack = Struct(f"{len(fresh) // len(columns)}q").pack
-        for place, column in enumerate(columns):
-            # Packed first: an array that takes a list asks each number of it what it is.
-            column.frombytes(pack(*fresh[place :: len(columns)]))
-        fresh.clear()
-
     def _read(self, row: int, one: Heard) -> None:
-        self._settle()
-        way = self.ways[self.way[row]]
+        number, server, prompt_tokens, n_tokens, queue_ns, intended_ns, first_ns, end_ns = (
+            _UNPACK_FROM(self.rows, _SIZE * row)
+        )
+        way = self.ways[number]
         one.row = row
         one.capability = way.capability
         one.assigned = way.assigned
         one.delegated = way.delegated
         one.routed = self.routed[row]
-        one.prompt_tokens = self.prompt_tokens[row]
-        one.queue_ns = self.queue_ns[row]
-        one.intended_ns = self.intended_ns[row]
+        one.prompt_tokens = prompt_tokens
+        one.queue_ns = queue_ns
+        one.intended_ns = intended_ns
         if way.outcome is not None:
             one.ended = OutcomeCount(
-                "", way.outcome, way.code, self.servers[self.served_by[row]], self.n_tokens[row],
-                self.first_ns[row], self.end_ns[row], _NO_GAPS,
+                "", way.outcome, way.code, self.servers[server], n_tokens, first_ns, end_ns,
+                _NO_GAPS,
             )  # fmt: skip
 
     def _add_gaps(self, capability: str, gaps: Mapping[int, int]) -> None:

@@ -363,8 +363,7 @@ def _latencies(group: Group, gaps: Mapping[int, int]) -> _LatencyFields:
 
 
 def _tokens(group: Group) -> Tokens:
-    table = group.table
-    return Tokens(prompt=group.sum_of(table.prompt_tokens), output=group.sum_of(table.n_tokens))
+    return Tokens(prompt=group.sum_of("prompt_tokens"), output=group.sum_of("n_tokens"))
 
 
 def _throughput(whole: Group, duration_s: float | None) -> Throughput:

@@ -18,6 +18,7 @@ from anyserve.core.events import (
 )
 from anyserve.telemetry.export.requests import WallClock
 from anyserve.telemetry.html.svg import Marker, Point
+from anyserve.telemetry.request_groups import column
 from anyserve.telemetry.request_table import COMPLETED, RequestTable
 from anyserve.telemetry.stats import NS_PER_MS
 from anyserve.telemetry.trace import Trace, build_trace
@@ -170,12 +171,13 @@ class _Reader:
     def take(self, requests: RequestTable) -> None:
         """These, and not those whose events were read."""
         outcomes = [way.outcome for way in requests.ways]
-        self._intended = {
-            row: self._at("", at_ns) for row, at_ns in enumerate(requests.intended_ns)
-        }
+        intended, ends, tokens, ways = (
+            column(requests, name).tolist() for name in ("intended_ns", "end_ns", "n_tokens", "way")
+        )
+        self._intended = {row: self._at("", at_ns) for row, at_ns in enumerate(intended)}
         self._ended = [
-            (self._at("", at_ns), requests.n_tokens[row], outcomes[way] == COMPLETED)
-            for row, (at_ns, way) in enumerate(zip(requests.end_ns, requests.way, strict=True))
+            (self._at("", at_ns), count, outcomes[way] == COMPLETED)
+            for at_ns, count, way in zip(ends, tokens, ways, strict=True)
             if outcomes[way] is not None
         ]
         self._end_s = max((end for end, _, _ in self._ended), default=self._end_s)
