@@ -115,8 +115,11 @@ class RequestTable:
         """What was heard of requests without an outcome, by id; `heard` where an id is not here."""
         self._places = _Places()
         self._server_numbers: dict[str | None, int] = {}
-        self._bound: dict[str, dict[int, dict[str, tuple[Routed, ...]]]] = {}
-        """First ones, by capability, attempt (of each scheduler life another) and replica."""
+        self._all_bound: dict[tuple[int, str], dict[str, tuple[Routed, ...]]] = {}
+        """First ones, by attempt (of each scheduler life another), capability and replica."""
+        self._bound: dict[str, tuple[Routed, ...]] = {}
+        """Those like the last one."""
+        self._bound_as, self._bound_for = -1, ""
         self._way_numbers: dict[Way, int] = {}
         self._last_way = -1
         self._last_capability = ""
@@ -162,15 +165,12 @@ class RequestTable:
 
     def _first_bound(self, attempt: int, capability: str, replica: str) -> tuple[Routed, ...]:
         """What most requests have in common that go there: one object for all of them."""
-        attempts = self._bound.get(capability)
-        if attempts is None:
-            attempts = self._bound[capability] = {}
-        replicas = attempts.get(attempt)
-        if replicas is None:
-            replicas = attempts[attempt] = {}
-        routed = replicas.get(replica)
+        if attempt != self._bound_as or capability is not self._bound_for:
+            self._bound_as, self._bound_for = attempt, capability
+            self._bound = self._all_bound.setdefault((attempt, capability), {})
+        routed = self._bound.get(replica)
         if routed is None:
-            routed = replicas[replica] = ((attempt, capability, replica),)
+            routed = self._bound[replica] = ((attempt, capability, replica),)
         return routed
 
     def end(self, event: RequestOutcome) -> None:

@@ -144,7 +144,10 @@ class Tally:
             one = requests.bind(count.id, count.attempt, count.capability, count.replica)
             _wait(one, count.received_ns, t)
         elif isinstance(count, StartedCount):
-            self._start(t, source, count.id, count.received_ns)
+            # That it was bound was counted before.
+            self._speaker(source).started += 1
+            if t > count.received_ns:
+                self.requests.heard(count.id).queue_ns += t - count.received_ns
         elif isinstance(count, EndedCount):
             self._end(source, count.status, count.n_tokens)
         elif isinstance(count, OutcomeCount):
@@ -223,13 +226,9 @@ class Tally:
         self.requests.heard(event.id).assigned = True
 
     def _attempt_started(self, t: int, source: str, event: AttemptStarted) -> None:
-        self._start(t, source, event.id, event.received_ns)
-
-    def _start(self, t: int, source: str, request_id: str, received_ns: int) -> None:
-        requests = self.requests
-        one = requests.open.get(request_id) or requests.heard(request_id)
+        one = self.requests.heard(event.id)
         one.assigned = True
-        _wait(one, received_ns, t)
+        _wait(one, event.received_ns, t)
         self._speaker(source).started += 1
 
     def _handed_back(self, t: int, source: str, event: AttemptHandedBack) -> None:

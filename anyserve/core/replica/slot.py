@@ -35,9 +35,10 @@ class Slot(TokenCounts):
 
     __slots__ = (
         "answer", "attempt", "cached_tokens", "delegations", "dropped", "earlier", "end",
-        "ended_ns", "entered", "explained", "finishes", "first_ns", "forget", "heard_ns", "id",
-        "lost", "order", "ordinal", "origin", "received_ns", "rejection", "repeats", "request",
-        "resumed", "said", "scheduled_ns", "started_ns", "state", "stop_code", "submission",
+        "ended_ns", "entered", "explained", "finish", "first_ns", "forget", "heard_ns", "id",
+        "lost", "order", "ordinal", "origin", "other_finishes", "received_ns", "rejection",
+        "repeats", "request", "resumed", "said", "scheduled_ns", "started_ns", "state",
+        "stop_code", "submission",
     )  # fmt: skip
 
     def __init__(self, request: Request, attempt: int, submission: int, now: int) -> None:
@@ -59,8 +60,10 @@ class Slot(TokenCounts):
         self.heard_ns = now
         """When its origin last got anything about it."""
         self.resumed = len(request.resume_ids)
-        self.finishes: dict[int, str] | None = None
-        """How its choices ended, as soon as one has."""
+        self.finish = ""
+        """How its first choice ended."""
+        self.other_finishes: dict[int, str] | None = None
+        """How others did, as soon as one has."""
         self.cached_tokens: int | None = None
         self.delegations = 0
         """How many brought it here."""
@@ -117,9 +120,20 @@ class Slot(TokenCounts):
 
     def note_finish(self, choice: int, finish: str) -> None:
         """One of its choices ended like this."""
-        if self.finishes is None:
-            self.finishes = {}
-        self.finishes[choice] = finish
+        if choice == 0:
+            self.finish = finish
+            return
+        if self.other_finishes is None:
+            self.other_finishes = {}
+        self.other_finishes[choice] = finish
+
+    def finishes(self, choices: int) -> list[str]:
+        """How so many choices ended; empty where one has not."""
+        found = [self.finish]
+        if choices > 1:
+            others = self.other_finishes or {}
+            found += [others.get(choice, "") for choice in range(1, choices)]
+        return found
 
     def totals(self) -> list[int]:
         """Per choice, the length of the answer with what was resumed."""
@@ -143,11 +157,11 @@ class Slot(TokenCounts):
         self, status: AttemptStatus, now: int, code: Code | None = None, message: str = ""
     ) -> End:
         """The terminal report of this attempt."""
-        totals, finishes = self.totals(), self.finishes or {}
+        totals = self.totals()
         return End(
             status=status,
             n_tokens=totals,
-            finish=[finishes.get(choice, "") for choice in range(len(totals))],
+            finish=self.finishes(len(totals)),
             times=self.times(now),
             code=code,
             message=message,
