@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import inf
+from math import inf, log
 from typing import Final
 
 NS_PER_S: Final = 1_000_000_000
@@ -61,7 +61,7 @@ def constant_arrivals(steps: Sequence[RateStep]) -> Iterator[tuple[int, int]]:
 
 def poisson_arrivals(steps: Sequence[RateStep], rng: random.Random) -> Iterator[tuple[int, int]]:
     """(time in ns, phase) of a Poisson process with these rates."""
-    yield from _renewals(steps, lambda: rng.expovariate(1.0))
+    return _renewals(steps, lambda: -log(1.0 - rng.random()))  # an exponential draw of mean 1
 
 
 def _renewals(
@@ -88,7 +88,7 @@ def gamma_arrivals(
     `cv` is the gaps' coefficient of variation: shape 1/cv^2, mean 1 in units of summed rate.
     """
     shape = 1.0 / (cv * cv)
-    yield from _renewals(steps, lambda: rng.gammavariate(shape, 1.0 / shape))
+    return _renewals(steps, lambda: rng.gammavariate(shape, 1.0 / shape))
 
 
 def bursty_arrivals(

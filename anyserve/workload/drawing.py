@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator, Sequence
-from itertools import count, starmap
+from itertools import count, repeat, starmap
 from typing import Final
 
 from anyserve.workload.arrivals import (
@@ -179,8 +179,14 @@ def rate_steps(
 
 
 def _choices(entries: tuple[str, ...], rng: random.Random) -> Iterator[str]:
+    if len(entries) == 1:
+        return repeat(entries[0])
+    return _drawn(entries, rng)
+
+
+def _drawn(entries: tuple[str, ...], rng: random.Random) -> Iterator[str]:
     while True:
-        yield entries[0] if len(entries) == 1 else entries[int(rng.random() * len(entries))]
+        yield entries[int(rng.random() * len(entries))]
 
 
 class _Prompts:
