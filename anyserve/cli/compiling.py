@@ -15,7 +15,7 @@ from anyserve.compiled.use import SWITCH, Standing, look
 SCHEMA: Final = "anyserve.compile/1"
 
 
-def build(session: Session, *, as_json: bool) -> None:
+def build(session: Session, *, tune: bool, as_json: bool) -> None:
     """`anyserve compile`: make a build, unless there is one that fits.
 
     Raises:
@@ -23,10 +23,10 @@ def build(session: Session, *, as_json: bool) -> None:
         AnyServeError: one of them failed.
     """
     _, found = look({})
-    fresh = found is None or found.mypy != mypyc_version()
+    fresh = found is None or found.mypy != mypyc_version() or (tune and not found.tuned)
     if fresh:
         with _progress(session.diagnostics) as progress:
-            found = make_build(user_store(), progress)
+            found = make_build(user_store(), progress, tune=tune)
     assert found is not None
     if as_json:
         session.output.json(_object(Standing.IN_USE, found) | {"built": fresh})
@@ -60,7 +60,9 @@ def remove(session: Session, *, as_json: bool) -> None:
 
 
 def _described(found: Build) -> str:
-    return f"{len(found.modules) - 1} modules, by mypyc {found.mypy} in {found.seconds:.0f} s"
+    tuned = ", tuned" if found.tuned else ""
+    count = len(found.modules) - 1
+    return f"{count} modules, by mypyc {found.mypy} in {found.seconds:.0f} s{tuned}"
 
 
 def _object(standing: Standing, found: Build | None) -> dict[str, object]:
@@ -72,6 +74,7 @@ def _object(standing: Standing, found: Build | None) -> dict[str, object]:
         "modules": None if found is None else len(found.modules) - 1,
         "mypy": None if found is None else found.mypy,
         "seconds": None if found is None else found.seconds,
+        "tuned": None if found is None else found.tuned,
     }
 
 

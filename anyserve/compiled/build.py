@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
@@ -23,12 +23,15 @@ from anyserve.compiled import translate
 from anyserve.compiled.plain import rewritten_sources
 from anyserve.compiled.sources import PACKAGE, compiled_modules, digest, source_files
 from anyserve.compiled.store import Build, Store
+from anyserve.compiled.tuning import Tuning, need_gcc
 from anyserve.errors import AnyServeError, MissingDependencyError
 
 Progress = Callable[[str, float], None]
 """Takes what is done just now, and how much of all is done, 0..1."""
 _TRANSLATING: Final = 0.3
 """Its share of the time."""
+_WATCHED: Final = 0.7
+"""Where the first of two builds is done, likewise."""
 _SHOWN: Final = 8
 """Lines of a failed command that are shown."""
 _AMONG_THEMSELVES: Final = ("-fvisibility=hidden", "-fno-semantic-interposition", "-fno-plt")
@@ -43,6 +46,10 @@ class Compiler:
     compile: tuple[str, ...]
     link: tuple[str, ...]
     suffix: str
+
+    def with_flags(self, compile_: Sequence[str], link: Sequence[str] = ()) -> Compiler:
+        """The same, told more."""
+        return replace(self, compile=(*self.compile, *compile_), link=(*self.link, *link))
 
     def object_of(self, source: str, library: dict[str, Any]) -> list[str]:
         """The command that compiles one file; its object lies beside it."""
@@ -102,14 +109,17 @@ def mypyc_version() -> str:
         ) from None
 
 
-def make_build(store: Store, progress: Progress) -> Build:
-    """Build the modules as they are, and keep the build.
+def make_build(store: Store, progress: Progress, *, tune: bool = False) -> Build:
+    """Build the modules as they are, and keep the build. `tune`: build them twice, the second time
+    for what the first did in a simulation.
 
     Raises:
         MissingDependencyError: mypyc or a C compiler is missing.
         AnyServeError: one of them failed; the message ends with what it said.
     """
     mypy, compiler, began_s = mypyc_version(), find_compiler(), time.monotonic()
+    if tune:
+        need_gcc(compiler.compile[:1])
     modules = compiled_modules()
     with _workshop(store) as folder:
         _copy_sources(folder)
@@ -120,10 +130,24 @@ def make_build(store: Store, progress: Progress) -> Build:
         files = [str(Path(PACKAGE.name) / path) for path in modules.values()]
         _run([sys.executable, "-P", translate.__file__, *files], folder)
         libraries = json.loads((folder / translate.LIBRARIES).read_bytes())
+        names = [str(library["name"]) for library in libraries]
+        group = next(name for name in names if name not in modules)
+
+        def compiled(with_: Compiler, place: Path, span: tuple[float, float]) -> Build:
+            found = _compile(with_, libraries, folder, place, _part(progress, span))
+            spent_s = round(time.monotonic() - began_s, 1)
+            return Build(key, group, found, mypy, spent_s, tuned=tune)
+
+        if tune:
+            tuning = Tuning(folder)
+            watched = folder / "watched"
+            counting = compiler.with_flags(tuning.counts, ("-fprofile-generate",))
+            tuning.store.add(compiled(counting, watched, (_TRANSLATING, _WATCHED)), watched)
+            progress("watching a simulation", _WATCHED)
+            tuning.watch()
+            compiler = compiler.with_flags(tuning.uses)
         made = folder / "made"
-        found = _compile(compiler, libraries, folder, made, progress)
-        group = next(name for name in found if name not in modules)
-        build = Build(key, group, found, mypy, round(time.monotonic() - began_s, 1))
+        build = compiled(compiler, made, (_WATCHED if tune else _TRANSLATING, 1.0))
         store.add(build, made)
     progress("done", 1.0)
     return build
@@ -171,8 +195,14 @@ def _compile(
         for commands in (objects, links):
             for _ in pool.map(lambda command: _run(command, folder), commands):
                 done += 1
-                progress("compiling", _TRANSLATING + (1 - _TRANSLATING) * done / total)
+                progress("compiling", done / total)
     return found
+
+
+def _part(progress: Progress, span: tuple[float, float]) -> Progress:
+    """Shares of a part, as shares of the whole."""
+    begin, end = span
+    return lambda stage, share: progress(stage, begin + (end - begin) * share)
 
 
 def _run(command: Sequence[str], folder: Path) -> None:

@@ -25,6 +25,8 @@ class Build:
     modules: Mapping[str, str]
     mypy: str
     seconds: float
+    tuned: bool = False
+    """Whether it was laid out for what simulations do (`tuning.py`)."""
 
 
 class Store:
@@ -58,6 +60,7 @@ class Store:
         """Take over a folder with a build, in one move; the oldest of too many go."""
         (made / NOTE).write_text(json.dumps(asdict(build), indent=1), encoding="utf-8")
         folder = self.folder(build.key)
+        self.root.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
         made.rename(folder)
         for key in self.keys()[KEPT:]:
