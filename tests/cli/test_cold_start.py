@@ -84,4 +84,10 @@ def test_a_simulation_loads_nothing_that_runs_live(tmp_path: Path) -> None:
 
     loaded = set(done.stderr.split())
     assert "anyserve.sim" in loaded
-    assert loaded & {"anyserve.runtime", "anyserve.tui", "asyncio", "rich", "numpy"} == set()
+    assert loaded & {"anyserve.runtime", "anyserve.tui", "asyncio", "rich"} == set()
+
+
+def test_a_simulation_begins_without_numpy() -> None:
+    """Its summary is made with it, at the end."""
+    code = "import sys, anyserve.cli.sim.command; sys.exit('numpy' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
