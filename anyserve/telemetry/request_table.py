@@ -155,7 +155,7 @@ class RequestTable:
 
     def bind(self, request_id: str, attempt: int, capability: str, replica: str) -> Heard:
         """The scheduler bound this attempt to a replica."""
-        one = self.open.get(request_id) or self.heard(request_id)
+        one = self.heard(request_id)
         one.assigned = True
         if one.routed:
             one.routed += ((attempt, capability, replica),)
@@ -185,7 +185,7 @@ class RequestTable:
 
     def count_outcome(self, ended: OutcomeCount) -> None:
         """It has its outcome; only the first one counts."""
-        one = self.open.get(ended.id) or self.heard(ended.id)
+        one = self.heard(ended.id)
         if one.ended is not None:
             return
         one.ended = ended

@@ -209,9 +209,8 @@ class EngineModel:
             stretch = self._stretch = self._measure(now_ps, plan)
         else:
             stretch = self._start_ahead(self._ahead, now_ps, most)
-        if (
-            self._inbox is not None
-        ):  # it came after now: between the step's end and its whole nanosecond, say
+        if self._inbox is not None:
+            # It came after now: between the step's end and its whole nanosecond, say.
             self.cut(self._inbox[0][0])
         return stretch
 
