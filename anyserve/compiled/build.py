@@ -120,37 +120,64 @@ def make_build(store: Store, progress: Progress, *, tune: bool = False) -> Build
     mypy, compiler, began_s = mypyc_version(), find_compiler(), time.monotonic()
     if tune:
         need_gcc(compiler.compile[:1])
-    modules = compiled_modules()
     with _workshop(store) as folder:
-        _copy_sources(folder)
-        key = digest(folder / PACKAGE.name)  # of the copies: the sources may change meanwhile
-        for name, source in rewritten_sources(folder / PACKAGE.name).items():
-            (folder / PACKAGE.name / name).write_text(source, encoding="utf-8")
         progress("translating to C", 0.0)
-        files = [str(Path(PACKAGE.name) / path) for path in modules.values()]
-        _run([sys.executable, "-P", translate.__file__, *files], folder)
-        libraries = json.loads((folder / translate.LIBRARIES).read_bytes())
-        names = [str(library["name"]) for library in libraries]
-        group = next(name for name in names if name not in modules)
-
-        def compiled(with_: Compiler, place: Path, span: tuple[float, float]) -> Build:
-            found = _compile(with_, libraries, folder, place, _part(progress, span))
-            spent_s = round(time.monotonic() - began_s, 1)
-            return Build(key, group, found, mypy, spent_s, tuned=tune)
-
+        translation = _translate(folder, mypy, began_s)
+        begin = _TRANSLATING
         if tune:
-            tuning = Tuning(folder)
-            watched = folder / "watched"
-            counting = compiler.with_flags(tuning.counts, ("-fprofile-generate",))
-            tuning.store.add(compiled(counting, watched, (_TRANSLATING, _WATCHED)), watched)
-            progress("watching a simulation", _WATCHED)
-            tuning.watch()
-            compiler = compiler.with_flags(tuning.uses)
+            compiler = _tuned(compiler, translation, _part(progress, (begin, _WATCHED)))
+            begin = _WATCHED
         made = folder / "made"
-        build = compiled(compiler, made, (_WATCHED if tune else _TRANSLATING, 1.0))
+        build = translation.compile(compiler, made, _part(progress, (begin, 1.0)), tuned=tune)
         store.add(build, made)
     progress("done", 1.0)
     return build
+
+
+@dataclass(frozen=True, slots=True)
+class _Translation:
+    """The modules in C."""
+
+    folder: Path
+    key: str
+    group: str
+    """The library that the others need."""
+    libraries: Sequence[dict[str, Any]]
+    mypy: str
+    began_s: float
+
+    def compile(
+        self, compiler: Compiler, made: Path, progress: Progress, *, tuned: bool = False
+    ) -> Build:
+        """A build of them, its files below `made`."""
+        found = _compile(compiler, self.libraries, self.folder, made, progress)
+        spent_s = round(time.monotonic() - self.began_s, 1)
+        return Build(self.key, self.group, found, self.mypy, spent_s, tuned=tuned)
+
+
+def _translate(folder: Path, mypy: str, began_s: float) -> _Translation:
+    modules = compiled_modules()
+    _copy_sources(folder)
+    key = digest(folder / PACKAGE.name)  # of the copies: the sources may change meanwhile
+    for name, source in rewritten_sources(folder / PACKAGE.name).items():
+        (folder / PACKAGE.name / name).write_text(source, encoding="utf-8")
+    files = [str(Path(PACKAGE.name) / path) for path in modules.values()]
+    _run([sys.executable, "-P", translate.__file__, *files], folder)
+    libraries = json.loads((folder / translate.LIBRARIES).read_bytes())
+    names = [str(library["name"]) for library in libraries]
+    group = next(name for name in names if name not in modules)
+    return _Translation(folder, key, group, libraries, mypy, began_s)
+
+
+def _tuned(compiler: Compiler, translation: _Translation, progress: Progress) -> Compiler:
+    """The compiler, told what a build that counts did in a simulation."""
+    tuning = Tuning(translation.folder)
+    made = translation.folder / "watched"
+    counting = compiler.with_flags(tuning.counts, ("-fprofile-generate",))
+    tuning.store.add(translation.compile(counting, made, progress, tuned=True), made)
+    progress("watching a simulation", 1.0)
+    tuning.watch()
+    return compiler.with_flags(tuning.uses)
 
 
 @contextmanager

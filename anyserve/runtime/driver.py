@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
+from anyserve.core.alarm import Alarm
 from anyserve.core.effects import Effect, Send, SetTimer
 from anyserve.core.events import EVENT_TYPES, BusTrouble
 from anyserve.core.inputs import BusDown, BusUp, Pressure, Wake
@@ -72,11 +73,8 @@ class Driver:
         self._reader: BatchReader[Any] = BatchReader(inbound)
         self._perform = perform
         self._machine: Machine | None = None
+        self._alarm = Alarm()
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_ns = 0
-        """When it goes off."""
-        self._wakes_ns = 0
-        """When the machine wants to be woken: then, or later."""
         self._lagging = lagging
         self._pressed = False
         self._malformed = self._unsound = 0
@@ -144,7 +142,8 @@ class Driver:
                 self.events.emit(effect, t=now)  # type: ignore[arg-type]
             elif kind is SetTimer:
                 assert isinstance(effect, SetTimer)
-                self._set_timer(effect.at_ns)
+                if self._alarm.ask(effect.at_ns):
+                    self._set_timer()
             else:
                 self._perform(effect)
 
@@ -160,25 +159,18 @@ class Driver:
         await self.bus.drain(DRAIN_S)
         await self.bus.close()
 
-    def _set_timer(self, at_ns: int) -> None:
-        self._wakes_ns = at_ns
+    def _set_timer(self) -> None:
         if self._timer is not None:
-            if self._timer_ns <= at_ns:
-                return  # set again when it goes off: most often the machine changes its mind before
             self._timer.cancel()
-        self._start_timer(at_ns)
-
-    def _start_timer(self, at_ns: int) -> None:
-        delay_s = max(0.0, (at_ns - time.monotonic_ns()) / 1e9)
-        self._timer_ns = at_ns
+        delay_s = max(0.0, (self._alarm.rings_ns - time.monotonic_ns()) / 1e9)
         self._timer = asyncio.get_running_loop().call_later(delay_s, self._wake)
 
     def _wake(self) -> None:
         self._timer = None
-        if time.monotonic_ns() < self._wakes_ns:
-            self._start_timer(self._wakes_ns)
-        else:
+        if self._alarm.ring(time.monotonic_ns()):
             self.feed(Wake())
+        else:
+            self._set_timer()
 
     def _on_message(self, topic: str, payload: bytes, retained: bool) -> None:  # noqa: FBT001 - the bus calls it so
         del retained

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from anyserve.core.alarm import Alarm
 from anyserve.core.counts import Count
 from anyserve.core.effects import Command, Effect, Inbox, Send, SetTimer
 from anyserve.core.events import AnyEvent
 from anyserve.core.inputs import BusDown, BusUp, Wake
 from anyserve.core.machine import Machine
 from anyserve.core.messages import Registration, SchedulerState
-from anyserve.core.order import NEVER
 from anyserve.sim.agenda import Doer
 from anyserve.sim.network import Receiver
 from anyserve.sim.recorder import Voice
@@ -48,10 +48,7 @@ class Process(Receiver):
         self._machine: Machine | None = None
         self._voice = Voice(name, 0, world.recorder)
         self._timer = Timer(self)
-        self._wakes_ns = NEVER
-        """When the machine wants to be woken."""
-        self._timer_ns = NEVER
-        """When the timer goes off: then or before, and is set again where it is before."""
+        self._alarm = Alarm()
         self._timers = 0
         """How often it was set; the last time counts."""
         self._frozen: list[Any] | None = None
@@ -82,9 +79,8 @@ class Process(Receiver):
             if isinstance(effect, Send):
                 self._send(effect)
             elif isinstance(effect, SetTimer):
-                self._wakes_ns = effect.at_ns
-                if effect.at_ns < self._timer_ns:
-                    self._set_timer(effect.at_ns)
+                if self._alarm.ask(effect.at_ns):
+                    self._set_timer()
             elif isinstance(effect, Count):
                 self._voice.count(effect, now)
             elif isinstance(effect, Command):
@@ -125,26 +121,22 @@ class Process(Receiver):
             world.registrations[message.replica] = message
             self._network.send(self.name, world.scheduler, message)
 
-    def _set_timer(self, at_ns: int) -> None:
-        self._timer_ns = at_ns
+    def _set_timer(self) -> None:
         self._timers += 1
-        self._kernel.do_at(at_ns, self._timer, self._timers)
+        self._kernel.do_at(self._alarm.rings_ns, self._timer, self._timers)
 
     def _stop_timer(self) -> None:
-        self._wakes_ns = self._timer_ns = NEVER
+        self._alarm.clear()
         self._timers += 1
 
     def wake(self, timer: int) -> None:
-        """The timer goes off that was set so many times. Most often what it was set for is done
-        with by then: it costs less to set it again than to ask the machine."""
+        """The timer goes off that was set so many times."""
         if timer != self._timers:
             return
-        self._timer_ns = NEVER
-        if self._kernel.now < self._wakes_ns:
-            self._set_timer(self._wakes_ns)
-        else:
-            self._wakes_ns = NEVER
+        if self._alarm.ring(self._kernel.now):
             self._go_on()
+        else:
+            self._set_timer()
 
     def _go_on(self) -> None:
         """It is time for what the machine waits for."""

@@ -46,10 +46,6 @@ class StepGaps:
         self._shifts = [_NOT_MET] * len(BUCKETS_NS)
         """Where the bits of each bucket begin."""
 
-    def add(self, gap_ps: int, steps: int = 1) -> None:
-        """Count so many steps that ended so long after the one before."""
-        self._count += steps << self._shift_of(gap_ps)
-
     def add_stretch(self, stretch: Stretch, steps: int, before_ps: int) -> None:
         """Count the first steps of a stretch. `before_ps`: when the step before them ended."""
         first_ps = stretch.step_end_ps(1)

@@ -4,51 +4,100 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from itertools import pairwise
 
+import pytest
+
+from anyserve.core.engine.jitter import Jitter, Noise
+from anyserve.core.engine.plan import StepPlan
+from anyserve.core.engine.stretch import PS_PER_NS, Stretch
 from anyserve.core.origin.pending import bucket_ns
 from anyserve.sim.step_gaps import Gaps, StepGaps
 
-NS_PER_MS = 1_000_000
-PS_PER_NS = 1000
+PS_PER_MS = 1_000_000_000
+QUANTILES = (-0.2, 0.0, 0.3)
 
 
-def test_what_came_since_a_mark_is_what_was_counted_since() -> None:
+def stretch_of(
+    steps: int, step_ps: int, growth_ps: int = 0, *, start_ps: int = 0, noise: Noise | None = None
+) -> Stretch:
+    """So many steps in a row, the first of which takes `step_ps`."""
+    plan = StepPlan()
+    plan.steps = steps
+    stretch = Stretch(start_ps, plan, 0)
+    stretch.first_ps, stretch.growth_ps, stretch.noise = step_ps, growth_ps, noise
+    stretch.end_ps = start_ps + stretch.after(steps)
+    return stretch
+
+
+def gaps_one_by_one(stretch: Stretch, steps: int, before_ps: int) -> Counter[int]:
+    """Its first steps, each looked at for itself."""
+    ends = [before_ps, *(stretch.step_end_ps(number) for number in range(1, steps + 1))]
+    gaps = (later - earlier for earlier, later in pairwise(ends))
+    return Counter(bucket_ns(gap_ps // PS_PER_NS) for gap_ps in gaps)
+
+
+def counted_since(steps: StepGaps, mark: int) -> Gaps:
+    gaps: Gaps = {}
+    steps.since(mark, gaps)
+    return gaps
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+def test_what_came_since_a_mark_is_what_was_counted_since(noisy: bool) -> None:
     rng, steps = random.Random(3), StepGaps()
+    jitter = Jitter(QUANTILES, seed=5) if noisy else None
     marks: list[tuple[int, Counter[int]]] = []
+    end_ps = 0
     for _ in range(400):
-        gap_ns = rng.choice([3, 8, 8, 8, 40, 700]) * NS_PER_MS + rng.randrange(NS_PER_MS)
-        count = rng.randrange(1, 4)
-        steps.add(gap_ns * PS_PER_NS, count)
+        step_ps = rng.choice([3, 8, 8, 8, 40, 700]) * PS_PER_MS + rng.randrange(PS_PER_MS)
+        stretch = stretch_of(
+            rng.choice([1, 1, 2, 60]),
+            step_ps,
+            rng.choice([0, 20_000, PS_PER_MS]),
+            start_ps=end_ps + rng.choice([0, 0, 30 * PS_PER_MS]),
+            noise=jitter.noise(rng.randrange(1000), step_ps) if jitter else None,
+        )
+        ended = rng.choice([stretch.steps, rng.randint(1, stretch.steps)])
+        steps.add_stretch(stretch, ended, end_ps)
         for _, counted in marks:
-            counted[bucket_ns(gap_ns)] += count
+            counted.update(gaps_one_by_one(stretch, ended, end_ps))
+        end_ps = stretch.step_end_ps(ended)
         if rng.random() < 0.1:
             marks.append((steps.mark(), Counter()))
 
+    assert len(marks) > 10
     for mark, counted in marks:
-        gaps: Gaps = {}
-        steps.since(mark, gaps)
-        assert gaps == dict(counted)
+        assert counted_since(steps, mark) == dict(counted)
+
+
+def test_the_last_step_of_a_stretch_may_have_stood_still() -> None:
+    stretch = stretch_of(5, 8 * PS_PER_MS)
+    stretch.late_ps = 900 * PS_PER_MS
+    stretch.end_ps += stretch.late_ps
+    steps = StepGaps()
+    steps.add_stretch(stretch, 5, 0)
+
+    assert counted_since(steps, 0) == {bucket_ns(8_000_000): 4, bucket_ns(908_000_000): 1}
 
 
 def test_what_came_since_is_added_to_what_is_there() -> None:
     steps = StepGaps()
-    steps.add(8 * NS_PER_MS * PS_PER_NS)
+    steps.add_stretch(stretch_of(1, 8 * PS_PER_MS), 1, 0)
     mark = steps.mark()
-    steps.add(8 * NS_PER_MS * PS_PER_NS, 2)
-    bound = bucket_ns(8 * NS_PER_MS)
+    steps.add_stretch(stretch_of(2, 8 * PS_PER_MS), 2, 0)
+    bound = bucket_ns(8_000_000)
     gaps: Gaps = {bound: 5}
     steps.since(mark, gaps)
+
     assert gaps == {bound: 7}
 
 
 def test_a_copy_counts_on_alone() -> None:
     steps = StepGaps()
-    steps.add(8 * NS_PER_MS * PS_PER_NS)
+    steps.add_stretch(stretch_of(1, 8 * PS_PER_MS), 1, 0)
     mark, other = steps.mark(), steps.copy()
-    other.add(8 * NS_PER_MS * PS_PER_NS, 3)
-    mine: Gaps = {}
-    others: Gaps = {}
-    steps.since(mark, mine)
-    other.since(mark, others)
+    other.add_stretch(stretch_of(3, 8 * PS_PER_MS), 3, 0)
 
-    assert (mine, others) == ({}, {bucket_ns(8 * NS_PER_MS): 3})
+    assert counted_since(steps, mark) == {}
+    assert counted_since(other, mark) == {bucket_ns(8_000_000): 3}
