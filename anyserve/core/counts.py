@@ -42,10 +42,11 @@ class StartedCount(Count, frozen=True):
 
 
 class EndedCount(Count, frozen=True):
-    """Replica: over here."""
+    """Replica: over here. `prefill_ns`: from its first place in a step to its first token."""
 
     status: str
     n_tokens: int
+    prefill_ns: int
 
 
 class OutcomeCount(Count, frozen=True):

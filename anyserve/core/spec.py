@@ -74,7 +74,8 @@ class EngineSpec(Spec, frozen=True):
 
     `kind`: vllm, model, echo, none (an app alone), already resolved from `auto`. `task`: generate
     or embed. `step_ms` is for `echo`; `profile` names the step-time model of `model`, and its steps
-    take `step_scale` times as long as that says. `gpus` is a count or, below 1, a share of one
+    take `step_scale` times as long as that says, what prompts add to them `prefill_scale` times as
+    long once more. `gpus` is a count or, below 1, a share of one
     GPU's memory; 0 is the CPU or, with a CUDA build, a share of what others leave
     (`core.placement`). `options` go to the engine as they are.
     """
@@ -91,6 +92,7 @@ class EngineSpec(Spec, frozen=True):
     dtype: str = "auto"
     profile: str | None = None
     step_scale: float = 1.0
+    prefill_scale: float = 1.0
     step_ms: float = 0.0
     options: Mapping[str, Any] = {}
 

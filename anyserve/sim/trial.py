@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from anyserve.collecting import no_collecting
-from anyserve.sim.recorder import Counted, Sample
+from anyserve.sim.recorder import Counted, Recorder, Sample
 from anyserve.sim.simulation import Progress, Simulation
 from anyserve.telemetry.summary import RunFacts, Slo, summary_of, to_dict
 from anyserve.telemetry.tally import Tally
@@ -56,23 +56,36 @@ def _summary_of(trial: Trial) -> dict[str, Any]:
     return to_dict(summary_of(tally, slo, facts))
 
 
-def tally_of(
-    compiled: Compiled, scenario_dir: str, show: Callable[[Progress], None] | None = None
-) -> Tally:
-    """What a simulation came to of which nothing is kept. `show` is told how far it is.
+def tally_of(compiled: Compiled, scenario_dir: str) -> Tally:
+    """What a simulation came to of which nothing else is kept.
 
     Raises:
         AnyServeError: it cannot be simulated.
     """
     tally = Tally()
+    count(compiled, Counted(tally), scenario_dir)
+    return tally
+
+
+def count(
+    compiled: Compiled,
+    recorder: Recorder,
+    scenario_dir: str,
+    show: Callable[[Progress], None] | None = None,
+) -> None:
+    """Simulate for the figures alone: `recorder` is told of requests what is counted. `show` is
+    told how far it is.
+
+    Raises:
+        AnyServeError: it cannot be simulated.
+    """
     simulation = Simulation(
-        compiled, Counted(tally), sample=Sample(_UNEXPLAINED), scenario_dir=scenario_dir
+        compiled, recorder, sample=Sample(_UNEXPLAINED), scenario_dir=scenario_dir
     )
     while not simulation.over:
         simulation.advance()
         if show is not None:
             show(simulation.progress())
-    return tally
 
 
 _UNEXPLAINED = 0.0

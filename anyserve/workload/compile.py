@@ -279,6 +279,7 @@ def _engine(replica: Replica, engine_kind: EngineKindOf | None, directory: Path)
         dtype=section.dtype,
         profile=placed_profile(section.profile, directory),
         step_scale=section.step_scale,
+        prefill_scale=section.prefill_scale,
         step_ms=section.step / NS_PER_MS,
         options=section.options,
     )

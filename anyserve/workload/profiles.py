@@ -101,14 +101,14 @@ def decode_profile(content: bytes, where: str) -> EngineProfile:
 
 def known_profile(spec: EngineSpec) -> tuple[EngineProfile, bool]:
     """The `profile` of a scenario's engine, else that of its model, else that of a small model of
-    the same kind, at its `step_scale`; and whether it is such a guess. Imports no class that
+    the same kind, at its scales; and whether it is such a guess. Imports no class that
     `profile` may name.
 
     Raises:
         UsageError: `profile` names none.
     """
     profile, guessed = _profile_of(spec)
-    return profile.scaled(spec.step_scale), guessed
+    return profile.scaled(spec.step_scale, spec.prefill_scale), guessed
 
 
 def _profile_of(spec: EngineSpec) -> tuple[EngineProfile, bool]:
@@ -134,7 +134,8 @@ def known_engine(spec: EngineSpec, scenario_dir: Path | None = None) -> KnownEng
     profile, guessed = known_profile(spec)
     if spec.profile is not None and is_plugin_name(spec.profile):
         own = users_step_time(spec.profile, scenario_dir)
-        return KnownEngine(profile, scaled_step_time(own, spec.step_scale), guessed=guessed)
+        step_time = scaled_step_time(own, spec.step_scale, spec.prefill_scale)
+        return KnownEngine(profile, step_time, guessed=guessed)
     return KnownEngine(profile, profile.step_time, guessed=guessed)
 
 

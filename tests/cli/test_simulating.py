@@ -128,7 +128,7 @@ def test_a_run_of_slower_engines_is_played_again_as_fast_as_it_was(cli: Cli, sma
 
     assert as_profiled["tpot"]["mean_ms"] < 0.7 * live["tpot"]["mean_ms"]
     assert matched.json["tpot"]["mean_ms"] == pytest.approx(live["tpot"]["mean_ms"], rel=0.01)
-    assert matched.json["ttft"]["mean_ms"] == pytest.approx(live["ttft"]["mean_ms"], rel=0.02)
+    assert matched.json["ttft"]["mean_ms"] == pytest.approx(live["ttft"]["mean_ms"], rel=0.03)
     assert f"as fast as {first.name} was: a message takes 3 ms, a step of smollm2-135m 1.5" in (
         matched.err
     )

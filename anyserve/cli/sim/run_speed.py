@@ -12,9 +12,10 @@ from anyserve.cli.sim.playing import ProgressLines
 from anyserve.cli.sim.prepare import PreparedSim
 from anyserve.core.events import Envelope
 from anyserve.core.spec import ClusterSpec
-from anyserve.sim.matching import Scales, Times, match, scaled, step_scale, times_of
+from anyserve.sim.engine_times import TimesByKind, Watched, prompts_of, times_of
+from anyserve.sim.matching import Scales, match, scaled, scaled_engine
 from anyserve.sim.message_time import message_time_ns
-from anyserve.sim.trial import tally_of
+from anyserve.sim.trial import count
 from anyserve.telemetry.tally import Tally
 from anyserve.workload.schema.types import format_duration
 
@@ -37,14 +38,15 @@ class RunSpeed:
 
     def as_overrides(self, cluster: ClusterSpec) -> tuple[str, ...]:
         """The same as `--set` takes it, for the engines of this cluster."""
-        found = {
-            replica.group: round(scale, _DIGITS)
-            for replica in cluster.replicas
-            if (scale := step_scale(replica.engine, self.scales)) != replica.engine.step_scale
-        }
-        engines = tuple(
-            f"cluster.replicas[{group}].engine.step_scale={value}" for group, value in found.items()
-        )
+        found = {}
+        for replica in cluster.replicas:
+            before, engine = replica.engine, scaled_engine(replica.engine, self.scales)
+            at = f"cluster.replicas[{replica.group}].engine"
+            if engine.step_scale != before.step_scale:
+                found[f"{at}.step_scale"] = engine.step_scale
+            if engine.prefill_scale != before.prefill_scale:
+                found[f"{at}.prefill_scale"] = engine.prefill_scale
+        engines = (f"{path}={round(scale, _DIGITS)}" for path, scale in found.items())
         return (*self.network_overrides(), *engines)
 
     def network_overrides(self) -> tuple[str, ...]:
@@ -59,11 +61,13 @@ class RunSpeed:
         parts = []
         if self.message_ns is not None:
             parts.append(f"a message takes {self.message_ns / _NS_PER_MS:.2g} ms")
-        parts += [
-            f"a step of {kind.label} {scale:.2f} times as long as its profile says"
-            for kind, scale in self.scales.items()
-            if scale != 1.0
-        ]
+        for kind, scale in self.scales.items():
+            if scale.steps != 1.0:
+                times = f"{scale.steps:.2f} times as long as its profile says"
+                parts.append(f"a step of {kind.label} {times}")
+            if scale.prompts != 1.0:
+                whose = "its prompts" if scale.steps != 1.0 else f"prompts of {kind.label}"
+                parts.append(f"{whose} {scale.steps * scale.prompts:.2f} times")
         if self.off > _FAR:
             parts.append(f"no nearer than {self.off:.0%}")
         return ", ".join(parts)
@@ -91,11 +95,15 @@ def speed_of_run(
     lines = ProgressLines(session.diagnostics.say, doing=_DOING)
     show = lines.show if prepared.options.says_progress else None
 
-    def simulate(scales: Scales) -> Times:
+    def simulate(scales: Scales) -> TimesByKind:
         cluster = scaled(compiled.cluster, scales)
         lines.begin()
         again = dataclasses.replace(compiled, cluster=cluster)
-        return times_of(tally_of(again, prepared.scenario_dir, show).requests, cluster)
+        tally = Tally()
+        watched = Watched(tally)
+        count(again, watched, prepared.scenario_dir, show)
+        return times_of(tally.requests, watched.prompts, cluster)
 
-    found = match(times_of(live.requests, compiled.cluster), simulate)
+    of_run = times_of(live.requests, prompts_of(envelopes), compiled.cluster)
+    found = match(of_run, simulate)
     return RunSpeed(found.scales, network.message_ns, found.off)

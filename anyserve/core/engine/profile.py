@@ -126,18 +126,19 @@ class EngineProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         """`shape_us` as the engine model takes it."""
         return round(self.shape_us * 1_000_000)
 
-    def scaled(self, scale: float) -> EngineProfile:
+    def scaled(self, scale: float, prefill_scale: float = 1.0) -> EngineProfile:
         """That of an engine that computes `scale` times as long: its steps, and what it does
-        between them. Loading stays as it is."""
-        if scale == 1.0:
+        between them; what prompts add `prefill_scale` times as long once more. Loading stays as it
+        is."""
+        if scale == prefill_scale == 1.0:
             return self
         return msgspec.structs.replace(
             self,
-            step_time=self.step_time.scaled(scale),
+            step_time=self.step_time.scaled(scale, prefill_scale),
             intake_us=self.intake_us * scale,
             cooling=tuple((ms, us * scale) for ms, us in self.cooling),
             cold_us=self.cold_us * scale,
-            shape_us=self.shape_us * scale,
+            shape_us=self.shape_us * scale * prefill_scale,
         )
 
     def kv_blocks(self, kv_cache_gib: float, block_size: int | None = None) -> int:

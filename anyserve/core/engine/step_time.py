@@ -66,18 +66,27 @@ class StepTimeModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     graph_sizes: tuple[int, ...] = ()
     """Batch sizes, ascending, to which D is rounded up in steps without prefill."""
 
-    def scaled(self, scale: float) -> StepTimeModel:
-        """That of an engine whose steps take so many times as long."""
+    def scaled(self, scale: float, prefill_scale: float = 1.0) -> StepTimeModel:
+        """That of an engine whose steps take `scale` times as long, and what prompts add to them
+        `prefill_scale` times as long once more.
+
+        Steps that only decode wait for memory most of the time, prompts for arithmetic; machines
+        differ in the two. What a table grows by over its first point counts as arithmetic.
+        """
+        prompts = scale * prefill_scale
+        first = self.table[0][1] if self.table else 0
         return msgspec.structs.replace(
             self,
             base_ps=round(self.base_ps * scale),
-            prefill_ps=round(self.prefill_ps * scale),
+            prefill_ps=round(self.prefill_ps * prompts),
             decode_ps=round(self.decode_ps * scale),
             context_ps=round(self.context_ps * scale),
-            attention_ps=round(self.attention_ps * scale),
-            prompt_ps=round(self.prompt_ps * scale),
+            attention_ps=round(self.attention_ps * prompts),
+            prompt_ps=round(self.prompt_ps * prompts),
             floor_ps=round(self.floor_ps * scale),
-            table=tuple((tokens, round(ps * scale)) for tokens, ps in self.table),
+            table=tuple(
+                (tokens, round(first * scale + (ps - first) * prompts)) for tokens, ps in self.table
+            ),
         )
 
     def formula(self) -> Formula:
@@ -104,21 +113,29 @@ class StepTimeModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class ScaledStepTime:
-    """Another model of step time, whose steps take `scale` times as long. A `StepTime`."""
+    """Another model of step time, whose steps take `scale` times as long, and what prompts add to
+    them `prefill_scale` times as long once more. A `StepTime`."""
 
-    def __init__(self, step_time: StepTime, scale: float) -> None:
+    def __init__(self, step_time: StepTime, scale: float, prefill_scale: float) -> None:
         self._step_time = step_time
         self._scale = scale
+        self._prefill_scale = prefill_scale
 
     def step_ps(self, work: StepWork) -> int:
         """Duration of a step in picoseconds."""
-        return max(1, round(self._step_time.step_ps(work) * self._scale))
+        step_ps: float = self._step_time.step_ps(work)
+        if work.prefill_tokens and self._prefill_scale != 1.0:
+            rest = StepWork(decodes=work.decodes, context=work.context)
+            rest_ps = self._step_time.step_ps(rest)
+            step_ps = rest_ps + max(0, step_ps - rest_ps) * self._prefill_scale
+        return max(1, round(step_ps * self._scale))
 
 
-def scaled_step_time(step_time: StepTime, scale: float) -> StepTime:
-    """This model of step time, with steps that take `scale` times as long."""
-    if scale == 1.0:
+def scaled_step_time(step_time: StepTime, scale: float, prefill_scale: float = 1.0) -> StepTime:
+    """This model of step time, with steps that take `scale` times as long, and what prompts add to
+    them `prefill_scale` times as long once more."""
+    if scale == prefill_scale == 1.0:
         return step_time
     if isinstance(step_time, StepTimeModel):
-        return step_time.scaled(scale)
-    return ScaledStepTime(step_time, scale)
+        return step_time.scaled(scale, prefill_scale)
+    return ScaledStepTime(step_time, scale, prefill_scale)

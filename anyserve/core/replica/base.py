@@ -172,7 +172,8 @@ class ReplicaBase(Machine):
         message: str,
     ) -> None:
         if not slot.explained:
-            self._out.append(EndedCount(STATUS_WORDS[status], slot.n_tokens()))
+            ended = EndedCount(STATUS_WORDS[status], slot.n_tokens(), times.prefill_ns)
+            self._out.append(ended)
             return
         self._emit(
             AttemptEnded(

@@ -82,6 +82,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """A user's step-time model `pkg.mod:Class` in place of the profile's."""
     step_scale: float = 1.0
     """How many times as long as that one says steps take; a profile is scaled already."""
+    prefill_scale: float = 1.0
+    """And what prompts add to them, once more."""
     plugin_dir: str | None = None
     """Where such a class may lie: the scenario's directory."""
     step_interval_ms: float = 0.0

@@ -57,6 +57,7 @@ def engine_config(
         profile=known_profile(spec)[0] if models else None,
         step_time=profile if models and is_plugin_name(profile) else "",
         step_scale=spec.step_scale if models else 1.0,
+        prefill_scale=spec.prefill_scale if models else 1.0,
         plugin_dir=scenario_dir,
         step_interval_ms=spec.step_ms,
         tokens_per_step=tokens_per_step,

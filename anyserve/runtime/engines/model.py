@@ -187,7 +187,8 @@ class ModelEngine:
         if not config.step_time:
             return self._profile.step_time
         folder = None if config.plugin_dir is None else Path(config.plugin_dir)
-        return scaled_step_time(users_step_time(config.step_time, folder), config.step_scale)
+        own = users_step_time(config.step_time, folder)
+        return scaled_step_time(own, config.step_scale, config.prefill_scale)
 
     def _delta(self, sequence: Sequence, generated: int) -> Delta:
         held = self._of_sequence[sequence]

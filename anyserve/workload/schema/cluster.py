@@ -157,6 +157,8 @@ class Engine(Section):
     """Step-time profile of the model engine; default that of the model."""
     step_scale: float = Field(default=1.0, ge=0.001, le=1000)
     """How many times as long as the profile says its steps take: simulated, and as model engine."""
+    prefill_scale: float = Field(default=1.0, ge=0.001, le=1000)
+    """How many times as long, on top of that, what prompts add to a step takes."""
     step: Duration = 0
     """Pause before each step of the echo engine."""
     options: dict[str, Any] = Field(default_factory=dict)

@@ -95,3 +95,5 @@ def test_a_scaled_profile_computes_longer_and_loads_as_before() -> None:
         20.0, ((100, 100.0),), 8.0, 4.0, 3.0,
     )  # fmt: skip
     assert profile.scaled(1.0) is profile
+    assert profile.scaled(2.0, 3.0).shape_us == 12.0  # it is arithmetic of prompts
+    assert profile.scaled(2.0, 3.0).intake_us == 20.0

@@ -89,6 +89,36 @@ def test_a_scaled_model_takes_so_many_times_as_long_in_every_step(work: StepWork
     assert scaled_step_time(EVERY_TERM, 1.0) is EVERY_TERM
 
 
+def test_what_prompts_add_is_scaled_apart() -> None:
+    plain = StepTimeModel(
+        base_ps=10_000, prefill_ps=500, decode_ps=300, context_ps=8, attention_ps=2, prompt_ps=900
+    )
+    decodes = StepWork(decodes=3, context=300)
+    both = StepWork(prefill_tokens=50, prefills=2, decodes=3, context=300, attention=2_600)
+    scaled = plain.scaled(0.5, 4.0)
+
+    alone_ps, with_prompts_ps = plain.step_ps(decodes), plain.step_ps(both)
+    assert scaled.step_ps(decodes) == alone_ps // 2
+    assert scaled.step_ps(both) == alone_ps // 2 + 2 * (with_prompts_ps - alone_ps)
+
+
+def test_the_floor_under_prompts_is_the_memorys() -> None:
+    """A GPU that reads its weights meanwhile: twice the arithmetic takes nothing, or the rest."""
+    roofline = StepTimeModel(base_ps=1_000, prefill_ps=100, floor_ps=30_000)
+    scaled = roofline.scaled(1.0, 2.0)
+
+    assert scaled.step_ps(StepWork(prefill_tokens=100, prefills=1)) == 31_000
+    assert scaled.step_ps(StepWork(prefill_tokens=200, prefills=1)) == 41_000
+
+
+def test_what_a_table_grows_by_is_scaled_with_the_prompts() -> None:
+    table = StepTimeModel(base_ps=1_000, table=((1, 4_000), (64, 130_000)))
+    scaled = table.scaled(2.0, 3.0)
+
+    assert scaled.step_ps(StepWork(decodes=1, context=9)) == 2 * (1_000 + 4_000)
+    assert scaled.step_ps(StepWork(prefill_tokens=64, prefills=1)) == 2 * 5_000 + 6 * 126_000
+
+
 class OfTokens:
     """A user's model, which knows no coefficients."""
 
@@ -101,3 +131,20 @@ def test_a_users_model_is_scaled_too() -> None:
 
     assert scaled.step_ps(StepWork(prefill_tokens=10)) == 25_002
     assert scaled_step_time(OfTokens(), 0.001).step_ps(StepWork()) == 1
+
+
+class OfBoth:
+    """A user's model of prompts and of decoding."""
+
+    def step_ps(self, work: StepWork) -> int:
+        return 9_000 + 1_000 * work.prefill_tokens + 200 * work.decodes + work.context
+
+
+def test_of_a_users_model_prompts_add_what_the_step_would_not_take_without_them() -> None:
+    scaled = scaled_step_time(OfBoth(), 0.5, 4.0)
+
+    assert scaled.step_ps(StepWork(decodes=2, context=100)) == (9_000 + 400 + 100) // 2
+    assert (
+        scaled.step_ps(StepWork(prefill_tokens=6, prefills=1, decodes=2, context=100, attention=36))
+        == (9_000 + 400 + 100) // 2 + 2 * 6_000
+    )
