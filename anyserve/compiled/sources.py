@@ -43,6 +43,7 @@ LEFT_OUT: Final = frozenset(
         "core/engine/step_time.py",
         # And others:
         "core/engine/fit.py",  # numpy's
+        "sim/matching.py",  # numpy's
         "sim/trial.py",  # sent by name to other processes
     }
 )

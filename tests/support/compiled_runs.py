@@ -3,15 +3,18 @@
     python -P compiled_runs.py STORE SCENARIO ...
 
 STORE is a folder of builds, or "-" for Python. Prints, as JSON, whether compiled modules were used,
-and for each scenario a digest of its events and of what they add up to, or the error that ended it.
+for each scenario a digest of its events and of what they add up to, or the error that ended it, and
+how fast its engines are found to have been.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from anyserve.compiled.store import Store
 from anyserve.compiled.use import SWITCH, in_use, switch_on
@@ -21,8 +24,41 @@ SECONDS = 20
 
 def main(store: str, scenarios: list[str]) -> None:
     switch_on({SWITCH: "0"} if store == "-" else {}, Store(Path(store)))
-    logs = {scenario: log_of(Path(scenario)) for scenario in scenarios}
-    print(json.dumps({"compiled": in_use(), "logs": logs}))  # noqa: T201 - the answer
+    paths = [Path(scenario) for scenario in scenarios]
+    found = {"logs": {str(path): log_of(path) for path in paths}, "speed": speed_of(paths[0])}
+    print(json.dumps({"compiled": in_use(), **found}))  # noqa: T201 - the answer
+
+
+def compiled_scenario(path: Path) -> Any:
+    from anyserve.workload.compile import compile_scenario  # noqa: PLC0415 - after the switch
+    from anyserve.workload.load import load_scenario  # noqa: PLC0415
+
+    return compile_scenario(
+        load_scenario(path),
+        seed=3,
+        duration_ns=SECONDS * 1_000_000_000,
+        engine_kind=lambda _section: "model",
+    )
+
+
+def speed_of(path: Path) -> str:
+    """The scales of engines that took 1.3 times as long as they say, their prompts 2.6 times."""
+    from anyserve.sim.engine_times import TimesByKind, Watched, kind_of, times_of  # noqa: PLC0415
+    from anyserve.sim.matching import Scale, Scales, match, scaled  # noqa: PLC0415
+    from anyserve.sim.trial import count  # noqa: PLC0415
+    from anyserve.telemetry.tally import Tally  # noqa: PLC0415
+
+    what = compiled_scenario(path)
+
+    def simulate(scales: Scales) -> TimesByKind:
+        cluster = scaled(what.cluster, scales)
+        watched = Watched(tally := Tally())
+        again = dataclasses.replace(what, cluster=cluster)
+        count(again, watched, str(path.absolute().parent))
+        return times_of(tally.requests, watched.prompts, cluster)
+
+    kinds = {kind_of(replica.engine) for replica in what.cluster.replicas}
+    return str(match(simulate(dict.fromkeys(kinds, Scale(1.3, 2.0))), simulate))
 
 
 def log_of(path: Path) -> str:
@@ -34,8 +70,6 @@ def log_of(path: Path) -> str:
     from anyserve.sim.simulation import Simulation  # noqa: PLC0415
     from anyserve.telemetry.summary import RunFacts, summary_of, to_dict  # noqa: PLC0415
     from anyserve.telemetry.tally import Tally  # noqa: PLC0415
-    from anyserve.workload.compile import compile_scenario  # noqa: PLC0415
-    from anyserve.workload.load import load_scenario  # noqa: PLC0415
 
     found = hashlib.sha256()
     encoder = msgspec.json.Encoder()
@@ -45,12 +79,7 @@ def log_of(path: Path) -> str:
         found.update(encoder.encode(envelope))
         tally.add(envelope)
 
-    compiled = compile_scenario(
-        load_scenario(path),
-        seed=3,
-        duration_ns=SECONDS * 1_000_000_000,
-        engine_kind=lambda _section: "model",
-    )
+    compiled = compiled_scenario(path)
     try:
         Simulation(compiled, Enveloped(record), scenario_dir=str(path.absolute().parent)).run()
     except AnyServeError as error:

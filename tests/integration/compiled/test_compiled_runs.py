@@ -97,6 +97,8 @@ def test_the_log_of_a_compiled_run_is_that_of_an_interpreted_one(
 
     assert (compiled["compiled"], interpreted["compiled"]) == (True, False)
     assert compiled["logs"] == interpreted["logs"]
+    assert compiled["speed"] == interpreted["speed"]
+    assert "Scale(" in compiled["speed"]
     assert not any(" after " in log for log in compiled["logs"].values())
     assert len(set(compiled["logs"].values())) == len(scenarios)
 
