@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -18,8 +18,12 @@ from anyserve.sim.simulation import Progress, Simulation
 from anyserve.telemetry.summary import RunFacts, Slo, summary_of, to_dict
 from anyserve.telemetry.tally import Tally
 from anyserve.workload.compile import Compiled, compile_scenario
-from anyserve.workload.load import load_scenario
+from anyserve.workload.load import Scenario, load_scenario
 from anyserve.workload.schema import Engine
+
+_NOTHING_EXPECTED: Final = "expect=[]"
+"""Trials are compared, not judged; and what a scenario expects of a replica makes no sense where a
+trial has others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,14 @@ class Trial:
     overrides: tuple[str, ...]
     seed: int
     duration_ns: int | None = None
+
+    def load(self) -> Scenario:
+        """The scenario with these changes, without what it expects.
+
+        Raises:
+            AnyServeError: it is not valid.
+        """
+        return load_scenario(Path(self.scenario), (*self.overrides, _NOTHING_EXPECTED))
 
 
 def run_trial(trial: Trial) -> dict[str, Any]:
@@ -43,12 +55,10 @@ def run_trial(trial: Trial) -> dict[str, Any]:
 
 
 def _summary_of(trial: Trial) -> dict[str, Any]:
-    path = Path(trial.scenario)
-    scenario = load_scenario(path, trial.overrides)
     compiled = compile_scenario(
-        scenario, seed=trial.seed, duration_ns=trial.duration_ns, engine_kind=_model
+        trial.load(), seed=trial.seed, duration_ns=trial.duration_ns, engine_kind=_model
     )
-    tally = tally_of(compiled, str(path.absolute().parent))
+    tally = tally_of(compiled, str(Path(trial.scenario).absolute().parent))
     slo = {
         name: msgspec.convert(msgspec.to_builtins(one), Slo) for name, one in compiled.slo.items()
     }

@@ -92,7 +92,8 @@ attributes it wants. All of its requests would be rejected.""",
 
 Metrics are dotted paths into summary.json, such as requests.completed, ttft.p95_ms,
 delegations.by_edge.decode->decode.heavy, capabilities.decode.ttft.p95_ms or replicas.s1.completed.
-docs/scenarios.md lists them.""",
+docs/scenarios.md lists them. Where --set changes which replicas there are, --set 'expect=[]' leaves
+the expectations out.""",
         "AS-S027": """An expectation cannot be read.
 
 It is METRIC OP VALUE with blanks between: `requests.failed == 0`, `ttft.p95_ms < 800`,

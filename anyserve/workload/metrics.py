@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Final
 
 from anyserve.core.messages import Code, DelegateReason
+from anyserve.core.spec import Expectation
 from anyserve.workload.problems import nearest
 
 TIMES: Final = ("ttft", "tpot", "itl", "e2e", "queue")
@@ -101,6 +102,13 @@ class KnownMetrics:
             return _EDGE.fullmatch(edge) is not None and set(ends) <= self._capabilities
         replica = self._replica_of(path)
         return replica is not None and path in set(replica_paths(replica))
+
+    def lacking(self, expectation: Expectation) -> list[str]:
+        """What an expectation names as metrics that are none."""
+        paths = [expectation.metric]
+        if isinstance(expectation.value, str):
+            paths.append(expectation.value)
+        return [path for path in paths if path not in self]
 
     def hint(self, path: str) -> str:
         """How to mend a path that is not known."""

@@ -162,6 +162,41 @@ def test_a_recorded_run_is_played_again_under_other_settings(cli: Cli, small: Pa
     assert changed.json["requests"]["rejected"] == again.json["delegations"]["total"] > 0
 
 
+HARD = "expect:\n  - replicas.h.completed >= 3\n"
+
+
+def test_a_run_is_played_again_with_other_replicas_than_it_expected_something_of(
+    cli: Cli, small: Path
+) -> None:
+    small.write_text(SCENARIO.replace("expect:\n", HARD))
+    assert cli("sim", "small.yaml").code == 0
+    changed = ("sim", "--from-run", "latest", "--set", "cluster.replicas[h].count=2")
+    again = cli(*changed)
+    judged = cli(*changed, "--set", "expect=['requests.completed == 0']")
+
+    assert again.code == 0, again.err
+    assert "not there now: replicas.h.completed >= 3" in again.err
+    assert "1 of 1 expectations met" in again.out
+    assert "not there now" not in judged.err
+    assert "0 of 1 expectations met" in judged.out
+
+
+def test_trials_may_have_other_replicas_than_the_scenario_expects_something_of(
+    cli: Cli, small: Path
+) -> None:
+    small.write_text(SCENARIO.replace("expect:\n", HARD))
+    cut = ("--seeds", "1", "--duration", "3s", "--json")
+    swept = cli("sweep", "small.yaml", "--vary", "cluster.replicas[h].count=1,2", *cut)
+    planned = cli(
+        "plan", "small.yaml", "--slo", "requests.failed == 0", "--replicas", "h=1..2", *cut
+    )
+    simulated = cli("sim", "small.yaml", "--set", "cluster.replicas[h].count=2")
+
+    assert (swept.code, planned.code) == (0, 0), swept.err + planned.err
+    assert [one["set"]["cluster.replicas[h].count"] for one in swept.json["points"]] == ["1", "2"]
+    assert (simulated.code, "no replica 'h'" in simulated.err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [

@@ -14,8 +14,9 @@ _HELP = """
 Find the cheapest mix of replicas that keeps a promise, by simulation.
 
 \b
-  anyserve plan scenarios/mixed.yaml --slo 'ttft.p95_ms < 800' --replicas small=1..6
-  anyserve plan scenarios/mixed.yaml --slo 'goodput.share >= 0.99' --cost heavy=4 --jobs 2
+  anyserve plan scenarios/mixed.yaml --slo 'ttft.p95_ms < 800' --replicas s1=1..6
+  anyserve plan scenarios/mixed.yaml --slo 'goodput.share >= 0.99' --replicas s1=1..3 \\
+      --replicas h1=1..2 --cost h1=4 --jobs 2
 
 The fewest replicas are found by halving each range; the table shows what each cost buys.
 Without --slo the scenario's own `slo` must be kept by 99 % of its requests. The exit code is 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -18,8 +19,10 @@ from anyserve.cli.sim.run_speed import speed_of_run
 from anyserve.core.events import AnyEvent, Envelope, RequestOffered, RequestOutcome, RunStarted
 from anyserve.errors import UsageError
 from anyserve.telemetry.runs import RunDirectory, open_run
+from anyserve.workload.checks.names import Names
 from anyserve.workload.compile import Compiled
 from anyserve.workload.drawing import stable_hash
+from anyserve.workload.expectations import parse_expectation
 from anyserve.workload.load import parse_scenario
 from anyserve.workload.traffic import SCHEDULER_ENTRY, PlannedRequest, Segment, TrafficPlan
 
@@ -58,6 +61,8 @@ def prepare_from_run(session: Session, options: SimOptions, name: str) -> Prepar
         from_run=run.id if at_home else str(run.path),
     )
     prepared = again.prepare(options)
+    for text in again.outdated(options):
+        session.diagnostics.say(f"not expected, for what it names is not there now: {text}")
     matches = recorded.real if options.match_speed is None else options.match_speed
     if not matches:
         return prepared
@@ -83,6 +88,7 @@ class _Again:
         self.envelopes, _ = load_events(run)
         self._file = str(run.scenario)
         self._text = yaml.safe_dump(recorded.scenario, sort_keys=False)
+        self._expected: tuple[str, ...] = tuple(recorded.scenario.get("expect", ()))
         # Its file may be gone or changed: the text is the run's own, the place is for users'
         # classes.
         self._place = Path(recorded.file)
@@ -91,12 +97,27 @@ class _Again:
     def prepare(self, options: SimOptions, first: tuple[str, ...] = ()) -> PreparedSim:
         """Its simulation with these options; `first` is set before what they set."""
         overrides = (*first, *options.overrides)
+        outdated = self.outdated(options)
+        if outdated:
+            kept = [text for text in self._expected if text not in outdated]
+            overrides = (*overrides, f"expect={json.dumps(kept)}")
         scenario = parse_scenario(self._text, file=self._file, overrides=overrides)
         scenario = dataclasses.replace(scenario, path=self._place)
         prepared = compile_sim(options, scenario)
         plan = plan_of(self.envelopes, prepared.compiled, self._planned)
         compiled = dataclasses.replace(prepared.compiled, plan=plan)
         return dataclasses.replace(prepared, compiled=compiled)
+
+    def outdated(self, options: SimOptions) -> list[str]:
+        """What the run expected of replicas that are not there with these options."""
+        told = any(one.lstrip().startswith("expect") for one in options.overrides)
+        if told or not options.overrides:
+            return []
+        bare = (*options.overrides, "expect=[]")
+        scenario = parse_scenario(self._text, file=self._file, overrides=bare)
+        known = Names.of(scenario.file, scenario.document.data).metrics
+        parsed = ((text, parse_expectation(text)) for text in self._expected)
+        return [text for text, one in parsed if one is not None and known.lacking(one)]
 
 
 def plan_of(

@@ -45,7 +45,7 @@ class Estimate:
 
 
 def parse_vary(text: str) -> Vary:
-    """`PATH=[1, 2, 4]`, `PATH=1..6` or `PATH=1..9..2`.
+    """`PATH=[1, 2, 4]`, `PATH=1,2,4`, `PATH=1..6` or `PATH=1..9..2`.
 
     Raises:
         UsageError: it is none of these.
@@ -66,6 +66,8 @@ def _values(text: str) -> list[str]:
         return [str(value) for value in range(low, high + 1, max(1, step))]
     try:
         values = yaml.safe_load(text)
+        if isinstance(values, str) and "," in values:
+            values = yaml.safe_load(f"[{text}]")
     except yaml.YAMLError:
         return []
     items = values if isinstance(values, list) else [values] if text else []

@@ -26,7 +26,6 @@ from anyserve.cli.trials.points import (
 from anyserve.cli.trials.pool import Notebook, Outcome
 from anyserve.errors import UsageError
 from anyserve.sim.trial import Trial
-from anyserve.workload.load import load_scenario
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,8 +79,6 @@ def run_sweep(session: Session, options: SweepOptions) -> int:
         if options.random is None
         else drawn(varied, options.random, options.first_seed)
     )
-    for point in points:  # a wrong path is said before hours of work
-        load_scenario(options.scenario, (*options.overrides, *overrides_of(point)))
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     cut_ns = duration_ns(options.duration)
     trials = {
@@ -91,6 +88,8 @@ def run_sweep(session: Session, options: SweepOptions) -> int:
         for point in points
         for seed in seeds
     }
+    for point in points:  # a wrong path is said before hours of work
+        trials[point, options.first_seed].load()
     notebook = Notebook(options.out)
     outcomes = follow(session, list(trials.values()), notebook, options.jobs)
     metrics = options.metrics or DEFAULT_METRICS

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anyserve.workload.facts import replica_ids
+from anyserve.workload.metrics import KnownMetrics
 from anyserve.workload.schema import ScenarioFile
 
 
@@ -33,6 +34,11 @@ class Names:
             replicas=frozenset(ids | (groups - known.keys())),
             streams=_keys(raw, "traffic", "streams"),
         )
+
+    @property
+    def metrics(self) -> KnownMetrics:
+        """What an expectation may name."""
+        return KnownMetrics(set(self.capabilities), set(self.replicas))
 
 
 def _keys(raw: Any, *way: str) -> frozenset[str]:

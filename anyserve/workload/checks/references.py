@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from anyserve.workload.checks.names import Names
 from anyserve.workload.expectations import parse_expectation
-from anyserve.workload.metrics import KnownMetrics
 from anyserve.workload.problems import Finding, nearest
 from anyserve.workload.schema import Ingress, ScenarioFile
 from anyserve.workload.yaml_nodes import Loc
@@ -66,7 +65,7 @@ def rates_name_streams(file: ScenarioFile, names: Names) -> Iterator[Finding]:
 
 def expectations_name_metrics(file: ScenarioFile, names: Names) -> Iterator[Finding]:
     """Each expectation is METRIC OP VALUE, of metrics that a summary has."""
-    known = KnownMetrics(set(names.capabilities), set(names.replicas))
+    known = names.metrics
     for index, text in enumerate(file.expect):
         loc: Loc = ("expect", index)
         expectation = parse_expectation(text)
@@ -74,9 +73,5 @@ def expectations_name_metrics(file: ScenarioFile, names: Names) -> Iterator[Find
             hint = "write METRIC OP VALUE with blanks between, such as `ttft.p95_ms < 800`"
             yield Finding(loc, "AS-S027", "not an expectation", hint)
             continue
-        paths = [expectation.metric]
-        if isinstance(expectation.value, str):
-            paths.append(expectation.value)
-        for path in paths:
-            if path not in known:
-                yield Finding(loc, "AS-S026", f"no metric '{path}'", known.hint(path))
+        for path in known.lacking(expectation):
+            yield Finding(loc, "AS-S026", f"no metric '{path}'", known.hint(path))

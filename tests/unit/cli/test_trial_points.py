@@ -26,6 +26,8 @@ from anyserve.errors import UsageError
         ("a.b=[true, false]", ("true", "false")),
         ("a.b=[least-loaded, power-of-two]", ("least-loaded", "power-of-two")),
         ("a.b=7", ("7",)),
+        ("a.b=1,2", ("1", "2")),
+        ("a.b=least-loaded, power-of-two", ("least-loaded", "power-of-two")),
     ],
 )
 def test_values_are_a_list_or_a_range(text: str, values: tuple[str, ...]) -> None:
