@@ -19,11 +19,10 @@ from anyserve.telemetry.replica_names import ReplicaNames
 from anyserve.telemetry.request_groups import Group, groups_of, whole_of
 from anyserve.telemetry.request_table import COMPLETED, RequestTable
 from anyserve.telemetry.tally import Tally
+from anyserve.workload.profiles import UNPROFILED
 
 _FEW: Final = 8
 """So many answers say something of an engine; fewer do not."""
-_UNSCALED: Final = frozenset({"echo", "none"})
-"""Engines without a profile."""
 
 
 class EngineKind(NamedTuple):
@@ -72,17 +71,14 @@ class Watched(Counted):
     def count(self, t: int, source: str, count: Count) -> None:
         """See `Recorder`."""
         super().count(t, source, count)
-        if isinstance(count, EndedCount) and count.status == COMPLETED:
-            self._note(source, count.prefill_ns)
+        if isinstance(count, EndedCount):
+            _note(self.prompts, source, count.status, count.prefill_ns)
 
     def take(self, t: int, source: str, incarnation: int, seq: int, event: AnyEvent) -> None:
         """See `Recorder`."""
         super().take(t, source, incarnation, seq, event)
-        if isinstance(event, AttemptEnded) and event.status == COMPLETED:
-            self._note(source, event.times.prefill_ns)
-
-    def _note(self, replica: str, prefill_ns: int) -> None:
-        self.prompts.setdefault(replica, []).append(prefill_ns)
+        if isinstance(event, AttemptEnded):
+            _note(self.prompts, source, event.status, event.times.prefill_ns)
 
 
 def prompts_of(envelopes: Iterable[Envelope]) -> Prompts:
@@ -92,9 +88,14 @@ def prompts_of(envelopes: Iterable[Envelope]) -> Prompts:
     for envelope in envelopes:
         event = envelope.event
         names.learn(envelope.source, event)
-        if isinstance(event, AttemptEnded) and event.status == COMPLETED:
-            found.setdefault(names.of(envelope.source), []).append(event.times.prefill_ns)
+        if isinstance(event, AttemptEnded):
+            _note(found, names.of(envelope.source), event.status, event.times.prefill_ns)
     return found
+
+
+def _note(prompts: dict[str, list[int]], replica: str, status: str, prefill_ns: int) -> None:
+    if status == COMPLETED and prefill_ns:  # what an app answered had no prompt in an engine
+        prompts.setdefault(replica, []).append(prefill_ns)
 
 
 def times_of(requests: RequestTable, prompts: Prompts, cluster: ClusterSpec) -> TimesByKind:
@@ -103,7 +104,7 @@ def times_of(requests: RequestTable, prompts: Prompts, cluster: ClusterSpec) -> 
     kinds = {
         replica.id: kind_of(replica.engine)
         for replica in cluster.replicas
-        if replica.engine.kind not in _UNSCALED
+        if replica.engine.kind not in UNPROFILED
     }
     tokens: dict[EngineKind, list[float]] = {}
     for name, group in whole_of(requests, groups_of(requests)).by_server().items():

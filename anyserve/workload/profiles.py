@@ -12,13 +12,15 @@ import msgspec
 
 from anyserve.core.engine.profile import FORMAT, EngineProfile
 from anyserve.core.engine.step_time import StepTime, scaled_step_time
-from anyserve.core.spec import EngineSpec
+from anyserve.core.spec import ClusterSpec, EngineSpec
 from anyserve.errors import UsageError
 from anyserve.workload.plugins import PluginError, is_plugin_name, resolve_class
 from anyserve.workload.problems import nearest
 
 FALLBACK: Final = "smollm2-135m"
 FALLBACK_EMBEDDER: Final = "minilm"
+UNPROFILED: Final = frozenset({"echo", "none"})
+"""Kinds of engines whose times are in no profile."""
 
 
 class KnownEngine(NamedTuple):
@@ -137,6 +139,23 @@ def known_engine(spec: EngineSpec, scenario_dir: Path | None = None) -> KnownEng
         step_time = scaled_step_time(own, spec.step_scale, spec.prefill_scale)
         return KnownEngine(profile, step_time, guessed=guessed)
     return KnownEngine(profile, profile.step_time, guessed=guessed)
+
+
+def told_of(cluster: ClusterSpec) -> list[str]:
+    """Whose times the engines of a cluster take, and where those come from, in a few words each."""
+    engines = (replica.engine for replica in cluster.replicas)
+    computing = (engine for engine in engines if engine.kind not in UNPROFILED)
+    return list(dict.fromkeys(_told(engine) for engine in computing))
+
+
+def _told(spec: EngineSpec) -> str:
+    if spec.profile is not None and is_plugin_name(spec.profile):
+        return spec.profile
+    profile, _ = _profile_of(spec)
+    if profile.published:
+        return f"{profile.name} by published figures"
+    processor = profile.machine.get("processor")
+    return f"{profile.name} as measured on {processor}" if processor else profile.name
 
 
 def users_step_time(name: str, scenario_dir: Path | None) -> StepTime:

@@ -47,6 +47,7 @@ def test_a_simulation_leaves_a_run_like_any_other(cli: Cli, small: Path) -> None
     result = cli("sim", "small.yaml", "--check")
 
     assert result.code == 0, result.err
+    assert "engines take the times of smollm2-135m as measured on " in result.err
     assert "1 of 1 expectations met" in result.out
     assert "all invariants hold" in result.err
     summary = json.loads((latest(small.parent) / "summary.json").read_text())

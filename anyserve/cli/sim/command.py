@@ -22,6 +22,7 @@ from anyserve.errors import UsageError
 from anyserve.sim.watch import Watch
 from anyserve.telemetry.invariants import Violation
 from anyserve.telemetry.runs import RunDirectory, create_run
+from anyserve.workload.profiles import told_of
 
 UI_CHOICES: Final = ("plain", "tui", "json", "none")
 _SHOWN_VIOLATIONS: Final = 20
@@ -100,6 +101,8 @@ def _announce(session: Session, prepared: PreparedSim) -> None:
         f"{compiled.cluster.name}, simulated: {len(compiled.cluster.replicas)} replicas, "
         f"{len(plan.requests)} requests in {plan.duration_ns / 1e9:g} s, seed {compiled.seed}"
     )
+    if told := told_of(compiled.cluster):
+        session.diagnostics.say(f"engines take the times of {', '.join(told)}")
     if prepared.policy:
         session.diagnostics.say(f"policy {prepared.policy}")
     if prepared.speed:

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from anyserve.core.engine.step_time import StepWork
-from anyserve.core.spec import EngineSpec
+from anyserve.core.spec import ClusterSpec, EngineSpec, ReplicaSpec
 from anyserve.errors import UsageError
 from anyserve.workload.plugins import PluginError
 from anyserve.workload.profiles import (
@@ -14,6 +14,7 @@ from anyserve.workload.profiles import (
     load_profile,
     placed_profile,
     shipped_profiles,
+    told_of,
 )
 
 
@@ -95,3 +96,23 @@ def test_a_users_step_times_lie_beside_the_scenario(tmp_path: Path) -> None:
     assert found.step_time.step_ps(StepWork(decodes=3)) == 10
     with pytest.raises(PluginError, match="step_ps"):
         known_engine(EngineSpec(profile="own_times:NoTimes"), tmp_path)
+
+
+def test_where_times_come_from_is_told_once_for_all_who_take_them() -> None:
+    engines = [
+        EngineSpec(model="smollm2-135m"),
+        EngineSpec(model="smollm2-135m", threads=2),
+        EngineSpec(profile="llama-3.1-8b-l4"),
+        EngineSpec(profile="own_times:Times"),
+        EngineSpec(kind="echo"),
+    ]
+    replicas = tuple(
+        ReplicaSpec(id=f"r{number}", offers=(), engine=engine)
+        for number, engine in enumerate(engines)
+    )
+    measured, published, own = told_of(ClusterSpec(name="c", capabilities=(), replicas=replicas))
+
+    processor = shipped_profiles()["smollm2-135m"].machine["processor"]
+    assert measured == f"smollm2-135m as measured on {processor}"
+    assert published == "llama-3.1-8b-l4 by published figures"
+    assert own == "own_times:Times"
