@@ -17,9 +17,15 @@ from anyserve.core.messages import Request
 from anyserve.core.spec import EngineSpec
 from anyserve.errors import StartError
 from anyserve.workload.profiles import known_engine
+from anyserve.workload.schema import Engine
 
 _PS_PER_MS: Final = 1_000_000_000
 _NS_PER_S: Final = 1_000_000_000
+
+
+def modelled(_section: Engine) -> str:
+    """What an engine is in a simulation whose scenario says `kind: auto`."""
+    return "model"
 
 
 @dataclass(frozen=True, slots=True)

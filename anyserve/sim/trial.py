@@ -13,13 +13,13 @@ from typing import Any, Final
 import msgspec
 
 from anyserve.collecting import no_collecting
+from anyserve.sim.engines import modelled
 from anyserve.sim.recorder import Counted, Recorder, Sample
 from anyserve.sim.simulation import Progress, Simulation
 from anyserve.telemetry.summary import RunFacts, Slo, summary_of, to_dict
 from anyserve.telemetry.tally import Tally
 from anyserve.workload.compile import Compiled, compile_scenario
 from anyserve.workload.load import Scenario, load_scenario
-from anyserve.workload.schema import Engine
 
 _NOTHING_EXPECTED: Final = "expect=[]"
 """Trials are compared, not judged; and what a scenario expects of a replica makes no sense where a
@@ -56,7 +56,7 @@ def run_trial(trial: Trial) -> dict[str, Any]:
 
 def _summary_of(trial: Trial) -> dict[str, Any]:
     compiled = compile_scenario(
-        trial.load(), seed=trial.seed, duration_ns=trial.duration_ns, engine_kind=_model
+        trial.load(), seed=trial.seed, duration_ns=trial.duration_ns, engine_kind=modelled
     )
     tally = tally_of(compiled, str(Path(trial.scenario).absolute().parent))
     slo = {
@@ -100,7 +100,3 @@ def count(
 
 _UNEXPLAINED = 0.0
 """Nobody reads why a trial's requests went where they went."""
-
-
-def _model(_section: Engine) -> str:
-    return "model"

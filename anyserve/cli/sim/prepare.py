@@ -10,10 +10,11 @@ import msgspec
 
 from anyserve.cli.sim.options import SimOptions
 from anyserve.errors import UsageError
+from anyserve.sim.engines import modelled
 from anyserve.workload.compile import Compiled, compile_scenario
 from anyserve.workload.load import Scenario, load_scenario
 from anyserve.workload.policies import try_policy
-from anyserve.workload.schema import Engine, parse_duration
+from anyserve.workload.schema import parse_duration
 
 RESOLVED_SCHEMA: Final = "anyserve.resolved/1"
 
@@ -78,14 +79,10 @@ def compile_sim(options: SimOptions, scenario: Scenario) -> PreparedSim:
         seed=options.seed,
         entry=options.entry,
         duration_ns=duration_ns(options.duration),
-        engine_kind=_model,
+        engine_kind=modelled,
     )
     own = try_policy(compiled.cluster.scheduler, str(options.scenario.absolute().parent))
     return PreparedSim(options, scenario, compiled, own.said if own is not None else "")
-
-
-def _model(_section: Engine) -> str:
-    return "model"
 
 
 def duration_ns(text: str | None) -> int | None:
