@@ -44,14 +44,14 @@ def playable(trace: Trace) -> Trace:
 
 @functools.lru_cache(maxsize=64)
 def _model_config(max_model_len: int, *, pooling: bool) -> ModelConfig:
-    folder = Path(tempfile.mkdtemp())
-    (folder / "config.json").write_text(_LLAMA)
-    return ModelConfig(
-        model=str(folder),
-        skip_tokenizer_init=True,
-        max_model_len=max_model_len,
-        runner="pooling" if pooling else "generate",
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "config.json").write_text(_LLAMA)
+        return ModelConfig(
+            model=folder,
+            skip_tokenizer_init=True,
+            max_model_len=max_model_len,
+            runner="pooling" if pooling else "generate",
+        )
 
 
 def _vllm_config(trace: Trace) -> VllmConfig:

@@ -99,7 +99,8 @@ def running_zygote(directory: Path) -> Iterator[Path]:
     path = directory / "z.sock"
     command = [sys.executable, "-m", "anyserve.runtime.worker.zygote", "--socket", str(path)]
     with (directory / "zygote.log").open("wb") as log:
-        process = subprocess.Popen([*command, "--preload", "vllm"], stderr=log)
+        env = {**os.environ, "TMPDIR": str(directory)}  # vLLM leaves things behind in it
+        process = subprocess.Popen([*command, "--preload", "vllm"], stderr=log, env=env)
         try:
             yield path
         finally:

@@ -8,6 +8,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -163,9 +164,15 @@ class _Engine:
 def _started(config: EngineConfig, log: Path) -> Iterator[_Engine]:
     command = [sys.executable, "-m", "anyserve.runtime.calibrate.child", str(log)]
     env = {**os.environ, **allocator_settings(os.environ)}
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env
-    ) as process:
+    with (
+        tempfile.TemporaryDirectory(prefix="anyserve-") as temp,  # vLLM leaves things behind in it
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**env, "TMPDIR": temp},
+        ) as process,
+    ):
         assert process.stdin is not None
         try:
             process.stdin.write(msgspec.json.encode(config) + b"\n")

@@ -60,12 +60,15 @@ class Home:
         self.private = private
         self.run_dir = run_dir
         self.nodes = private / "nodes"
+        self.scratch = private / "tmp"
+        """Workers' temporary files: vLLM leaves some behind, above all where it is killed."""
         self.zygote_socket = private / "zygote"
         self.control_socket = private / "control"
         self.journal = run_dir / "scheduler.journal"
         self.objects: Path | None = None
         """The objects of this host, once `open_objects` has made their directory."""
         self.nodes.mkdir(mode=0o700, exist_ok=True)
+        self.scratch.mkdir(mode=0o700, exist_ok=True)
 
     def open_objects(self) -> None:
         """Make the directory of this host's objects; it goes with the private one."""

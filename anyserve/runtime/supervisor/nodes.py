@@ -124,8 +124,8 @@ class Nodes:
         command += ["--socket", str(self.home.zygote_socket)]
         if any(replica.engine.kind == "vllm" for replica in self.config.cluster.replicas):
             command += ["--preload", "vllm"]
-        log, env = self.home.log(ZYGOTE), allocator_settings(os.environ)
-        return ChildSpec(ZYGOTE, lambda: command, log, RestartPolicy(), 1.0, env)
+        env = {**allocator_settings(os.environ), "TMPDIR": str(self.home.scratch)}
+        return ChildSpec(ZYGOTE, lambda: command, self.home.log(ZYGOTE), RestartPolicy(), 1.0, env)
 
     def _node(
         self,

@@ -295,6 +295,10 @@ async def test_cluster_file_tells_who_runs_where_and_is_private(stage: Stage) ->
     assert names == {"zygote", "recorder", "scheduler", "replica s1", "replica h1"}
     argv = " ".join(word for process in stage.processes() for word in process.cmdline())
     assert not any(login.password in argv for login in record.credentials.values())
+    (zygote,) = (one.pid for one in record.processes if one.name == "zygote")
+    scratch = Path(psutil.Process(zygote).environ()["TMPDIR"])  # what an engine leaves goes, too
+    assert scratch.parent == Path(record.temp_dir)
+    (scratch / "left").write_text("by an engine that was killed")
     stage.process.stop()
     await stage.exit()
     await stage.nothing_left()
