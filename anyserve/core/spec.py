@@ -75,9 +75,9 @@ class EngineSpec(Spec, frozen=True):
     `kind`: vllm, model, echo, none (an app alone), already resolved from `auto`. `task`: generate
     or embed. `step_ms` is for `echo`; `profile` names the step-time model of `model`, and its steps
     take `step_scale` times as long as that says, what prompts add to them `prefill_scale` times as
-    long once more. `gpus` is a count or, below 1, a share of one
-    GPU's memory; 0 is the CPU or, with a CUDA build, a share of what others leave
-    (`core.placement`). `options` go to the engine as they are.
+    long once more. `gpus` is a count or, below 1, a share of one GPU's memory; 0 is the CPU or,
+    with a CUDA build, a share of what others leave (`core.placement`). `options` go to the engine
+    as they are.
     """
 
     kind: str = "vllm"

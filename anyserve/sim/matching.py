@@ -9,6 +9,7 @@ model.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
@@ -18,7 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from anyserve.core.spec import ClusterSpec, EngineSpec
-from anyserve.sim.engine_times import EngineKind, Times, TimesByKind, kind_of
+from anyserve.sim.engine_times import EngineKind, Times, TimesByKind, Watched, kind_of, times_of
+from anyserve.sim.simulation import Progress
+from anyserve.sim.trial import count
+from anyserve.telemetry.tally import Tally
+from anyserve.workload.compile import Compiled
 
 _ROUNDS: Final = 8
 _CLOSE: Final = 0.005
@@ -58,6 +63,25 @@ class Matched(NamedTuple):
 
     scales: Scales
     off: float
+
+
+def simulated_times(
+    compiled: Compiled,
+    scales: Scales,
+    scenario_dir: str,
+    show: Callable[[Progress], None] | None = None,
+) -> TimesByKind:
+    """What engines take in a simulation in which they are as fast as these scales say. `show` is
+    told how far it is.
+
+    Raises:
+        AnyServeError: it cannot be simulated.
+    """
+    cluster = scaled(compiled.cluster, scales)
+    tally = Tally()
+    watched = Watched(tally)
+    count(dataclasses.replace(compiled, cluster=cluster), watched, scenario_dir, show)
+    return times_of(tally.requests, watched.prompts, cluster)
 
 
 def match(live: TimesByKind, simulate: Callable[[Scales], TimesByKind]) -> Matched:

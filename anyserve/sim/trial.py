@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -20,10 +20,7 @@ from anyserve.telemetry.summary import RunFacts, Slo, summary_of, to_dict
 from anyserve.telemetry.tally import Tally
 from anyserve.workload.compile import Compiled, compile_scenario
 from anyserve.workload.load import Scenario, load_scenario
-
-_NOTHING_EXPECTED: Final = "expect=[]"
-"""Trials are compared, not judged; and what a scenario expects of a replica makes no sense where a
-trial has others."""
+from anyserve.workload.overrides import NOTHING_EXPECTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +33,13 @@ class Trial:
     duration_ns: int | None = None
 
     def load(self) -> Scenario:
-        """The scenario with these changes, without what it expects.
+        """The scenario with these changes. Without what it expects: trials are compared, not
+        judged, and what is expected of a replica makes no sense where a trial has others.
 
         Raises:
             AnyServeError: it is not valid.
         """
-        return load_scenario(Path(self.scenario), (*self.overrides, _NOTHING_EXPECTED))
+        return load_scenario(Path(self.scenario), (*self.overrides, NOTHING_EXPECTED))
 
 
 def run_trial(trial: Trial) -> dict[str, Any]:
@@ -58,23 +56,13 @@ def _summary_of(trial: Trial) -> dict[str, Any]:
     compiled = compile_scenario(
         trial.load(), seed=trial.seed, duration_ns=trial.duration_ns, engine_kind=modelled
     )
-    tally = tally_of(compiled, str(Path(trial.scenario).absolute().parent))
+    tally = Tally()
+    count(compiled, Counted(tally), str(Path(trial.scenario).absolute().parent))
     slo = {
         name: msgspec.convert(msgspec.to_builtins(one), Slo) for name, one in compiled.slo.items()
     }
     facts = RunFacts(scenario=compiled.cluster.name, seed=trial.seed, kind="sim")
     return to_dict(summary_of(tally, slo, facts))
-
-
-def tally_of(compiled: Compiled, scenario_dir: str) -> Tally:
-    """What a simulation came to of which nothing else is kept.
-
-    Raises:
-        AnyServeError: it cannot be simulated.
-    """
-    tally = Tally()
-    count(compiled, Counted(tally), scenario_dir)
-    return tally
 
 
 def count(

@@ -13,6 +13,8 @@ from anyserve.workload.yaml_nodes import Loc, YamlTree, parse_yaml
 
 _STEP: Final = re.compile(r"\.?([^.\[\]=\s]+)|\[([^\[\]=]+)\]")
 _ALL: Final = "*"
+NOTHING_EXPECTED: Final = "expect=[]"
+"""The override that leaves out what a scenario expects."""
 
 
 class _OverrideError(Exception):

@@ -143,9 +143,12 @@ def known_engine(spec: EngineSpec, scenario_dir: Path | None = None) -> KnownEng
 
 def told_of(cluster: ClusterSpec) -> list[str]:
     """Whose times the engines of a cluster take, and where those come from, in a few words each."""
-    engines = (replica.engine for replica in cluster.replicas)
-    computing = (engine for engine in engines if engine.kind not in UNPROFILED)
-    return list(dict.fromkeys(_told(engine) for engine in computing))
+    engines = {
+        (engine.profile, engine.model, engine.task): engine
+        for engine in (replica.engine for replica in cluster.replicas)
+        if engine.kind not in UNPROFILED
+    }
+    return list(dict.fromkeys(_told(engine) for engine in engines.values()))
 
 
 def _told(spec: EngineSpec) -> str:

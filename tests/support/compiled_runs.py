@@ -9,7 +9,6 @@ how fast its engines are found to have been.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import sys
@@ -43,19 +42,13 @@ def compiled_scenario(path: Path) -> Any:
 
 def speed_of(path: Path) -> str:
     """The scales of engines that took 1.3 times as long as they say, their prompts 2.6 times."""
-    from anyserve.sim.engine_times import TimesByKind, Watched, kind_of, times_of  # noqa: PLC0415
-    from anyserve.sim.matching import Scale, Scales, match, scaled  # noqa: PLC0415
-    from anyserve.sim.trial import count  # noqa: PLC0415
-    from anyserve.telemetry.tally import Tally  # noqa: PLC0415
+    from anyserve.sim.engine_times import TimesByKind, kind_of  # noqa: PLC0415
+    from anyserve.sim.matching import Scale, Scales, match, simulated_times  # noqa: PLC0415
 
     what = compiled_scenario(path)
 
     def simulate(scales: Scales) -> TimesByKind:
-        cluster = scaled(what.cluster, scales)
-        watched = Watched(tally := Tally())
-        again = dataclasses.replace(what, cluster=cluster)
-        count(again, watched, str(path.absolute().parent))
-        return times_of(tally.requests, watched.prompts, cluster)
+        return simulated_times(what, scales, str(path.absolute().parent))
 
     kinds = {kind_of(replica.engine) for replica in what.cluster.replicas}
     return str(match(simulate(dict.fromkeys(kinds, Scale(1.3, 2.0))), simulate))

@@ -24,6 +24,7 @@ from anyserve.workload.compile import Compiled
 from anyserve.workload.drawing import stable_hash
 from anyserve.workload.expectations import parse_expectation
 from anyserve.workload.load import parse_scenario
+from anyserve.workload.overrides import NOTHING_EXPECTED
 from anyserve.workload.traffic import SCHEDULER_ENTRY, PlannedRequest, Segment, TrafficPlan
 
 _MS: Final = 1_000_000
@@ -60,9 +61,11 @@ def prepare_from_run(session: Session, options: SimOptions, name: str) -> Prepar
         seed=options.seed or recorded.seed,
         from_run=run.id if at_home else str(run.path),
     )
-    prepared = again.prepare(options)
-    for text in again.outdated(options):
+    outdated = again.outdated(options)
+    for text in outdated:
         session.diagnostics.say(f"not expected, for what it names is not there now: {text}")
+    expecting = again.expecting_without(outdated)
+    prepared = again.prepare(options, expecting)
     matches = recorded.real if options.match_speed is None else options.match_speed
     if not matches:
         return prepared
@@ -72,7 +75,8 @@ def prepare_from_run(session: Session, options: SimOptions, name: str) -> Prepar
     speed = speed_of_run(
         session, again.envelopes, lambda changes: again.prepare(as_it_was, changes)
     )
-    prepared = again.prepare(options, speed.as_overrides(prepared.compiled.cluster))
+    as_fast = speed.as_overrides(prepared.compiled.cluster)
+    prepared = again.prepare(options, (*expecting, *as_fast))
     return dataclasses.replace(prepared, speed=speed.said())
 
 
@@ -97,10 +101,6 @@ class _Again:
     def prepare(self, options: SimOptions, first: tuple[str, ...] = ()) -> PreparedSim:
         """Its simulation with these options; `first` is set before what they set."""
         overrides = (*first, *options.overrides)
-        outdated = self.outdated(options)
-        if outdated:
-            kept = [text for text in self._expected if text not in outdated]
-            overrides = (*overrides, f"expect={json.dumps(kept)}")
         scenario = parse_scenario(self._text, file=self._file, overrides=overrides)
         scenario = dataclasses.replace(scenario, path=self._place)
         prepared = compile_sim(options, scenario)
@@ -111,13 +111,18 @@ class _Again:
     def outdated(self, options: SimOptions) -> list[str]:
         """What the run expected of replicas that are not there with these options."""
         told = any(one.lstrip().startswith("expect") for one in options.overrides)
-        if told or not options.overrides:
+        if told or not options.overrides or not self._expected:
             return []
-        bare = (*options.overrides, "expect=[]")
+        bare = (*options.overrides, NOTHING_EXPECTED)
         scenario = parse_scenario(self._text, file=self._file, overrides=bare)
         known = Names.of(scenario.file, scenario.document.data).metrics
         parsed = ((text, parse_expectation(text)) for text in self._expected)
         return [text for text, one in parsed if one is not None and known.lacking(one)]
+
+    def expecting_without(self, outdated: Sequence[str]) -> tuple[str, ...]:
+        """The overrides that leave these out of what the run expected."""
+        kept = [text for text in self._expected if text not in outdated]
+        return (f"expect={json.dumps(kept)}",) if outdated else ()
 
 
 def plan_of(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -12,10 +11,9 @@ from anyserve.cli.sim.playing import ProgressLines
 from anyserve.cli.sim.prepare import PreparedSim
 from anyserve.core.events import Envelope
 from anyserve.core.spec import ClusterSpec
-from anyserve.sim.engine_times import TimesByKind, Watched, prompts_of, times_of
-from anyserve.sim.matching import Scales, match, scaled, scaled_engine
+from anyserve.sim.engine_times import TimesByKind, prompts_of, times_of
+from anyserve.sim.matching import Scales, match, scaled_engine, simulated_times
 from anyserve.sim.message_time import message_time_ns
-from anyserve.sim.trial import count
 from anyserve.telemetry.tally import Tally
 from anyserve.workload.schema.types import format_duration
 
@@ -96,13 +94,8 @@ def speed_of_run(
     show = lines.show if prepared.options.says_progress else None
 
     def simulate(scales: Scales) -> TimesByKind:
-        cluster = scaled(compiled.cluster, scales)
         lines.begin()
-        again = dataclasses.replace(compiled, cluster=cluster)
-        tally = Tally()
-        watched = Watched(tally)
-        count(again, watched, prepared.scenario_dir, show)
-        return times_of(tally.requests, watched.prompts, cluster)
+        return simulated_times(compiled, scales, prepared.scenario_dir, show)
 
     of_run = times_of(live.requests, prompts_of(envelopes), compiled.cluster)
     found = match(of_run, simulate)

@@ -11,13 +11,11 @@ from anyserve.core.spec import EngineSpec
 from anyserve.sim.engine_times import (
     Times,
     TimesByKind,
-    Watched,
     kind_of,
     prompts_of,
     times_of,
 )
-from anyserve.sim.matching import AS_IT_SAYS, Scale, Scales, match, scaled
-from anyserve.sim.trial import count
+from anyserve.sim.matching import AS_IT_SAYS, Scale, Scales, match, scaled, simulated_times
 from anyserve.telemetry.tally import Tally
 from anyserve.workload.compile import Compiled
 
@@ -56,10 +54,7 @@ def measured(what: Compiled, scales: Scales) -> TimesByKind:
 
 def counted(what: Compiled, scales: Scales) -> TimesByKind:
     """As of a simulation of which nothing is kept."""
-    cluster = scaled(what.cluster, scales)
-    watched = Watched(tally := Tally())
-    count(dataclasses.replace(what, cluster=cluster), watched, "")
-    return times_of(tally.requests, watched.prompts, cluster)
+    return simulated_times(what, scales, "")
 
 
 def test_what_is_counted_is_what_the_log_says() -> None:
@@ -73,18 +68,31 @@ def test_what_is_counted_is_what_the_log_says() -> None:
     assert times[EMBEDDER].prompt is None
 
 
-@pytest.mark.parametrize("prompts", [0.5, 1.0, 4.0])
+@pytest.mark.parametrize("prompts", [0.5, 1.0])
 def test_the_speed_of_every_kind_of_engine_is_found_again(prompts: float) -> None:
-    what = compiled(WITH_EMBEDDINGS)
+    longer = {"traffic": {"phases": [{"name": "all", "duration": "120s"}]}}
+    what = compiled(merged(WITH_EMBEDDINGS, longer))
     live = measured(what, {LLM: Scale(1.7, prompts), EMBEDDER: Scale(0.6)})
 
     found = match(live, lambda scales: counted(what, scales))
 
-    assert found.off <= 0.011  # with few requests times jump by a percent from scale to scale
-    assert found.scales[LLM].steps == pytest.approx(1.7, rel=0.05)
-    assert found.scales[LLM].prompts == pytest.approx(prompts, rel=0.08)
+    assert found.off <= 0.005
+    assert found.scales[LLM].steps == pytest.approx(1.7, rel=0.005)
+    assert found.scales[LLM].prompts == pytest.approx(prompts, rel=0.02)
     assert found.scales[EMBEDDER].steps == pytest.approx(0.6, rel=0.01)
     assert found.scales[EMBEDDER].prompts == 1.0
+
+
+def test_an_engine_beyond_its_limit_is_come_near_to() -> None:
+    """There both numbers lengthen the same queue of prompts, and times jump from scale to scale."""
+    what = compiled(PAIR)
+    live = measured(what, {LLM: Scale(1.7, 4.0)})
+
+    found = match(live, lambda scales: counted(what, scales))
+
+    assert found.off <= 0.011
+    assert found.scales[LLM].steps == pytest.approx(1.7, rel=0.05)
+    assert found.scales[LLM].prompts == pytest.approx(4.0, rel=0.08)
 
 
 def test_a_run_as_fast_as_its_profiles_says_so_exactly() -> None:
