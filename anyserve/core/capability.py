@@ -56,7 +56,8 @@ def _shared(items: tuple[tuple[str, int], ...]) -> dict[str, int]:
 def is_short_enough(most: dict[str, int], request: Request, capability: str) -> bool:
     """Whether an offer may admit the request as `capability`, and does if it has no attributes.
     `most`: see `most_tokens`."""
-    return request.prompt_tokens + request.max_tokens <= most.get(capability, -1)
+    limit = most.get(capability)
+    return limit is not None and request.prompt_tokens + request.max_tokens <= limit
 
 
 def any_serves(offers: Iterable[Offer], request: Request, capability: str) -> bool:

@@ -269,7 +269,10 @@ class Started(Message, frozen=True, tag="started"):
 
 
 class Ended(Message, frozen=True, tag="ended"):
-    """An attempt is over here. Key: `(id, attempt)`. `started`: it was running when it ended."""
+    """An attempt is over here. Key: `(id, attempt)`. `started`: it was running when it ended.
+
+    `credit`: what the end did to the counters, with a key of its own.
+    """
 
     id: str
     attempt: int
@@ -277,6 +280,20 @@ class Ended(Message, frozen=True, tag="ended"):
     incarnation: int
     status: AttemptStatus
     started: bool = True
+    credit: Credit | None = None
+
+
+def ended_with(ended: Ended, credit: Credit) -> Ended:
+    """The same end, which brings the counters along."""
+    return Ended(
+        id=ended.id,
+        attempt=ended.attempt,
+        replica=ended.replica,
+        incarnation=ended.incarnation,
+        status=ended.status,
+        started=ended.started,
+        credit=credit,
+    )
 
 
 # --- scheduler -> replicas ---------------------------------------------------------------------

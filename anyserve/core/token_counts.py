@@ -29,11 +29,11 @@ class TokenCounts:
     def n_tokens(self, choice: int | None = None) -> int:
         """Those of one choice, or of all."""
         others = self._others
-        if choice == 0 or others is None:
-            return 0 if choice else self._first
         if choice is None:
-            return self._first + sum(others)
-        return others[choice - 1] if choice <= len(others) else 0
+            return self._first if others is None else self._first + sum(others)
+        if choice == 0:
+            return self._first
+        return 0 if others is None or choice > len(others) else others[choice - 1]
 
     def by_choice(self) -> list[int]:
         """Those of choices 0, 1, ... up to the last one that has any."""

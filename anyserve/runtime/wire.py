@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from anyserve.core.effects import Inbox, Send
-from anyserve.core.messages import Frame, Holding, KeepAlive, Settled
+from anyserve.core.messages import Ended, Frame, Holding, KeepAlive, Settled
 
 encode: Final = msgspec.json.Encoder().encode
 """Any message or event as JSON."""
@@ -83,6 +83,8 @@ def is_sound(message: Any) -> bool:
     for field in _name_fields(kind):
         if not _is_name(getattr(message, field)):
             return False
+    if isinstance(message, Ended) and message.credit is not None and not is_sound(message.credit):
+        return False
     return all(map(_is_request_id, _request_ids(message)))
 
 

@@ -54,19 +54,21 @@ class Peer:
 
     def credit(self, *, epoch: int | None = None, **load: Any) -> Effects:
         """Report the counters as they are."""
+        return self._bench.tell(self.counters(epoch=epoch, **load))
+
+    def counters(self, *, epoch: int | None = None, **load: Any) -> msg.Credit:
+        """What it reports of them next."""
         self.sequence += 1
-        return self._bench.tell(
-            msg.Credit(
-                replica=self.id,
-                incarnation=self.incarnation,
-                epoch=self._bench.scheduler.epoch if epoch is None else epoch,
-                sequence=self.sequence,
-                granted_total=self.granted,
-                taken_total=self.taken,
-                assigned_seen=self.assigned,
-                ordinals_below=self.assigned,
-                load=msg.Load(**load),
-            )
+        return msg.Credit(
+            replica=self.id,
+            incarnation=self.incarnation,
+            epoch=self._bench.scheduler.epoch if epoch is None else epoch,
+            sequence=self.sequence,
+            granted_total=self.granted,
+            taken_total=self.taken,
+            assigned_seen=self.assigned,
+            ordinals_below=self.assigned,
+            load=msg.Load(**load),
         )
 
     def see(self, count: int = 1) -> None:
@@ -90,8 +92,9 @@ class Peer:
         status: msg.AttemptStatus = msg.AttemptStatus.COMPLETED,
         *,
         started: bool = True,
+        credit: msg.Credit | None = None,
     ) -> Effects:
-        """The attempt is over."""
+        """The attempt is over; `credit` comes with it."""
         return self._bench.tell(
             msg.Ended(
                 id=given.request.id,
@@ -100,6 +103,7 @@ class Peer:
                 incarnation=self.incarnation,
                 status=status,
                 started=started,
+                credit=credit,
             )
         )
 

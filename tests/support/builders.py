@@ -65,6 +65,18 @@ class Effects(Sequence[fx.Effect]):
         (message,) = self.sent(kind)
         return message
 
+    @property
+    def credits(self) -> list[msg.Credit]:
+        """All counters that were told, alone or with an end, in order."""
+        told = (one.credit if isinstance(one, msg.Ended) else one for one in self.sent(msg.Message))
+        return [one for one in told if isinstance(one, msg.Credit)]
+
+    @property
+    def credit(self) -> msg.Credit:
+        """The only counters that were told."""
+        (credit,) = self.credits
+        return credit
+
     def event(self, kind: type[E]) -> E:
         """The only event of this kind."""
         (event,) = self.emitted(kind)

@@ -93,8 +93,9 @@ class Ghost:
                 self.life.ears[message.replica] = Ear(message)
             elif Ear(message).key > ear.key:
                 ear.registration = message
-        elif isinstance(message, msg.Credit) and message.epoch == scheduler.epoch:
-            self._credit(message)
+        credit = message.credit if isinstance(message, msg.Ended) else message
+        if isinstance(credit, msg.Credit) and credit.epoch == scheduler.epoch:
+            self._credit(credit)
         self._waited = {t.id for t in scheduler.tickets.values() if t.state.value == "queued"}
 
     def _credit(self, credit: msg.Credit) -> None:

@@ -13,16 +13,14 @@ class RangeWatch:
         self._ranges = ranges
         self.seen: dict[str, int] = {}
         """The most that was seen of each thing that went beyond, by its name."""
-        self._most = StepWork(
-            prefill_tokens=_most(ranges.prefill_tokens),
-            decodes=_most(ranges.decodes),
-            context=_most(ranges.context),
-        )
+        self._prefill_tokens = _most(ranges.prefill_tokens)
+        self._decodes = _most(ranges.decodes)
+        self._context = _most(ranges.context)
 
     def look(self, prefill_tokens: int, decodes: int, context: int) -> None:
         """Take note of a step."""
-        most = self._most
-        if prefill_tokens > most[0] or decodes > most[2] or context > most[3]:
+        within = prefill_tokens <= self._prefill_tokens and decodes <= self._decodes
+        if not within or context > self._context:
             work = StepWork(prefill_tokens=prefill_tokens, decodes=decodes, context=context)
             for name in self._ranges.beyond(work):
                 self.seen[name] = max(self.seen.get(name, 0), getattr(work, name))

@@ -14,6 +14,7 @@ by d*D per step, so that a run of steps is an arithmetic series and its sum is e
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -90,18 +91,8 @@ class StepTimeModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         )
 
     def formula(self) -> Formula:
-        """The same, ready to be asked often."""
-        return Formula(
-            base_ps=self.base_ps,
-            prefill_ps=self.prefill_ps,
-            decode_ps=self.decode_ps,
-            context_ps=self.context_ps,
-            attention_ps=self.attention_ps,
-            prompt_ps=self.prompt_ps,
-            floor_ps=self.floor_ps,
-            table=self.table,
-            graph_sizes=self.graph_sizes,
-        )
+        """The same, ready to be asked often: one for all that ask, as many engines share it."""
+        return _formula(self)
 
     def step_ps(self, work: StepWork) -> int:
         """Duration of a step in picoseconds."""
@@ -110,6 +101,21 @@ class StepTimeModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
             + self.context_ps * work.context
             + self.attention_ps * work.attention // 2
         )
+
+
+@lru_cache
+def _formula(model: StepTimeModel) -> Formula:
+    return Formula(
+        base_ps=model.base_ps,
+        prefill_ps=model.prefill_ps,
+        decode_ps=model.decode_ps,
+        context_ps=model.context_ps,
+        attention_ps=model.attention_ps,
+        prompt_ps=model.prompt_ps,
+        floor_ps=model.floor_ps,
+        table=model.table,
+        graph_sizes=model.graph_sizes,
+    )
 
 
 class ScaledStepTime:

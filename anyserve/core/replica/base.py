@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from anyserve.core import events as ev
 from anyserve.core import messages as msg
@@ -22,12 +22,13 @@ from anyserve.core.replica.tombstones import Tombstones
 from anyserve.core.seen import SettledIds
 from anyserve.core.spec import ClusterSpec, ReplicaSpec
 
+NO_EFFECTS: Final[list[Effect]] = []
+"""Stands where no input is folded. Never written to."""
+
 
 class ReplicaBase(Machine):
     """A replica's memory. Its parts, one module each, add the rules, each to the one before:
     work, intake, endings, timekeeping, and `Replica` at the end."""
-
-    __deletable__ = ["_out"]  # noqa: RUF012 - for mypyc, which reads it so
 
     def __init__(
         self,
@@ -43,7 +44,7 @@ class ReplicaBase(Machine):
         # replicas each line of them has to be fetched.
         self._slots: dict[str, Slot] = {}
         """By request, its newest attempt here; `Slot.earlier` leads to the others."""
-        self._out: list[Effect]
+        self._out = NO_EFFECTS
         """What is to be done, while an input is folded: made for it and gone with it, as with many
         replicas a list that lies about is in no cache when it is wanted next."""
         self._due = Due()
@@ -235,7 +236,7 @@ class ReplicaBase(Machine):
                 held=held,
             )
         )
-        self._report()
+        self._report(self._load())
 
     def _say_again(self, slot: Slot) -> None:
         """A message about this attempt was repeated: its answer was lost, or is on its way."""
@@ -307,24 +308,34 @@ class ReplicaBase(Machine):
         self._register()
         self._emit_state()
 
-    def _report(self, now: int | None = None) -> None:
-        if now is not None:
-            seconds = max(1, now - self._tokens_since_ns) / 1e9
-            self._tokens_per_s = round(self._tokens / seconds, 1)
-            self._tokens, self._tokens_since_ns = 0, now
-        load = Load(
+    def _report(self, load: Load) -> None:
+        lazy = not self._credits.urgent
+        self._to_scheduler(self._credit(load), lazy=lazy)
+
+    def _report_now(self) -> None:
+        """Tell the counters with the end that changed them; alone where nothing ended just now."""
+        out = self._out
+        place = len(out) - 1
+        while place >= 0:
+            effect = out[place]
+            if isinstance(effect, Send) and isinstance(effect.message, msg.Ended):
+                ended = msg.ended_with(effect.message, self._credit(self._load()))
+                out[place] = Send(Inbox.SCHEDULER, "", ended)
+                return
+            place -= 1
+        self._report(self._load())
+
+    def _load(self) -> Load:
+        return Load(
             running=self._running,
             waiting=self._n_waiting,
             kv_usage=self._kv_usage,
             service_ms=self._service_ms,
             tokens_per_s=self._tokens_per_s,
         )
-        if now is not None:
-            self._emit(ev.ReplicaLoad(replica=self._id, load=load))
-        lazy = not self._credits.urgent
-        self._to_scheduler(
-            self._credits.report(self._id, self._incarnation, self._epoch, load), lazy=lazy
-        )
+
+    def _credit(self, load: Load) -> msg.Credit:
+        return self._credits.report(self._id, self._incarnation, self._epoch, load)
 
     def _to_scheduler(self, message: msg.SchedulerInbound, *, lazy: bool = False) -> None:
         self._out.append(Send(Inbox.SCHEDULER, "", message, lazy))

@@ -19,6 +19,7 @@ from anyserve.core.inputs import (
 )
 from anyserve.core.machine import Explains, explain_all
 from anyserve.core.messages import ReplicaState
+from anyserve.core.replica.base import NO_EFFECTS
 from anyserve.core.replica.timekeeping import Timekeeping
 from anyserve.core.spec import ClusterSpec, ReplicaSpec
 
@@ -135,11 +136,10 @@ class Replica(Timekeeping):
 
     def _take(self, now: int) -> list[Effect]:
         if self._credits.urgent and self._epoch:
-            self._report()
+            self._report_now()
         if self._due.soonest_ns != self._timer_ns:
             self._set_timer(max(now, self._due.soonest_ns))
-        out = self._out
-        del self._out
+        out, self._out = self._out, NO_EFFECTS
         return out
 
     def _set_timer(self, at_ns: int) -> None:

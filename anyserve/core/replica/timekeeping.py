@@ -68,7 +68,10 @@ class Timekeeping(Endings):
         self._yields = 0
         self._start_waiting(now)
         if self._epoch:
-            self._report(now)
+            self._count_tokens(now)
+            load = self._load()
+            self._emit(ev.ReplicaLoad(replica=self._id, load=load))
+            self._report(load)
         silent: dict[str, list[AttemptKey]] = {}
         for slot in self._all_attempts():
             if slot.live and now - slot.heard_ns >= KEEP_ALIVE_MS * MS // 2:
@@ -81,6 +84,11 @@ class Timekeeping(Endings):
         limit_ns = TOMBSTONE_S * 1000 * MS
         self._cancelled.expire(now - limit_ns)
         self._stopped_attempts.expire(now - limit_ns)
+
+    def _count_tokens(self, now: int) -> None:
+        seconds = max(1, now - self._tokens_since_ns) / 1e9
+        self._tokens_per_s = round(self._tokens / seconds, 1)
+        self._tokens, self._tokens_since_ns = 0, now
 
     def _is_forgotten(self, slot: Slot, now: int) -> bool:
         ended = min(slot.ended_ns, now)

@@ -115,6 +115,8 @@ class Scheduler(Timekeeping):
             self._on_started(message, now)
         elif isinstance(message, msg.Ended):
             self._on_ended(message, now)
+            if message.credit is not None:
+                self._on_credit(message.credit, now)
         elif isinstance(message, msg.Settled):
             self._on_settled(message, now)
         else:

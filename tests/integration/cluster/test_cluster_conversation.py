@@ -14,9 +14,11 @@ from anyserve.core.effects import OutcomeKind
 from anyserve.core.events import AttemptEnded, BusTrouble, Envelope, RequestOutcome
 from anyserve.core.messages import (
     Assign,
+    AttemptStatus,
     Cancel,
     Control,
     Credit,
+    Ended,
     Entry,
     Frame,
     KeepAlive,
@@ -283,6 +285,15 @@ async def test_garbage_among_good_messages_costs_only_itself(
     assert (await outcome(handle)).kind is OutcomeKind.CANCELLED
 
 
+UNSOUND_CREDIT = Credit(
+    replica="#",
+    incarnation=1,
+    epoch=0,
+    sequence=1,
+    granted_total=1,
+    taken_total=0,
+    assigned_seen=0,
+)
 UNSOUND = {
     "sched/in": [
         Cancel(id="no slashes"),
@@ -291,14 +302,14 @@ UNSOUND = {
         Settled(origin="+", incarnation=1, ids=[]),
         Submit(request=msgspec.structs.replace(REQUEST, id="x"), epoch=1),
         Submit(request=msgspec.structs.replace(REQUEST, id="+/1/1"), epoch=1),
-        Credit(
-            replica="#",
+        UNSOUND_CREDIT,
+        Ended(
+            id="o1/1/1",
+            attempt=1,
+            replica="s1",
             incarnation=1,
-            epoch=0,
-            sequence=1,
-            granted_total=1,
-            taken_total=0,
-            assigned_seen=0,
+            status=AttemptStatus.COMPLETED,
+            credit=UNSOUND_CREDIT,
         ),
     ],
     "replica/s1/entry": [

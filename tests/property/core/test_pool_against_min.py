@@ -5,18 +5,20 @@ from __future__ import annotations
 import random
 
 from builders import offer, request
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from anyserve.core import messages as msg
 from anyserve.core.messages import ReplicaState
 from anyserve.core.scheduler.pool import KEYS, Pool, RequestView
-from anyserve.core.scheduler.ranking import Where
+from anyserve.core.scheduler.ranking import Where, head_of
 from anyserve.core.scheduler.state import ReplicaView
 
 NAMES = [f"r{n}" for n in range(6)]
 names = st.sampled_from(NAMES)
 keys = st.sampled_from(sorted(KEYS))
+names_of_any_kind = st.text(st.sampled_from("r-1209\0\x7f\u00e9\u4e2d\U0001f600"), max_size=9)
 
 
 def number(key: str, view: ReplicaView) -> float:
@@ -131,3 +133,12 @@ class Indexed(RuleBasedStateMachine):
 
 
 TestIndexed = Indexed.TestCase
+
+
+@given(one=names_of_any_kind, other=names_of_any_kind)
+def test_heads_of_texts_are_in_their_order(one: str, other: str) -> None:
+    one_head, other_head = head_of(one), head_of(other)
+
+    assert 0 <= one_head < 1 << 62, "a small number to a compiled program"
+    if one_head != other_head:
+        assert (one_head < other_head) == (one < other)

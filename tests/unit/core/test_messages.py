@@ -27,6 +27,24 @@ REQUEST: dict[str, Any] = {
     "resume_ids": [1, 2],
     "body": {"prompt_ids": [5, 6]},
 }
+CREDIT: dict[str, Any] = {
+    "type": "credit",
+    "replica": "s1",
+    "incarnation": 3,
+    "epoch": 2,
+    "sequence": 9,
+    "granted_total": 8,
+    "taken_total": 1,
+    "assigned_seen": 3,
+    "ordinals_below": 3,
+    "load": {
+        "running": 4,
+        "waiting": 1,
+        "kv_usage": 0.5,
+        "service_ms": 900.0,
+        "tokens_per_s": 80.5,
+    },
+}
 BACK = {
     "id": "player/1/7",
     "attempt": 2001,
@@ -72,24 +90,7 @@ EXAMPLES: list[dict[str, Any]] = [
     },
     {"type": "refuse", **BACK, "reason": "stale_credit", "detail": "no free slot"},
     {"type": "return", **BACK},
-    {
-        "type": "credit",
-        "replica": "s1",
-        "incarnation": 3,
-        "epoch": 2,
-        "sequence": 9,
-        "granted_total": 8,
-        "taken_total": 1,
-        "assigned_seen": 3,
-        "ordinals_below": 3,
-        "load": {
-            "running": 4,
-            "waiting": 1,
-            "kv_usage": 0.5,
-            "service_ms": 900.0,
-            "tokens_per_s": 80.5,
-        },
-    },
+    CREDIT,
     {
         "type": "holding",
         "replica": "s1",
@@ -107,7 +108,13 @@ EXAMPLES: list[dict[str, Any]] = [
     },
     {"type": "admitted", **ATTEMPT, "submission": 1},
     {"type": "started", **ATTEMPT},
-    {"type": "ended", **ATTEMPT, "status": "worker_died", "started": False},
+    {
+        "type": "ended",
+        **ATTEMPT,
+        "status": "worker_died",
+        "started": False,
+        "credit": {"v": 1, **CREDIT},
+    },
     {
         "type": "assign",
         "request": REQUEST,

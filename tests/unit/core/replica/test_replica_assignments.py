@@ -60,7 +60,7 @@ def test_an_assignment_said_twice_starts_once_and_is_answered_again() -> None:
 
     assert again.of(fx.StartWork) == []
     assert again.sent(msg.Started) == first.sent(msg.Started)
-    assert again.sent(msg.Credit) == [], "the counters are as they were"
+    assert again.credits == [], "the counters are as they were"
 
 
 def test_an_assignment_for_another_life_or_an_older_epoch_is_dropped() -> None:
@@ -83,7 +83,7 @@ def test_within_the_prefetch_it_holds_one_and_refuses_the_next() -> None:
     assert bench.replica.held == 1
     assert refused(third) is RefuseReason.STALE_CREDIT
     assert third.event(ev.AttemptHandedBack).kind == "refuse"
-    assert outstanding(third.one(msg.Credit)) == 0
+    assert outstanding(third.credit) == 0
 
 
 def test_what_is_held_begins_when_a_slot_frees_best_first() -> None:
@@ -130,7 +130,7 @@ def test_a_refusal_gives_the_credit_back_and_is_said_again_when_asked() -> None:
 
     again = bench.tell(assign)
 
-    assert outstanding(first.one(msg.Credit)) == 2
+    assert outstanding(first.credit) == 2
     assert again.sent(msg.Refuse) == first.sent(msg.Refuse)
     assert again.emitted(ev.AttemptHandedBack) == []
 
@@ -195,7 +195,7 @@ def test_a_resume_while_the_worker_loads_leads_to_ready() -> None:
 def test_the_first_credit_grants_the_window() -> None:
     bench = ReplicaBench(replica_spec(concurrency=3, prefetch=1), epoch=0)
 
-    credit = bench.learn(1).one(msg.Credit)
+    credit = bench.learn(1).credit
 
     assert (credit.granted_total, credit.taken_total, credit.assigned_seen) == (4, 0, 0)
     assert bench.replica.credit_outstanding == 4
@@ -207,10 +207,33 @@ def test_an_assignment_uses_a_credit_and_its_end_grants_one() -> None:
     bench.assign(1)
     assert bench.replica.credit_outstanding == 1
 
-    ended = bench.finish(1).one(msg.Credit)
+    ended = bench.finish(1).credit
 
     assert (ended.assigned_seen, ended.ordinals_below) == (1, 1)
     assert (outstanding(ended), ended.granted_total) == (2, 3)
+
+
+def test_an_end_brings_its_credit_along() -> None:
+    bench = ReplicaBench()
+    bench.assign(1)
+
+    effects = bench.finish(1)
+
+    assert [type(one) for one in effects.sent(msg.Message)] == [msg.Frame, msg.Ended]
+    assert effects.one(msg.Ended).credit == effects.credit
+
+
+def test_of_several_ends_the_last_one_brings_the_counters() -> None:
+    bench = ReplicaBench(replica_spec(concurrency=2))
+    bench.assign(1)
+    bench.assign(2)
+
+    effects = bench.step(done(1, 1001), done(2, 1001))
+
+    first, last = effects.sent(msg.Ended)
+    assert first.credit is None
+    assert last.credit == effects.credit
+    assert (effects.credit.granted_total, effects.credit.load.running) == (4, 0)
 
 
 def test_an_assignment_is_acknowledged_by_its_start_and_with_the_next_heartbeat() -> None:
@@ -218,27 +241,27 @@ def test_an_assignment_is_acknowledged_by_its_start_and_with_the_next_heartbeat(
 
     first, second = bench.assign(1), bench.assign(2)
 
-    assert (first.sent(msg.Credit), second.sent(msg.Credit)) == ([], [])
+    assert (first.credits, second.credits) == ([], [])
     assert first.one(msg.Started).id == "p/1/1"
-    beat = bench.wake(1_000).one(msg.Credit)
+    beat = bench.wake(1_000).credit
     assert (beat.assigned_seen, beat.ordinals_below, outstanding(beat)) == (2, 2, 0)
 
 
 def test_an_entry_that_begins_is_announced_by_granting_less() -> None:
     bench = ReplicaBench()
 
-    began = bench.enter(1).one(msg.Credit)
+    began = bench.enter(1).credit
 
     assert (outstanding(began), began.taken_total, began.assigned_seen) == (1, 1, 0)
-    assert outstanding(bench.finish(1, msg.ENTRY_ATTEMPT).one(msg.Credit)) == 2
+    assert outstanding(bench.finish(1, msg.ENTRY_ATTEMPT).credit) == 2
 
 
 def test_an_entry_that_waits_takes_its_credit_when_it_begins() -> None:
     bench = ReplicaBench(replica_spec(concurrency=1))
     bench.assign(1)
-    assert bench.enter(2).sent(msg.Credit) == []
+    assert bench.enter(2).credits == []
 
-    ended = bench.finish(1).one(msg.Credit)
+    ended = bench.finish(1).credit
 
     assert (ended.granted_total, ended.taken_total, outstanding(ended)) == (2, 1, 0)
 
@@ -250,7 +273,7 @@ def test_an_assignment_that_meets_an_entry_leaves_the_credit_below_zero_for_a_wh
     effects = bench.assign(2)
 
     assert refused(effects) is RefuseReason.STALE_CREDIT
-    assert outstanding(effects.one(msg.Credit)) == 0
+    assert outstanding(effects.credit) == 0
     assert bench.replica.credit_outstanding == 0
 
 
@@ -261,7 +284,7 @@ def test_ordinals_that_arrive_out_of_order_are_acknowledged_without_gap() -> Non
     below = []
     for assign in (third, first, second):
         bench.tell(assign)
-        below.append(bench.wake(1_000).one(msg.Credit).ordinals_below)
+        below.append(bench.wake(1_000).credit.ordinals_below)
 
     assert below == [0, 1, 3]
 
@@ -281,7 +304,7 @@ def test_a_new_scheduler_life_hears_all_that_is_held_and_then_the_counters() -> 
         ("p/1/2", 1, True, True),
         ("p/1/3", 1, False, True),
     ]
-    credit = effects.one(msg.Credit)
+    credit = effects.credit
     assert (credit.epoch, credit.assigned_seen, credit.ordinals_below) == (2, 1, 0)
     order = [type(send.message) for send in effects.of(fx.Send)]
     assert order.index(msg.Holding) < order.index(msg.Credit)
@@ -307,7 +330,7 @@ def test_the_ordinals_of_a_new_life_count_from_one_again() -> None:
     bench.learn(2)
 
     bench.assign(2, attempt=2001)
-    credit = bench.wake(1_000).one(msg.Credit)
+    credit = bench.wake(1_000).credit
 
     assert (credit.assigned_seen, credit.ordinals_below, outstanding(credit)) == (2, 1, 1)
 
@@ -359,7 +382,7 @@ def test_a_dead_worker_loses_what_ran_and_hands_back_what_was_held() -> None:
     registration = effects.one(msg.Registration)
     assert (registration.state, registration.restarting) == (ReplicaState.STARTING, True)
     assert (bench.replica.running, bench.replica.waiting) == (0, 1), "entries wait for the next"
-    assert outstanding(effects.sent(msg.Credit)[-1]) == 2
+    assert outstanding(effects.credits[-1]) == 2
 
 
 def test_what_waited_begins_when_the_next_worker_is_ready() -> None:
@@ -383,7 +406,7 @@ def test_a_loss_is_said_again_when_the_assignment_is_repeated() -> None:
     again = bench.tell(assign)
 
     assert again.sent(msg.AttemptLost) == first.sent(msg.AttemptLost)
-    assert again.sent(msg.Ended) == first.sent(msg.Ended)
+    assert again.sent(msg.Ended) == [msg.changed(first.one(msg.Ended), credit=None)]
 
 
 def test_a_worker_that_is_given_up_hands_back_everything() -> None:
@@ -431,7 +454,7 @@ def test_a_deadline_that_passed_while_it_was_held_ends_it_and_frees_its_credit()
 
     assert effects.of(fx.StartWork) == []
     assert effects.one(msg.Rejected).code is Code.DEADLINE_EXCEEDED
-    assert outstanding(effects.one(msg.Credit)) == 2
+    assert outstanding(effects.credit) == 2
     assert bench.replica.idle
 
 
@@ -452,7 +475,7 @@ def test_while_the_bus_is_down_nothing_is_decided() -> None:
     effects = bench.tell(BusUp(connection=2))
 
     assert effects.one(msg.Holding).held[0].id == "p/1/1"
-    assert len(effects.sent(msg.Credit)) == 1
+    assert len(effects.credits) == 1
 
 
 def test_before_any_scheduler_is_known_nothing_is_said_to_it() -> None:
@@ -485,6 +508,6 @@ def test_only_what_the_scheduler_decides_nothing_by_waits_for_company() -> None:
     bench = ReplicaBench()
 
     assert lazy(bench.assign(1)) == {"Started": True}
-    assert lazy(bench.finish(1)) == {"Ended": False, "Credit": False}
+    assert lazy(bench.finish(1)) == {"Ended": False}
     assert lazy(bench.enter(2)) == {"Admitted": False, "Credit": False}
     assert lazy(bench.learn(2)) == {"Holding": False, "Credit": False}

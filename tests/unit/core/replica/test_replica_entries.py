@@ -176,7 +176,7 @@ def test_the_end_is_said_again_when_the_entry_is_repeated() -> None:
     bench.tell(entry)
     first = bench.finish(1, 1)
 
-    assert bench.tell(entry).sent(msg.Ended) == first.sent(msg.Ended)
+    assert bench.tell(entry).sent(msg.Ended) == [msg.changed(first.one(msg.Ended), credit=None)]
 
 
 def test_a_rejection_is_said_again_when_the_entry_is_repeated() -> None:
@@ -325,7 +325,7 @@ def test_asked_to_yield_it_leaves_one_freed_slot() -> None:
     effects = bench.finish(1, 1)
 
     assert effects.of(fx.StartWork) == []
-    credit = effects.one(msg.Credit)
+    credit = effects.credit
     assert credit.granted_total - credit.taken_total - credit.assigned_seen == 1
     assert [work.request.id for work in bench.assign(9).of(fx.StartWork)] == ["p/1/9"]
     assert [work.request.id for work in bench.finish(9).of(fx.StartWork)] == ["p/1/2"]

@@ -337,7 +337,7 @@ def test_cancelling_what_is_held_grants_its_credit_again() -> None:
     bench.assign(2)
     bench.assign(1)
 
-    credit = stop(bench).one(msg.Credit)
+    credit = stop(bench).credit
 
     assert credit.granted_total - credit.assigned_seen == 1
     assert bench.replica.held == 0
@@ -350,7 +350,7 @@ def test_a_cancel_that_overtakes_its_assignment_leaves_a_tombstone() -> None:
     effects = bench.assign(1)
 
     assert effects.of(fx.StartWork) == []
-    credit = effects.one(msg.Credit)
+    credit = effects.credit
     assert (credit.granted_total, credit.assigned_seen) == (3, 1)
 
 
@@ -370,9 +370,9 @@ def test_a_cancel_of_a_new_epoch_is_counted_in_that() -> None:
 
     effects = bench.tell(stop)
 
-    credit = effects.sent(msg.Credit)[-1]
+    credit = effects.credits[-1]
     assert (credit.epoch, credit.granted_total, credit.assigned_seen) == (2, 3, 1)
-    assert bench.learn(2).sent(msg.Credit) == []
+    assert bench.learn(2).credits == []
 
 
 def test_a_cancel_that_overtakes_its_entry_leaves_a_tombstone() -> None:
@@ -386,13 +386,13 @@ def test_a_cancelled_attempt_that_never_arrived_frees_its_credit_once() -> None:
     bench = ReplicaBench()
     assign = bench.assignment(1)
 
-    credit = stop(bench, ordinal=1).one(msg.Credit)
+    credit = stop(bench, ordinal=1).credit
     late = bench.tell(assign)
 
     assert (credit.granted_total, credit.assigned_seen, credit.ordinals_below) == (3, 1, 1)
     assert late.of(fx.StartWork) == []
-    assert late.sent(msg.Credit) == []
-    assert stop(bench, ordinal=1).sent(msg.Credit) == []
+    assert late.credits == []
+    assert stop(bench, ordinal=1).credits == []
 
 
 def test_a_cancelled_attempt_spares_the_next_one_of_the_same_request() -> None:
@@ -479,7 +479,7 @@ def test_once_a_beat_it_reports_its_load() -> None:
     effects = bench.wake(600)
 
     load = effects.event(ev.ReplicaLoad).load
-    assert load == effects.one(msg.Credit).load
+    assert load == effects.credit.load
     assert (load.running, load.waiting, load.kv_usage) == (1, 0, 0.25)
     assert (load.service_ms, load.tokens_per_s) == (400.0, 50.0)
     assert bench.wake(1_000).event(ev.ReplicaLoad).load.tokens_per_s == 0.0
@@ -492,7 +492,7 @@ def test_the_service_time_moves_a_fifth_towards_the_newest() -> None:
         bench.later(took_ms)
         bench.finish(number)
 
-    assert bench.wake(1_000).one(msg.Credit).load.service_ms == pytest.approx(120.0)
+    assert bench.wake(1_000).credit.load.service_ms == pytest.approx(120.0)
 
 
 def test_the_timer_names_the_next_thing_due() -> None:

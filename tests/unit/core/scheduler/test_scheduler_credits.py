@@ -200,3 +200,30 @@ def test_an_end_that_overtakes_the_start_ends_the_attempt() -> None:
 
     assert len(peer.started(assign)) == 0
     assert bench.state_of(1) == "ended"
+
+
+def test_the_credit_that_an_end_brings_goes_to_who_waits() -> None:
+    bench = SchedulerBench()
+    peer = bench.peer("r1", concurrency=1)
+    first = bench.assigned(1)
+    bench.submit(2)
+
+    peer.granted += 1
+    effects = peer.ended(first, credit=peer.counters())
+
+    assert bench.state_of(1) == "ended"
+    assert effects.one(msg.Assign).request.id == "p/1/2"
+
+
+def test_the_credit_of_an_end_counts_though_the_end_is_not_news() -> None:
+    bench = SchedulerBench()
+    peer = bench.peer("r1", concurrency=1)
+    first = bench.assigned(1)
+    peer.ended(first)
+    peer.granted += 1
+
+    again = peer.ended(first, credit=peer.counters())
+    late = peer.ended(first, credit=credit(1, 9))
+
+    assert (len(again), len(late)) == (0, 0)
+    assert bench.scheduler.replicas["r1"].credit == 1
