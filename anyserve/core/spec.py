@@ -230,6 +230,7 @@ class NetworkSpec(Spec, frozen=True):
 class SimSpec(Spec, frozen=True):
     """What only a simulation needs to be told; live, these things are as they are.
 
+    `handover_ns`: from a replica to the engine of its worker, which is another process.
     `scheduler_ns`: the scheduler's processor time per message, in which it hears no other one.
     `boot_ns`: from the start of a process until it is connected. `load_ns`: from the start of a
     worker until its engine is ready, where its profile does not say. `cores`: of the one host that
@@ -237,6 +238,7 @@ class SimSpec(Spec, frozen=True):
     """
 
     network: NetworkSpec = NetworkSpec()
+    handover_ns: int = 1_000_000
     scheduler_ns: int = 0
     boot_ns: int = 1_000_000_000
     load_ns: int = 0

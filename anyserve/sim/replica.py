@@ -163,6 +163,7 @@ class ReplicaProcess(Process):
             self._setup,
             self,
             exact=self._world.exact,
+            handover_ns=self._world.sim.handover_ns,
             host=self._world.host,
         )
         self.ready = True

@@ -80,7 +80,8 @@ class Job:
 
 
 class Worker(Doer):
-    """One life of a worker. `feed` takes what the replica is told."""
+    """One life of a worker. `feed` takes what the replica is told; `handover_ns` later the engine
+    learns what the replica wants."""
 
     def __init__(
         self,
@@ -90,6 +91,7 @@ class Worker(Doer):
         feed: Doer,
         *,
         exact: bool,
+        handover_ns: int,
         host: Host | None = None,
     ) -> None:
         self._kernel = kernel
@@ -101,8 +103,9 @@ class Worker(Doer):
         self._engine: EngineModel = setup.make(seed=place * _SEED_STEP)
         self._jobs: dict[Job, None] = {}
         """In the order in which they came."""
-        self._cancels: list[Job] | None = None
-        """Those to be told of, where there are any."""
+        self._handover_ns = handover_ns
+        self._cancels: list[tuple[int, Job]] | None = None
+        """Those to be told of, and when the engine learns it, where there are any."""
         self._due = _NO_CALL
         """When the kernel is to call: the end of a stretch, or the begin of the next."""
         self._ends = False
@@ -144,17 +147,18 @@ class Worker(Doer):
             number=self._kernel.handled,
             shared=shared,
         )
-        self._engine.add(job.sequence, self._stamp_ps())
-        self._arm()
+        self._engine.add(job.sequence, self._handed_ps())
+        self._arm(self._handover_ns)
 
     def cancel(self, request_id: str, attempt: int) -> None:
         """Stop an attempt at the next step boundary."""
         job = self._job_of(request_id, attempt)
         if job is not None and not job.cancelled:
             job.cancelled = True
-            self._cancels = [*(self._cancels or ()), job]
-            self._engine.abort(job.sequence, self._stamp_ps())
-            self._arm()
+            handed_ps = self._handed_ps()
+            self._cancels = [*(self._cancels or ()), (handed_ps, job)]
+            self._engine.abort(job.sequence, handed_ps)
+            self._arm(self._handover_ns)
 
     def slow(self, factor: float) -> None:
         """From the next step on, each takes `factor` times as long."""
@@ -231,14 +235,19 @@ class Worker(Doer):
         return product(self._kernel.now, PS_PER_NS) if self._hung_ps is None else self._hung_ps
 
     def _stamp_ps(self) -> int:
-        """When a wish of this moment reaches the engine: just after a step that ends with it, as
-        the kernel calls engines first."""
+        """This moment, to the engine: just after a step that ends with it, as the kernel calls
+        engines first."""
         return product(self._kernel.now, PS_PER_NS) + self._engine.busy
+
+    def _handed_ps(self) -> int:
+        """When a wish of this moment reaches the engine."""
+        return self._stamp_ps() + product(self._handover_ns, PS_PER_NS)
 
     # --- stepping --------------------------------------------------------------------------------
 
-    def _arm(self) -> None:
-        """See to it that the kernel calls when there is something to do."""
+    def _arm(self, after_ns: int = 0) -> None:
+        """See to it that the kernel calls when there is something to do; where the engine stands
+        still, in so much time."""
         if self._dead or self._hung_ps is not None:
             return
         if self._engine.busy:
@@ -246,7 +255,7 @@ class Worker(Doer):
             if due != self._due:
                 self._call(due, ends=True)
         elif self._due == _NO_CALL:
-            self._call(self._kernel.now, ends=False)
+            self._call(self._kernel.now + after_ns, ends=False)
 
     def _call(self, due: int, *, ends: bool) -> None:
         """Have the kernel call at this time, and no longer at any other."""
@@ -315,6 +324,7 @@ class Worker(Doer):
         if stretch is None:
             if self._host is not None:
                 self._host.leave(self)
+            self._await()
             return
         for sequence in stretch.preempted:
             self._stall(sequence.owner)
@@ -323,6 +333,15 @@ class Worker(Doer):
             if job.scheduled_ns == NEVER:
                 job.scheduled_ns = to_ns(at_ps)
         self._arm()
+
+    def _await(self) -> None:
+        """Be called when the first of what is under way to the engine arrives."""
+        next_ps = self._engine.waits_ps
+        if self._cancels is not None:
+            told_ps = self._cancels[0][0]
+            next_ps = told_ps if next_ps is None else min(next_ps, told_ps)
+        if next_ps is not None:
+            self._call(to_ns(next_ps), ends=False)
 
     # --- counting gaps ---------------------------------------------------------------------------
 
@@ -404,11 +423,15 @@ class Worker(Doer):
     def _tell_cancelled(self) -> None:
         if self._cancels is None:
             return
+        now_ps = self._now_ps()
         cancels, self._cancels = self._cancels, None
+        early = [cancel for cancel in cancels if cancel[0] > now_ps]
+        if early:
+            self._cancels = early
         deltas = []
-        for job in cancels:
-            if job in self._jobs:
-                made = self._engine.tokens_at(job.sequence, self._now_ps())
+        for handed_ps, job in cancels:
+            if handed_ps <= now_ps and job in self._jobs:
+                made = self._engine.tokens_at(job.sequence, now_ps)
                 self._drop(job)
                 deltas.append(self._progress(job, made, self._steps, finish="cancelled"))
         if deltas:
@@ -419,5 +442,6 @@ class Worker(Doer):
         del job.sequence  # which knows its job: nobody would free the two while gc is off
 
     def _later(self, delta: Delta) -> None:
-        """Tell it in a moment: the replica is in the midst of starting this very attempt."""
-        self._kernel.do_at(self._kernel.now, self._feed, Stepped(deltas=[delta]))
+        """Tell it once the worker has it: the replica is in the midst of starting it."""
+        at_ns = self._kernel.now + self._handover_ns
+        self._kernel.do_at(at_ns, self._feed, Stepped(deltas=[delta]))

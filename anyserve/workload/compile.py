@@ -380,6 +380,7 @@ def _sim(section: Sim) -> SimSpec:
             duplicate=network.duplicate,
             reorder=network.reorder,
         ),
+        handover_ns=section.handover,
         scheduler_ns=section.scheduler_cost,
         boot_ns=section.boot,
         load_ns=section.load,

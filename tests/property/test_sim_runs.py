@@ -88,6 +88,7 @@ def scenarios(draw: st.DrawFn) -> dict[str, Any]:
         "faults": draw(faults()),
         "sim": {
             "network": network,
+            "handover": draw(st.sampled_from(["0s", "1ms", "37ms"])),
             "scheduler_cost": draw(st.sampled_from(["0s", "200us"])),
             "cores": draw(st.sampled_from([0, 2])),
             "step_jitter": draw(st.booleans()),

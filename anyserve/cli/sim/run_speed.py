@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from anyserve.cli.session import Session
@@ -12,6 +12,7 @@ from anyserve.cli.sim.prepare import PreparedSim
 from anyserve.core.events import Envelope
 from anyserve.core.spec import ClusterSpec
 from anyserve.sim.engine_times import TimesByKind, prompts_of, times_of
+from anyserve.sim.handover_time import handover_time_ns
 from anyserve.sim.matching import Scales, match, scaled_engine, simulated_times
 from anyserve.sim.message_time import message_time_ns
 from anyserve.telemetry.tally import Tally
@@ -27,11 +28,12 @@ _DOING: Final = "matching the speed of the run: "
 @dataclass(frozen=True, slots=True)
 class RunSpeed:
     """How fast a run was. `scales`: how many times as long each kind of engine took as a simulation
-    of it has it. `message_ns`: of a message; None: not known. `off`: how far the simulation still
-    is from the run, as a share."""
+    of it has it. `message_ns`: of a message, `handover_ns`: from a replica to its engine; None: not
+    known. `off`: how far the simulation still is from the run, as a share."""
 
     scales: Scales
     message_ns: int | None
+    handover_ns: int | None
     off: float = 0.0
 
     def as_overrides(self, cluster: ClusterSpec) -> tuple[str, ...]:
@@ -45,20 +47,25 @@ class RunSpeed:
             if engine.prefill_scale != before.prefill_scale:
                 found[f"{at}.prefill_scale"] = engine.prefill_scale
         engines = (f"{path}={round(scale, _DIGITS)}" for path, scale in found.items())
-        return (*self.network_overrides(), *engines)
+        return (*self.overrides_of_ways(), *engines)
 
-    def network_overrides(self) -> tuple[str, ...]:
+    def overrides_of_ways(self) -> tuple[str, ...]:
         """Those of them that are not of engines."""
-        if self.message_ns is None:
-            return ()
-        latency = format_duration(self.message_ns)
-        return (f"sim.network.latency={latency}", "sim.network.jitter=0s")
+        found: list[str] = []
+        if self.message_ns is not None:
+            latency = format_duration(self.message_ns)
+            found += [f"sim.network.latency={latency}", "sim.network.jitter=0s"]
+        if self.handover_ns is not None:
+            found.append(f"sim.handover={format_duration(self.handover_ns)}")
+        return tuple(found)
 
     def said(self) -> str:
         """The same in words."""
         parts = []
         if self.message_ns is not None:
             parts.append(f"a message takes {self.message_ns / _NS_PER_MS:.2g} ms")
+        if self.handover_ns is not None:
+            parts.append(f"the way to an engine {self.handover_ns / _NS_PER_MS:.2g} ms")
         for kind, scale in self.scales.items():
             if scale.steps != 1.0:
                 times = f"{scale.steps:.2f} times as long as its profile says"
@@ -87,8 +94,8 @@ def speed_of_run(
     live = Tally()
     for envelope in envelopes:
         live.add(envelope)
-    network = RunSpeed({}, message_time_ns(envelopes))
-    prepared = recorded(network.network_overrides())
+    ways = RunSpeed({}, message_time_ns(envelopes), handover_time_ns(envelopes))
+    prepared = recorded(ways.overrides_of_ways())
     compiled = prepared.compiled
     lines = ProgressLines(session.diagnostics.say, doing=_DOING)
     show = lines.show if prepared.options.says_progress else None
@@ -99,4 +106,4 @@ def speed_of_run(
 
     of_run = times_of(live.requests, prompts_of(envelopes), compiled.cluster)
     found = match(of_run, simulate)
-    return RunSpeed(found.scales, network.message_ns, found.off)
+    return replace(ways, scales=found.scales, off=found.off)

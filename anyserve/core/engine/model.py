@@ -126,6 +126,12 @@ class EngineModel:
         return self._inbox is not None or self._batch.running > 0 or self._batch.waiting > 0
 
     @property
+    def waits_ps(self) -> int | None:
+        """When the first of what came is to be obeyed, where a driver said so before its time;
+        None: nothing is to come."""
+        return None if self._inbox is None else self._inbox[0][0]
+
+    @property
     def end_ps(self) -> int:
         """When the stretch under way ends. Comes closer when something arrives, never later."""
         assert self._stretch is not None, "no stretch is under way"
@@ -143,7 +149,10 @@ class EngineModel:
         return self._batch.members() if self._plan.packed else list(self._plan.decodes)
 
     def add(self, sequence: Sequence, now_ps: int) -> None:
-        """Queue a sequence. A stretch under way is cut at its first step end at or after now."""
+        """Queue a sequence. A stretch under way is cut at its first step end at or after now.
+
+        A driver may say before its time what will come; `waits_ps` is when an engine that stands
+        still has to be started for it."""
         if sequence.shared and self._keys is not None:
             sequence.keys = self._keys.of(sequence.shared)
         self._put((now_ps, _ADD, sequence))
@@ -153,10 +162,12 @@ class EngineModel:
         """Forget a sequence, before the first step that starts at or after now. A stretch under way
         is cut as `add` does; the sequence may still end in it. Unknown ones are ignored."""
         self._put((now_ps, _ABORT, sequence))
+        self.cut(now_ps)
+
+    def obey(self, now_ps: int) -> None:
+        """Do what was said by now before there is a step to start, where none is under way."""
         if self._stretch is None:
             self._take_in(now_ps)
-        else:
-            self.cut(now_ps)
 
     def set_pace(self, permille: int, now_ps: int) -> None:
         """Let steps that start at or after now take so many thousandths of their time: 2000 is half
@@ -165,10 +176,14 @@ class EngineModel:
         self.cut(now_ps)
 
     def _put(self, wish: tuple[int, int, Any]) -> None:
-        if self._inbox is None:
+        inbox = self._inbox
+        if inbox is None:
             self._inbox = [wish]
-        else:
-            self._inbox.append(wish)
+            return
+        place = len(inbox)
+        while place > 0 and inbox[place - 1][0] > wish[0]:
+            place -= 1
+        inbox.insert(place, wish)
 
     def cut(self, now_ps: int) -> None:
         """Let the stretch under way end with its first step that ends at or after now: something

@@ -137,9 +137,12 @@ class ModelEngine:
         """Forget a request."""
         self._ready = [delta for delta in self._ready if delta.key != key]
         held = self._held.pop(key, None)
-        for sequence in held.choices if held is not None else ():
+        if held is None:
+            return
+        for sequence in held.choices:
             self._engine.abort(sequence, self._now_ps())
             del self._of_sequence[sequence]
+        self._engine.obey(self._now_ps())
 
     @property
     def has_work(self) -> bool:

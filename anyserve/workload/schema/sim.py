@@ -27,6 +27,8 @@ class Sim(Section):
 
     network: Network = Network()
     """Latency and faults of the network."""
+    handover: Duration = 1_000_000
+    """From a replica to the engine of its worker, which is another process."""
     scheduler_cost: Duration = 0
     """Processor time of the scheduler per message; it handles one at a time."""
     boot: Duration = 1_000_000_000

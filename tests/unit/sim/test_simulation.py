@@ -75,11 +75,12 @@ def test_the_times_of_one_request_are_those_of_its_hops_and_steps() -> None:
     (offered,), (outcome,) = of(events, RequestOffered), of(events, RequestOutcome)
     at = {type(one.event): one.t - offered.intended_ns for one in events}
     assert at[RequestRouted] == 1 * MS
-    assert at[RequestFirstToken] == (2 + 10 + 1) * MS
-    assert outcome.end_ns - offered.intended_ns == (2 + 5 * 10 + 1) * MS
+    assert at[RequestFirstToken] == (2 + 1 + 10 + 1) * MS
+    assert outcome.end_ns - offered.intended_ns == (2 + 1 + 5 * 10 + 1) * MS
     assert outcome.itl_ns == {10 * MS: 4}
     (ended,) = of(events, AttemptEnded)
     assert (ended.n_tokens, ended.times.prefill_ns, ended.times.decode_ns) == (5, 10 * MS, 40 * MS)
+    assert ended.times.engine_wait_ns == 1 * MS, "from the replica to its worker"
 
 
 def test_a_run_begins_when_all_are_ready_and_ends_with_the_last_outcome() -> None:

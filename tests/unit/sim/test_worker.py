@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from anyserve.core.effects import StartWork
 from anyserve.core.inputs import Delta, Stepped
 from anyserve.core.messages import Request
@@ -19,11 +21,12 @@ MS = 1_000_000
 class Bench(Doer):
     """A worker with an echo engine of 10 ms a step, and what it told."""
 
-    def __init__(self, *, exact: bool = False) -> None:
+    def __init__(self, *, exact: bool = False, handover_ms: int = 0) -> None:
         self.kernel = Kernel(0)
         self.told: list[tuple[int, Delta]] = []
         setup = engine_setup(EngineSpec(kind="echo", step_ms=10, max_num_seqs=4, max_model_len=64))
-        self.worker = Worker(self.kernel, 0, setup, self, exact=exact)
+        handover_ns = handover_ms * MS
+        self.worker = Worker(self.kernel, 0, setup, self, exact=exact, handover_ns=handover_ns)
 
     def do(self, what: Any) -> None:
         assert isinstance(what, Stepped)
@@ -67,6 +70,53 @@ def test_an_arrival_amid_a_stretch_takes_part_in_the_step_after_the_next_boundar
 
     times = {delta.id: at_ms for at_ms, delta in bench.told if delta.done}
     assert times == {"p/1/2": 40, "p/1/1": 60}
+
+
+def test_an_idle_engine_begins_when_the_request_was_handed_over() -> None:
+    bench = Bench(handover_ms=3)
+    bench.submit(1, tokens=2)
+    bench.run(1)
+    bench.submit(2, tokens=2)
+    bench.run(100)
+
+    assert [(at_ms, delta.id, delta.scheduled_ns) for at_ms, delta in bench.told[:2]] == [
+        (13, "p/1/1", 3 * MS),
+        (23, "p/1/2", 13 * MS),
+    ]
+
+
+def test_what_is_under_way_at_a_boundary_takes_part_after_the_next_one() -> None:
+    bench = Bench(handover_ms=3)
+    bench.submit(1, tokens=6)
+    bench.run(21)
+    bench.submit(2, tokens=1)
+    bench.run(100)
+
+    ends = {delta.id: at_ms for at_ms, delta in bench.told if delta.done}
+    assert ends == {"p/1/2": 43, "p/1/1": 63}
+
+
+def test_what_is_under_way_when_the_engine_falls_idle_starts_it_again() -> None:
+    bench = Bench(handover_ms=3)
+    bench.submit(1, tokens=1)
+    bench.run(12)
+    bench.submit(2, tokens=1)
+    bench.run(100)
+
+    assert [(at_ms, delta.id) for at_ms, delta in bench.told] == [(13, "p/1/1"), (25, "p/1/2")]
+
+
+@pytest.mark.parametrize(("at_ms", "told_ms", "made"), [(1, 13, 1), (11, 23, 2), (21, 33, 3)])
+def test_a_cancel_is_handed_over_as_well(at_ms: int, told_ms: int, made: int) -> None:
+    bench = Bench(handover_ms=3)
+    bench.submit(1, tokens=9)
+    bench.run(at_ms)
+    bench.worker.cancel("p/1/1", 1)
+    bench.run(100)
+
+    told = [(at_ms, delta.finish) for at_ms, delta in bench.told if delta.done]
+    assert told == [(told_ms, "cancelled")]
+    assert sum(len(delta.tokens) for _, delta in bench.told) == made
 
 
 def test_what_was_made_by_now_is_told_when_something_is_about_to_happen() -> None:
