@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
-from anyserve.core.alarm import Alarm
 from anyserve.core.effects import Effect, Send, SetTimer
 from anyserve.core.events import EVENT_TYPES, BusTrouble
 from anyserve.core.inputs import BusDown, BusUp, Pressure, Wake
+from anyserve.runtime.alarm import Alarm
 from anyserve.runtime.broker.acl import AccessRules
 from anyserve.runtime.broker.proof import prove_permissions
 from anyserve.runtime.bus.address import BrokerAddress, Credential, Role

@@ -81,6 +81,12 @@ class Kernel:
         self.handled += count
         return count
 
+    def close(self) -> None:
+        """Nothing more will be done: forget what was to be. Entries know of those that they are
+        for, and compiled no collector knows of entries."""
+        self._agenda = Agenda()
+        self._lane = Line()
+
     def clear_lane(self) -> None:
         """Forget everything that waits for the usual delay."""
         self._lane.clear()

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from anyserve.core.alarm import Alarm
 from anyserve.core.counts import Count
 from anyserve.core.effects import Command, Effect, Inbox, Send, SetTimer
 from anyserve.core.events import AnyEvent
 from anyserve.core.inputs import BusDown, BusUp, Wake
 from anyserve.core.machine import Machine
 from anyserve.core.messages import Registration, SchedulerState
-from anyserve.sim.agenda import Doer
 from anyserve.sim.network import Receiver
 from anyserve.sim.recorder import Voice
+from anyserve.sim.timer import Timer
 from anyserve.sim.world import World
 
 _WAKE: Final = Wake()
@@ -22,17 +21,6 @@ _SCHEDULER: Final = Inbox.SCHEDULER
 _ORIGIN: Final = Inbox.ORIGIN
 _REPLICA: Final = Inbox.REPLICA
 _REPLICA_ENTRY: Final = Inbox.REPLICA_ENTRY
-
-
-class Timer(Doer):
-    """Wakes a process."""
-
-    def __init__(self, process: Process) -> None:
-        self._process = process
-
-    def do(self, what: Any) -> None:
-        """See `Doer`."""
-        self._process.wake(what)
 
 
 class Process(Receiver):
@@ -47,10 +35,7 @@ class Process(Receiver):
         self._network = world.network
         self._machine: Machine | None = None
         self._voice = Voice(name, 0, world.recorder)
-        self._timer = Timer(self)
-        self._alarm = Alarm()
-        self._timers = 0
-        """How often it was set; the last time counts."""
+        self._timer = Timer(world.kernel, self)
         self._frozen: list[Any] | None = None
 
     # --- driving the machine ---------------------------------------------------------------------
@@ -79,8 +64,7 @@ class Process(Receiver):
             if isinstance(effect, Send):
                 self._send(effect)
             elif isinstance(effect, SetTimer):
-                if self._alarm.ask(effect.at_ns):
-                    self._set_timer()
+                self._timer.ask(effect.at_ns)
             elif isinstance(effect, Count):
                 self._voice.count(effect, now)
             elif isinstance(effect, Command):
@@ -121,24 +105,7 @@ class Process(Receiver):
             world.registrations[message.replica] = message
             self._network.send(self.name, world.scheduler, message)
 
-    def _set_timer(self) -> None:
-        self._timers += 1
-        self._kernel.do_at(self._alarm.rings_ns, self._timer, self._timers)
-
-    def _stop_timer(self) -> None:
-        self._alarm.clear()
-        self._timers += 1
-
-    def wake(self, timer: int) -> None:
-        """The timer goes off that was set so many times."""
-        if timer != self._timers:
-            return
-        if self._alarm.ring(self._kernel.now):
-            self._go_on()
-        else:
-            self._set_timer()
-
-    def _go_on(self) -> None:
+    def wake(self) -> None:
         """It is time for what the machine waits for."""
         self.hear(_WAKE)
 
@@ -154,7 +121,7 @@ class Process(Receiver):
         self.incarnation += 1
         self.connection = 0
         self._frozen = None
-        self._stop_timer()
+        self._timer.clear()
         self._machine = machine
         self._voice = Voice(self.name, self.incarnation, self._world.recorder)
 
@@ -179,7 +146,7 @@ class Process(Receiver):
         """SIGKILL: nothing more is done or said."""
         self._machine = None
         self._frozen = None
-        self._stop_timer()
+        self._timer.clear()
 
     def freeze(self) -> None:
         """SIGSTOP: what arrives waits."""

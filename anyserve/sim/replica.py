@@ -80,13 +80,13 @@ class ReplicaProcess(Process):
         else:
             super().hear(message)
 
-    def _go_on(self) -> None:
+    def wake(self) -> None:
         """See `Process`. Before a heartbeat the worker says how full its memory is."""
         machine = self._machine
         beats = isinstance(machine, Replica) and self._kernel.now >= machine.beats_ns
         if beats and self._worker is not None and self._frozen is None:
             self.hear(Stepped(deltas=[], kv_usage=self._worker.kv_usage()))
-        super()._go_on()
+        super().wake()
 
     def flush(self) -> None:
         """Send the tokens that are made by now: something is about to happen."""

@@ -174,7 +174,7 @@ class Simulation:
                 hint="this is a bug of ours: please report the scenario and its seed",
             )
         if self._phase is Phase.CLOSING and count < most:
-            self._phase = Phase.OVER
+            self._finish()
         elif count == 0 and until_s is None:
             self._on_nothing_left()
 
@@ -186,7 +186,7 @@ class Simulation:
     def stop(self, reason: str) -> None:
         """End the run early: what is open is cancelled."""
         if self._phase is Phase.STARTING:
-            self._phase = Phase.OVER
+            self._finish()
         elif self._phase is Phase.PLAYING:
             self._player.stop(reason)
 
@@ -238,6 +238,10 @@ class Simulation:
     def _on_ended(self) -> None:
         self._phase = Phase.CLOSING
         self._closing_ns = self._kernel.limit_ns = self._kernel.now + AFTER_NS
+
+    def _finish(self) -> None:
+        self._phase = Phase.OVER
+        self._kernel.close()
 
     def _on_nothing_left(self) -> None:
         """Nothing is due before the end of all lives, and requests are open: who holds them?"""

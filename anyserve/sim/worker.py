@@ -294,12 +294,19 @@ class Worker(Doer):
         self._tell_cancelled()
         if self._factor == 1.0:
             self._start(stretch.end_ps)
-        elif self._engine.has_work and not self._dead:
-            last_ps = stretch.end_ps - stretch.start_ps
-            if stretch.steps > 1:
-                last_ps = stretch.end_ps - stretch.step_end_ps(stretch.steps - 1)
-            pause_ps = int(last_ps * (self._factor - 1.0))
-            self._call(to_ns(stretch.end_ps + pause_ps), ends=False)
+        elif not self._dead:
+            self._pause(stretch)
+
+    def _pause(self, stretch: Stretch) -> None:
+        """Slowed down, the next step begins later than this one ended."""
+        if not self._engine.has_work_by(stretch.end_ps):
+            self._await()
+            return
+        last_ps = stretch.end_ps - stretch.start_ps
+        if stretch.steps > 1:
+            last_ps = stretch.end_ps - stretch.step_end_ps(stretch.steps - 1)
+        pause_ps = int(last_ps * (self._factor - 1.0))
+        self._call(to_ns(stretch.end_ps + pause_ps), ends=False)
 
     def _tell_ended(self, stretch: Stretch) -> None:
         """Tell the first tokens that came at its end, then the last ones."""
@@ -317,7 +324,7 @@ class Worker(Doer):
     def _start(self, at_ps: int) -> None:
         if self._dead or self._hung_ps is not None or self._engine.busy:
             return
-        if self._host is not None and self._engine.has_work:
+        if self._host is not None and self._engine.has_work_by(at_ps):
             self._host.enter(self)
         single = self._exact or self._factor != 1.0
         stretch = self._engine.start(at_ps, 1 if single else None)

@@ -3,12 +3,13 @@
     python -P compiled_runs.py STORE SCENARIO ...
 
 STORE is a folder of builds, or "-" for Python. Prints, as JSON, whether compiled modules were used,
-for each scenario a digest of its events and of what they add up to, or the error that ended it, and
-how fast its engines are found to have been.
+for each scenario a digest of its events and of what they add up to, or the error that ended it, how
+fast the first one's engines are found to have been, and how many objects a run of it leaves behind.
 """
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import sys
@@ -24,7 +25,8 @@ SECONDS = 20
 def main(store: str, scenarios: list[str]) -> None:
     switch_on({SWITCH: "0"} if store == "-" else {}, Store(Path(store)))
     paths = [Path(scenario) for scenario in scenarios]
-    found = {"logs": {str(path): log_of(path) for path in paths}, "speed": speed_of(paths[0])}
+    found: dict[str, Any] = {"logs": {str(path): log_of(path) for path in paths}}
+    found |= {"speed": speed_of(paths[0]), "left_behind": left_behind(paths[0])}
     print(json.dumps({"compiled": in_use(), **found}))  # noqa: T201 - the answer
 
 
@@ -52,6 +54,16 @@ def speed_of(path: Path) -> str:
 
     kinds = {kind_of(replica.engine) for replica in what.cluster.replicas}
     return str(match(simulate(dict.fromkeys(kinds, Scale(1.3, 2.0))), simulate))
+
+
+def left_behind(path: Path) -> int:
+    """Objects that are there after a run and were not before: one that was there before, so that
+    caches are filled."""
+    gc.collect()
+    before = len(gc.get_objects())
+    log_of(path)
+    gc.collect()
+    return len(gc.get_objects()) - before
 
 
 def log_of(path: Path) -> str:

@@ -120,10 +120,10 @@ class EngineModel:
         """Whether a stretch is under way."""
         return self._stretch is not None
 
-    @property
-    def has_work(self) -> bool:
-        """Whether anything waits or runs, what was added a moment ago included."""
-        return self._inbox is not None or self._batch.running > 0 or self._batch.waiting > 0
+    def has_work_by(self, now_ps: int) -> bool:
+        """Whether anything waits or runs then, what comes until then included."""
+        comes = self._inbox is not None and self._inbox[0][0] <= now_ps
+        return comes or self._batch.running > 0 or self._batch.waiting > 0
 
     @property
     def waits_ps(self) -> int | None:

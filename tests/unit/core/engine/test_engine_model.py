@@ -61,18 +61,21 @@ class Driver:
         while self._engine.busy and (now_ps is None or self._engine.end_ps <= now_ps):
             self._end()
 
-    def happen(self, now_ps: int, kind: str, value: int) -> None:
+    def say(self, at_ps: int, kind: str, value: int) -> None:
+        """Tell the engine what happens then: now, or before its time."""
         engine = self._engine
         if kind == "add":
-            engine.add(self._sequences[value], now_ps)
+            engine.add(self._sequences[value], at_ps)
         elif kind == "abort":
-            engine.abort(self._sequences[value], now_ps)
+            engine.abort(self._sequences[value], at_ps)
         elif kind == "pace":
-            engine.set_pace(value, now_ps)
+            engine.set_pace(value, at_ps)
         else:
-            tokens = [engine.tokens_at(one, now_ps) for one in self._sequences]
-            self.seen.looks.append((now_ps, engine.load(now_ps), tokens))
-        if not engine.busy:
+            tokens = [engine.tokens_at(one, at_ps) for one in self._sequences]
+            self.seen.looks.append((at_ps, engine.load(at_ps), tokens))
+
+    def begin_if_idle(self, now_ps: int) -> None:
+        if not self._engine.busy:
             self._begin(now_ps)
 
     def _begin(self, now_ps: int) -> None:
@@ -101,7 +104,9 @@ def play(
     max_steps: int | None,
     jitter: bool,
     looks: list[int],
+    early: int = 0,
 ) -> Observed:
+    """A run. Requests and aborts are told so many nanoseconds before their time."""
     noise = Jitter((-0.1, -0.02, 0.0, 0.03, 0.3), seed=5) if jitter else None
     engine = EngineModel(
         limits, times, intake_ps=70_001, cooling=COOLING, shape_ps=3_007, jitter=noise
@@ -115,11 +120,18 @@ def play(
     events += [(pace.at, "pace", pace.permille) for pace in paces]
     events += [(at, "look", 0) for at in looks]
     driver = Driver(engine, asks, max_steps)
-    for at, kind, value in sorted(events):
-        driver.until(at * 1000)
-        driver.happen(at * 1000, kind, value)
+    moments: list[tuple[int, int, int, str, int]] = []
+    for at, kind, value in events:
+        told = max(0, at - early) if kind in ("add", "abort") else at
+        moments += [(told, 0, at, kind, value), (at, 1, at, "", 0)]
+    for now, _, at, kind, value in sorted(moments):
+        driver.until(now * 1000)
+        if kind:
+            driver.say(at * 1000, kind, value)
+        else:
+            driver.begin_if_idle(now * 1000)
     driver.until(None)
-    assert not engine.has_work
+    assert not engine.has_work_by(1 << 60)
     return driver.seen
 
 
@@ -166,6 +178,23 @@ def test_stretches_and_single_steps_are_the_same_to_the_picosecond(
     assert whole == single
     wanted = {n for n, ask in enumerate(asks) if ask.abort_after is None}
     assert wanted <= whole.ended.keys()
+
+
+@given(
+    asks=asks,
+    paces=st.lists(st.builds(Pace, at=st.integers(0, 60_000), permille=st.just(1537)), max_size=2),
+    limits=rules,
+    looks=st.lists(st.integers(0, 90_000), max_size=8),
+    early=st.integers(1, 30_000),
+)
+def test_what_is_told_before_its_time_is_the_same_as_told_then(
+    asks: list[Ask], paces: list[Pace], limits: EngineLimits, looks: list[int], early: int
+) -> None:
+    settings = {"max_steps": None, "jitter": False, "looks": looks}
+    then = play(asks, paces, limits, TIMES, **settings)  # type: ignore[arg-type]
+    before = play(asks, paces, limits, TIMES, **settings, early=early)  # type: ignore[arg-type]
+
+    assert before == then
 
 
 @given(asks=asks, limits=rules, looks=st.lists(st.integers(0, 90_000), max_size=8))

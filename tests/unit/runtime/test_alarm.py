@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyserve.core.alarm import Alarm
 from anyserve.core.order import NEVER
+from anyserve.runtime.alarm import Alarm
 
 
 def test_the_timer_is_set_for_the_first_time_asked_for() -> None:
