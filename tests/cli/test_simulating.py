@@ -110,9 +110,8 @@ def test_the_report_of_a_sample_draws_all_requests_and_says_which_it_traces(
 def test_a_run_of_slower_engines_is_played_again_as_fast_as_it_was(cli: Cli, small: Path) -> None:
     # A run whose engines took 1.5 times as long as their profile says, as those of a slow machine.
     slow = ("cluster.replicas[*].engine.step_scale=1.5", "sim.network.latency=3ms")
-    live = cli(
-        "sim", "small.yaml", "--json", "--duration", "120s", "--set", slow[0], "--set", slow[1]
-    ).json
+    words = [word for one in (*slow, "sim.handover=4ms") for word in ("--set", one)]
+    live = cli("sim", "small.yaml", "--json", "--duration", "120s", *words).json
     first = latest(small.parent)
     path = first / "scenario.resolved.json"
     resolved = json.loads(path.read_text())
@@ -132,9 +131,8 @@ def test_a_run_of_slower_engines_is_played_again_as_fast_as_it_was(cli: Cli, sma
     assert as_profiled["tpot"]["mean_ms"] < 0.7 * live["tpot"]["mean_ms"]
     assert matched.json["tpot"]["mean_ms"] == pytest.approx(live["tpot"]["mean_ms"], rel=0.01)
     assert matched.json["ttft"]["mean_ms"] == pytest.approx(live["ttft"]["mean_ms"], rel=0.02)
-    assert f"as fast as {first.name} was: a message takes 3 ms, a step of smollm2-135m 1.5" in (
-        matched.err
-    )
+    found = "a message takes 3 ms, the way to an engine 4 ms, a step of smollm2-135m 1.5"
+    assert f"as fast as {first.name} was: {found}" in matched.err
     again = json.loads((second / "scenario.resolved.json").read_text())
     replicas = again["scenario"]["cluster"]["replicas"]
     assert [one["engine"]["step_scale"] for one in replicas.values()] == [
