@@ -1,6 +1,6 @@
 """How close is the simulator? Every scenario live, live again, and simulated; signed errors.
 
-    python benchmarks/fidelity.py                  # all, with the shipped profiles, about 23 minutes
+    python benchmarks/fidelity.py                  # all, with the shipped profiles, 23 minutes
     python benchmarks/fidelity.py --calibrate 30   # measure the network first, and the engines of a
                                                    # scenario between its live runs; half an hour
     python benchmarks/fidelity.py --calibrate 30 --ship  # and ship the middle one of those profiles

@@ -284,7 +284,7 @@ class Ended(Message, frozen=True, tag="ended"):
 
 
 def ended_with(ended: Ended, credit: Credit) -> Ended:
-    """The same end, which brings the counters along."""
+    """The same end, which brings the counters along: `changed`, for what every request sends."""
     return Ended(
         id=ended.id,
         attempt=ended.attempt,

@@ -9,20 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from statistics import fmean
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from anyserve.core.counts import Count, EndedCount
 from anyserve.core.events import AnyEvent, AttemptEnded, Envelope
 from anyserve.core.spec import ClusterSpec, EngineSpec
+from anyserve.sim.enough import ENOUGH
 from anyserve.sim.recorder import Counted
 from anyserve.telemetry.replica_names import ReplicaNames
 from anyserve.telemetry.request_groups import Group, groups_of, whole_of
 from anyserve.telemetry.request_table import COMPLETED, RequestTable
 from anyserve.telemetry.tally import Tally
 from anyserve.workload.profiles import UNPROFILED
-
-_FEW: Final = 8
-"""So many answers say something of an engine; fewer do not."""
 
 
 class EngineKind(NamedTuple):
@@ -124,7 +122,7 @@ def times_of(requests: RequestTable, prompts: Prompts, cluster: ClusterSpec) -> 
 
 def _middle(times: list[float]) -> float | None:
     """The interquartile mean; None: nothing can be told by it."""
-    if len(times) < _FEW:
+    if len(times) < ENOUGH:
         return None
     quarter = len(times) // 4
     return fmean(sorted(times)[quarter : len(times) - quarter]) or None

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from operator import attrgetter
-from statistics import median
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from anyserve.core.events import AttemptEnded, Envelope
-
-_FEW: Final = 8
-"""So many attempts say something of the hand-over; fewer do not."""
+from anyserve.sim.enough import median_ns
 
 
 class _Stay(NamedTuple):
@@ -34,8 +31,7 @@ def handover_time_ns(envelopes: Iterable[Envelope]) -> int | None:
         if isinstance(event, AttemptEnded):
             life = (envelope.source, envelope.incarnation)
             stays.setdefault(life, []).append(_stay(event))
-    waits = [wait for some in stays.values() for wait in _waits_for_idle(some)]
-    return round(median(waits)) if len(waits) >= _FEW else None
+    return median_ns([wait for some in stays.values() for wait in _waits_for_idle(some)])
 
 
 def _stay(ended: AttemptEnded) -> _Stay:

@@ -14,8 +14,6 @@ What the origin sends late, because its processor is busy, counts as the way.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from statistics import median
-from typing import Final
 
 from anyserve.core.events import (
     AttemptEnded,
@@ -24,10 +22,8 @@ from anyserve.core.events import (
     RequestOutcome,
     RequestRouted,
 )
+from anyserve.sim.enough import median_ns
 from anyserve.workload.traffic import SCHEDULER_ENTRY
-
-_FEW: Final = 8
-"""So many requests say something of the network; fewer do not."""
 
 
 class _Way:
@@ -73,5 +69,4 @@ def message_time_ns(envelopes: Iterable[Envelope]) -> int | None:
                 ways[event.id].hear(envelope.t, event)
         elif isinstance(event, RequestOutcome) and event.id in ways:
             found.append(ways.pop(event.id).message_ns(event))
-    known = [one for one in found if one is not None]
-    return max(0, round(median(known))) if len(known) >= _FEW else None
+    return median_ns([one for one in found if one is not None])

@@ -344,9 +344,6 @@ class Worker(Doer):
     def _await(self) -> None:
         """Be called when the first of what is under way to the engine arrives."""
         next_ps = self._engine.waits_ps
-        if self._cancels is not None:
-            told_ps = self._cancels[0][0]
-            next_ps = told_ps if next_ps is None else min(next_ps, told_ps)
         if next_ps is not None:
             self._call(to_ns(next_ps), ends=False)
 
@@ -431,10 +428,8 @@ class Worker(Doer):
         if self._cancels is None:
             return
         now_ps = self._now_ps()
-        cancels, self._cancels = self._cancels, None
-        early = [cancel for cancel in cancels if cancel[0] > now_ps]
-        if early:
-            self._cancels = early
+        cancels = self._cancels
+        self._cancels = [cancel for cancel in cancels if cancel[0] > now_ps] or None
         deltas = []
         for handed_ps, job in cancels:
             if handed_ps <= now_ps and job in self._jobs:

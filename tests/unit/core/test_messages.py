@@ -348,3 +348,11 @@ def _head() -> bytes:
 
 def test_a_request_knows_its_origin() -> None:
     assert msgspec.json.decode(json.dumps(REQUEST), type=msg.Request).origin == "player"
+
+
+def test_an_end_keeps_all_that_it_says_when_it_is_given_a_credit() -> None:
+    ended = next(one for one in EXAMPLES if one["type"] == "ended")
+    whole = msgspec.convert(ended, msg.Ended)
+    assert whole.credit is not None
+
+    assert msg.ended_with(msg.changed(whole, credit=None), whole.credit) == whole
