@@ -55,6 +55,8 @@ class OriginProcess(Process):
         """Requests offered so far."""
         self._offers = Offers(self)
         self._planned: dict[str, PlannedRequest] = {}
+        """Open requests of which more than what was offered is asked later: which texts they begin
+        with, and what follows them."""
         self._lifetime_ms = world.cluster.request_lifetime_ms
 
     def start(self) -> None:
@@ -125,8 +127,9 @@ class OriginProcess(Process):
         self.offered += 1
         self._course.sent()
         request_id = self.machine.next_id()
-        self._planned[request_id] = planned
         segments = planned.segments
+        if self._course.chained or len(segments) > 1 or planned.answer:
+            self._planned[request_id] = planned
         # Of one text alone these are known at sight; the plan's properties are calls into Python.
         affinity = planned.affinity if len(segments) > 1 or planned.answer else None
         deadline = None
@@ -163,14 +166,18 @@ class OriginProcess(Process):
 
     def _settle(self, request_id: str, outcome: Outcome) -> None:
         self.settled += 1
-        planned = self._planned.pop(request_id)
-        completed = outcome.kind is OutcomeKind.COMPLETED
+        planned = self._planned.pop(request_id, None)
+        if planned is not None:
+            self._go_on(planned, completed=outcome.kind is OutcomeKind.COMPLETED)
+        self._end_if_done()
+
+    def _go_on(self, planned: PlannedRequest, *, completed: bool) -> None:
+        """Plan the request that follows one that has ended, if there is one."""
         now_ns = self._kernel.now - self._start_ns
         due_ns = self._course.after(planned, now_ns, completed=completed)
         if due_ns is not None:
             following = self._course.following(planned, due_ns)
             self._kernel.at(self._start_ns + due_ns, self._offer, following)
-        self._end_if_done()
 
     @property
     def _start_ns(self) -> int:
@@ -178,5 +185,5 @@ class OriginProcess(Process):
         return self.started_ns
 
     def _end_if_done(self) -> None:
-        if not self._course.left and not self._planned and not self._stopped:
+        if not self._course.left and self.settled == self.offered and not self._stopped:
             self.end("completed")

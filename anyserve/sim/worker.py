@@ -50,11 +50,13 @@ class Job:
 
     __deletable__ = ["sequence"]  # noqa: RUF012 - for mypyc, which reads it so
     __slots__ = (
-        "attempt", "cancelled", "gaps", "id", "mark", "resumed", "scheduled_ns", "sent",
-        "sequence", "stalled_ps",
+        "attempt", "cancelled", "gaps", "id", "mark", "number", "over", "resumed", "scheduled_ns",
+        "sent", "sequence", "stalled_ps",
     )  # fmt: skip
 
-    def __init__(self, work: StartWork) -> None:
+    def __init__(self, work: StartWork, number: int) -> None:
+        self.number = number
+        """How many came before it."""
         self.id = work.request.id
         self.attempt = work.attempt
         self.resumed = len(work.request.resume_ids)
@@ -64,6 +66,8 @@ class Job:
         self.sent = 0
         """Tokens that the replica was told of."""
         self.cancelled = False
+        self.over = False
+        """The replica knows its end."""
         self.gaps: Gaps | None = None
         """Of tokens that it was not told of yet, beside those since `mark`."""
         self.mark = _NO_MARK
@@ -101,8 +105,8 @@ class Worker(Doer):
         self._exact = exact
         self._host = host
         self._engine: EngineModel = setup.make(seed=place * _SEED_STEP)
-        self._jobs: dict[Job, None] = {}
-        """In the order in which they came."""
+        self._n_jobs = 0
+        """Jobs so far."""
         self._handover_ns = handover_ns
         self._cancels: list[tuple[int, Job]] | None = None
         """Those to be told of, and when the engine learns it, where there are any."""
@@ -131,12 +135,12 @@ class Worker(Doer):
             )  # fmt: skip
             self._later(delta)
             return
-        job = Job(work)
+        job = Job(work, self._n_jobs)
         room = self._setup.room(request)
         if room == 0 and not self._setup.embeds:
             self._later(Delta(id=job.id, attempt=job.attempt, done=True, finish="length"))
             return
-        self._jobs[job] = None
+        self._n_jobs += 1
         now = self._kernel.now
         job.sequence = Sequence(
             owner=job,
@@ -186,7 +190,6 @@ class Worker(Doer):
         """It is gone with all it held."""
         self._dead = True
         self._due = _NO_CALL
-        self._jobs.clear()
         if self._host is not None:
             self._host.leave(self)
 
@@ -212,7 +215,7 @@ class Worker(Doer):
 
     def flush(self, only: tuple[str, int] | None = None) -> None:
         """Tell what has been made by now, of all attempts or of one."""
-        jobs = list(self._jobs) if only is None else [self._job_of(*only)]
+        jobs = self._jobs() if only is None else [self._job_of(*only)]
         now_ps = self._now_ps()
         deltas = []
         for job in jobs:
@@ -225,11 +228,18 @@ class Worker(Doer):
             self._feed.do(Stepped(deltas=deltas))
 
     def _job_of(self, request_id: str, attempt: int) -> Job | None:
-        """This attempt. It is rarely asked for: nothing is kept to find it by."""
-        for job in self._jobs:
+        """This attempt, if the engine has it. It is rarely asked for: nothing is kept to find it
+        by."""
+        for job in self._jobs():
             if job.attempt == attempt and job.id == request_id:
                 return job
         return None
+
+    def _jobs(self) -> list[Job]:
+        """Those that the engine has, in the order in which they came."""
+        jobs: list[Job] = [sequence.owner for sequence in self._engine.sequences()]
+        jobs.sort(key=_number)
+        return jobs
 
     def _now_ps(self) -> int:
         return product(self._kernel.now, PS_PER_NS) if self._hung_ps is None else self._hung_ps
@@ -432,7 +442,7 @@ class Worker(Doer):
         self._cancels = [cancel for cancel in cancels if cancel[0] > now_ps] or None
         deltas = []
         for handed_ps, job in cancels:
-            if handed_ps <= now_ps and job in self._jobs:
+            if handed_ps <= now_ps and not job.over:
                 made = self._engine.tokens_at(job.sequence, now_ps)
                 self._drop(job)
                 deltas.append(self._progress(job, made, self._steps, finish="cancelled"))
@@ -440,10 +450,14 @@ class Worker(Doer):
             self._feed.do(Stepped(deltas=deltas))
 
     def _drop(self, job: Job) -> None:
-        del self._jobs[job]
+        job.over = True
         del job.sequence  # which knows its job: nobody would free the two while gc is off
 
     def _later(self, delta: Delta) -> None:
         """Tell it once the worker has it: the replica is in the midst of starting it."""
         at_ns = self._kernel.now + self._handover_ns
         self._kernel.do_at(at_ns, self._feed, Stepped(deltas=[delta]))
+
+
+def _number(job: Job) -> int:
+    return job.number

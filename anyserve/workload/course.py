@@ -24,6 +24,8 @@ class Course:
         if self._next:
             self._timed = [one for one in plan.requests if one.after is None]
         self._phases = plan.phases
+        self.chained = bool(self._next)
+        """Whether any request follows the end of another."""
         self.left = len(plan.requests)
         """Requests that may still be sent."""
 

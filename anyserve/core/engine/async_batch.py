@@ -25,12 +25,17 @@ class AsyncBatch(Rules):
         super().__init__(limits)
         self._work: dict[StepPlan, list[tuple[Sequence, int]]] = {}
         """What was planned and is not committed, in the order of the batch."""
+        self._placed: dict[Sequence, None] = {}
+
+    def placed(self) -> list[Sequence]:
+        """See `Rules`."""
+        return list(self._placed)
 
     def abort(self, sequence: Sequence) -> None:
         """Forget a sequence, wherever it is; what it has in flight comes to nothing."""
         if sequence.gone:
             return
-        if sequence in self._running:
+        if sequence.placed:
             self._drop(sequence)
         else:
             sequence.gone = True
@@ -40,7 +45,7 @@ class AsyncBatch(Rules):
         """Decide the next step; it is one, whatever `most` says."""
         del most
         plan = StepPlan()
-        given, budget = self._scan(plan)
+        given, budget = self._scan(plan, self.placed())
         work = list(given.items())
         if self._waiting.length and budget > 0 and not plan.preempted:
             work += self._admit(plan, budget)
@@ -125,7 +130,7 @@ class AsyncBatch(Rules):
             sequence.generated += 1
             if not late:
                 sequence.placeholders -= 1
-        runs = sequence in self._running
+        runs = sequence.placed
         if runs:
             self.cache.note(sequence, sequence.computed - sequence.placeholders)
         if sequence.generated < sequence.room:
@@ -135,6 +140,14 @@ class AsyncBatch(Rules):
         else:
             sequence.gone = True
             self._waiting.discard(sequence)
+
+    def _enter(self, sequence: Sequence) -> None:
+        super()._enter(sequence)
+        self._placed[sequence] = None
+
+    def _leave(self, sequence: Sequence) -> None:
+        super()._leave(sequence)
+        del self._placed[sequence]
 
     def _wanted(self, sequence: Sequence) -> int:
         expected = sequence.total + sequence.placeholders

@@ -26,11 +26,15 @@ class Batch(Rules):
         """The plan of steps in which only the pack decodes; there is one at a time."""
         self._run.packed = True
 
+    def placed(self) -> list[Sequence]:
+        """See `Rules`."""
+        return sorted([*self.pack.members, *self._prefilling], key=by_order)
+
     def abort(self, sequence: Sequence) -> None:
         """Forget a sequence, wherever it is."""
         if sequence.gone:
             return
-        if sequence in self._running:
+        if sequence.placed:
             if sequence.base is None:
                 self._prefilling.remove(sequence)
             self._leave_pack(sequence)
@@ -169,10 +173,11 @@ class Batch(Rules):
 
     def _one_by_one(self, plan: StepPlan) -> int:
         """`_schedule_running` by the general rules."""
-        for sequence in self._running:
+        order = self.placed()
+        for sequence in order:
             self._leave_pack(sequence)
-        given, budget = self._scan(plan)
-        self._prefilling = list(self._running)
+        given, budget = self._scan(plan, order)
+        self._prefilling = order
         for sequence, tokens in given.items():
             if sequence.generated and sequence.computed == sequence.total - 1:
                 plan.decode(sequence)

@@ -59,6 +59,19 @@ _ABORT: Final = 1
 _PACE: Final = 2
 
 
+class _Wish:
+    """What somebody asked for, until the engine obeys: when it came, what to do, and with what.
+    Then the next one."""
+
+    __slots__ = ("at_ps", "do", "following", "what")
+
+    def __init__(self, at_ps: int, do: int, what: Any) -> None:
+        self.at_ps = at_ps
+        self.do = do
+        self.what = what
+        self.following: _Wish | None = None
+
+
 class EngineModel:
     """One engine: queue, batch, KV memory and the time that steps take.
 
@@ -105,8 +118,8 @@ class EngineModel:
         self._jitter = jitter
         self._watch = watch
         self._pace = FULL_PACE
-        self._inbox: list[tuple[int, int, Any]] | None = None
-        """When it came, what to do, and with what, where anything waits."""
+        self._wish: _Wish | None = None
+        """The first that was not obeyed yet."""
         self._stretch: Stretch | None = None
         self._plan = StepPlan()
         self._before = self._batch.state()
@@ -122,14 +135,14 @@ class EngineModel:
 
     def has_work_by(self, now_ps: int) -> bool:
         """Whether anything waits or runs then, what comes until then included."""
-        comes = self._inbox is not None and self._inbox[0][0] <= now_ps
+        comes = self._wish is not None and self._wish.at_ps <= now_ps
         return comes or self._batch.running > 0 or self._batch.waiting > 0
 
     @property
     def waits_ps(self) -> int | None:
         """When the first of what came is to be obeyed, where a driver said so before its time;
         None: nothing is to come."""
-        return None if self._inbox is None else self._inbox[0][0]
+        return None if self._wish is None else self._wish.at_ps
 
     @property
     def end_ps(self) -> int:
@@ -155,13 +168,13 @@ class EngineModel:
         still has to be started for it."""
         if sequence.shared and self._keys is not None:
             sequence.keys = self._keys.of(sequence.shared)
-        self._put((now_ps, _ADD, sequence))
+        self._put(_Wish(now_ps, _ADD, sequence))
         self.cut(now_ps)
 
     def abort(self, sequence: Sequence, now_ps: int) -> None:
         """Forget a sequence, before the first step that starts at or after now. A stretch under way
         is cut as `add` does; the sequence may still end in it. Unknown ones are ignored."""
-        self._put((now_ps, _ABORT, sequence))
+        self._put(_Wish(now_ps, _ABORT, sequence))
         self.cut(now_ps)
 
     def obey(self, now_ps: int) -> None:
@@ -172,18 +185,19 @@ class EngineModel:
     def set_pace(self, permille: int, now_ps: int) -> None:
         """Let steps that start at or after now take so many thousandths of their time: 2000 is half
         as fast. For neighbours on the host, and for faults."""
-        self._put((now_ps, _PACE, permille))
+        self._put(_Wish(now_ps, _PACE, permille))
         self.cut(now_ps)
 
-    def _put(self, wish: tuple[int, int, Any]) -> None:
-        inbox = self._inbox
-        if inbox is None:
-            self._inbox = [wish]
+    def _put(self, wish: _Wish) -> None:
+        """Behind those that came before it."""
+        before = self._wish
+        if before is None or wish.at_ps < before.at_ps:
+            wish.following, self._wish = before, wish
             return
-        place = len(inbox)
-        while place > 0 and inbox[place - 1][0] > wish[0]:
-            place -= 1
-        inbox.insert(place, wish)
+        following = before.following
+        while following is not None and following.at_ps <= wish.at_ps:
+            before, following = following, following.following
+        before.following, wish.following = wish, following
 
     def cut(self, now_ps: int) -> None:
         """Let the stretch under way end with its first step that ends at or after now: something
@@ -214,7 +228,7 @@ class EngineModel:
         assert self._stretch is None, "the stretch before was not finished"
         batch = self._batch
         self._before = batch.state()
-        if self._inbox is not None:
+        if self._wish is not None:
             self._take_in(now_ps)
         if self._formula is None:
             max_steps = 1
@@ -224,9 +238,9 @@ class EngineModel:
             stretch = self._stretch = self._measure(now_ps, plan)
         else:
             stretch = self._start_ahead(self._ahead, now_ps, most)
-        if self._inbox is not None:
+        if self._wish is not None:
             # It came after now: between the step's end and its whole nanosecond, say.
-            self.cut(self._inbox[0][0])
+            self.cut(self._wish.at_ps)
         return stretch
 
     def _next_plan(self, most: int) -> StepPlan:
@@ -285,6 +299,16 @@ class EngineModel:
             stretch.prefilled, stretch.finished = self._batch.commit(self._plan)
         return stretch
 
+    def sequences(self) -> list[Sequence]:
+        """All that were added and are neither complete nor forgotten, in no order."""
+        found = self._batch.sequences()
+        wish = self._wish
+        while wish is not None:
+            if wish.do == _ADD:
+                found.append(wish.what)
+            wish = wish.following
+        return found
+
     def tokens_at(self, sequence: Sequence, now_ps: int) -> int:
         """Tokens that a sequence has been given by now, those of the stretch under way that were
         complete by now included. What a crash at this moment would leave."""
@@ -321,24 +345,17 @@ class EngineModel:
 
     def _take_in(self, now_ps: int) -> None:
         """Obey what came by now; it takes its time before the next step."""
-        inbox = self._inbox
-        if inbox is None:
-            return
-        taken = 0
-        while taken < len(inbox) and inbox[taken][0] <= now_ps:
-            _, do, what = inbox[taken]
-            taken += 1
-            if do == _ADD:
-                self._batch.add(what)
+        wish = self._wish
+        while wish is not None and wish.at_ps <= now_ps:
+            if wish.do == _ADD:
+                self._batch.add(wish.what)
                 self._wait_ps += self._intake_ps
-            elif do == _ABORT:
-                self._batch.abort(what)
+            elif wish.do == _ABORT:
+                self._batch.abort(wish.what)
             else:
-                self._pace = what
-        if taken == len(inbox):
-            self._inbox = None
-        elif taken:
-            del inbox[:taken]
+                self._pace = wish.what
+            wish = wish.following
+        self._wish = wish
 
     def _measure(self, now_ps: int, plan: StepPlan) -> Stretch | None:
         """What is planned, with its times; None: nothing is."""

@@ -24,7 +24,7 @@ class Pack:
         """At least the largest `order` of a member."""
         self._takes = [0] * block_size
         """How many members take a block at ticks of this remainder."""
-        self._members: list[Sequence] = []
+        self.members: list[Sequence] = []
         """Those that are complete first come first."""
         self._next_end = 0
         """The tick after which the first of them is."""
@@ -39,7 +39,7 @@ class Pack:
         self.newest = max(self.newest, sequence.order)
         last_tick = self.tick + sequence.room - sequence.generated
         sequence.last_tick = last_tick
-        members = self._members
+        members = self.members
         if not members or members[-1].last_tick <= last_tick:
             members.append(sequence)
         else:
@@ -49,7 +49,7 @@ class Pack:
 
     def leave(self, sequence: Sequence) -> None:
         """Take a member out; its counts are exact again, its blocks are not yet."""
-        self._members.remove(sequence)
+        self.members.remove(sequence)
         self._remove(sequence)
         self._look_at_the_first()
 
@@ -57,7 +57,7 @@ class Pack:
         """Let every member compute so many tokens; return those complete, in order of admission."""
         self.tick += steps
         self.context += self.size * steps
-        members = self._members
+        members = self.members
         ended: list[Sequence] = []
         if not members or self.tick < self._next_end:
             return ended
@@ -118,15 +118,15 @@ class Pack:
         return blocks
 
     def _look_at_the_first(self) -> None:
-        if self._members:
-            self._next_end = self._members[0].last_tick
+        if self.members:
+            self._next_end = self.members[0].last_tick
 
     def _place_after(self, tick: int) -> int:
         """Where members begin that are complete after this tick, and not with it."""
-        low, high = 0, len(self._members)
+        low, high = 0, len(self.members)
         while low < high:
             middle = (low + high) // 2
-            if self._members[middle].last_tick <= tick:
+            if self.members[middle].last_tick <= tick:
                 low = middle + 1
             else:
                 high = middle

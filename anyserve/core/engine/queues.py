@@ -60,6 +60,11 @@ class WaitingQueue:
         else:
             self._line.pop(0)
 
+    def sequences(self) -> list[Sequence]:
+        """All that wait, in no order."""
+        everybody = [*self._line, *(entry[2] for entry in self._heap)]
+        return [sequence for sequence in everybody if not sequence.gone]
+
     def discard(self, sequence: Sequence) -> None:
         """One that waits is `gone`."""
         assert sequence.gone

@@ -32,7 +32,6 @@ class Rules:
         self.pack = Pack(limits.block_size)
         """Running sequences that a batch need not touch in each step; may stay empty."""
         self._waiting = WaitingQueue(priorities=limits.priorities)
-        self._running: dict[Sequence, None] = {}
         self.running = 0
         """Sequences in the batch."""
         self._admissions = 0
@@ -56,9 +55,17 @@ class Rules:
             self.preemptions,
         )
 
+    def placed(self) -> list[Sequence]:
+        """All that have a place in the batch, in its order. Looked for when it is asked."""
+        raise NotImplementedError
+
     def members(self) -> list[Sequence]:
         """The sequences of the pack, in the order of the batch."""
-        return [sequence for sequence in self._running if sequence.base is not None]
+        return [sequence for sequence in self.placed() if sequence.base is not None]
+
+    def sequences(self) -> list[Sequence]:
+        """All that wait or have a place."""
+        return [*self._waiting.sequences(), *self.placed()]
 
     def add(self, sequence: Sequence) -> None:
         """Let a sequence wait for its admission."""
@@ -67,9 +74,18 @@ class Rules:
     def _drop(self, sequence: Sequence) -> None:
         """Forget a running sequence."""
         sequence.gone = True
-        del self._running[sequence]
-        self.running -= 1
+        self._leave(sequence)
         self.cache.release(sequence)
+
+    def _enter(self, sequence: Sequence) -> None:
+        """Give a sequence a place, after all others."""
+        sequence.placed = True
+        self.running += 1
+
+    def _leave(self, sequence: Sequence) -> None:
+        """Take its place away."""
+        sequence.placed = False
+        self.running -= 1
 
     # --- what differs between a batch and another ----------------------------------------------
 
@@ -87,11 +103,11 @@ class Rules:
 
     # --- running -------------------------------------------------------------------------------
 
-    def _scan(self, plan: StepPlan) -> tuple[dict[Sequence, int], int]:
-        """Schedule who runs already: tokens by sequence, and the budget that is left."""
+    def _scan(self, plan: StepPlan, order: list[Sequence]) -> tuple[dict[Sequence, int], int]:
+        """Schedule who runs already: tokens by sequence, and the budget that is left. `order`: all
+        that have a place; who loses it is taken out."""
         budget = self._limits.max_num_batched_tokens
         cap = self._chunk_cap()
-        order = list(self._running)
         given: dict[Sequence, int] = {}
         index = 0
         while index < len(order) and budget > 0:
@@ -113,7 +129,7 @@ class Rules:
                 self._preempt(victim, plan)
                 if victim is sequence:
                     break
-            if sequence not in self._running:
+            if not sequence.placed:
                 break  # it was the last that could make room, and nobody after it may go on
             self.cache.extend(sequence, sequence.computed + tokens)
             given[sequence] = tokens
@@ -125,8 +141,7 @@ class Rules:
         return max(order, key=_age) if self._limits.priorities else order[-1]
 
     def _preempt(self, victim: Sequence, plan: StepPlan) -> None:
-        del self._running[victim]
-        self.running -= 1
+        self._leave(victim)
         self.cache.release(victim, returns=True)
         victim.computed = 0
         victim.preemptions += 1
@@ -159,8 +174,7 @@ class Rules:
             tokens, hit = admission
             waiting.pop()
             self._start(sequence, tokens, hit)
-            self._running[sequence] = None
-            self.running += 1
+            self._enter(sequence)
             plan.admitted.append(sequence)
             admitted.append((sequence, tokens))
             budget -= tokens

@@ -33,8 +33,9 @@ class Sequence:
 
     __slots__ = (
         "arrival", "base", "blocks", "cached", "computed", "found", "generated", "gone",
-        "in_flight", "keys", "last_tick", "number", "order", "own", "owner", "placeholders",
-        "preemptions", "priority", "prompt", "room", "runs", "shared", "stale", "versions",
+        "in_flight", "keys", "last_tick", "number", "order", "own", "owner", "placed",
+        "placeholders", "preemptions", "priority", "prompt", "room", "runs", "shared", "stale",
+        "versions",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +79,8 @@ class Sequence:
         """Those of them that were in flight when it was preempted."""
         self.gone = False
         """Finished or aborted."""
+        self.placed = False
+        """It has a place in the batch."""
         self.blocks: Items[Block] = ()
         """Its first blocks that have keys and are cached."""
         self.own = 0
