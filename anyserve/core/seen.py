@@ -18,12 +18,13 @@ class Ordinals:
 
     def __init__(self) -> None:
         self._below = 0
-        self._above: set[int] = set()
+        self._above: set[int] | None = None
+        """Those beyond a gap, where there is one."""
 
     @property
     def count(self) -> int:
         """How many distinct ordinals were added."""
-        return self._below + len(self._above)
+        return self._below if self._above is None else self._below + len(self._above)
 
     @property
     def watermark(self) -> int:
@@ -33,19 +34,27 @@ class Ordinals:
     @property
     def sparse(self) -> list[int]:
         """The ordinals above the watermark, ascending."""
-        return sorted(self._above)
+        return sorted(self._above or ())
 
     def add(self, ordinal: int) -> bool:
         """Add one; False where it was there already."""
-        if ordinal == self._below + 1 and not self._above:
-            self._below = ordinal
-            return True
-        if ordinal <= self._below or ordinal in self._above:
+        above = self._above
+        if ordinal <= self._below:
             return False
-        self._above.add(ordinal)
-        while self._below + 1 in self._above:
+        if above is None:
+            if ordinal == self._below + 1:
+                self._below = ordinal
+            else:
+                self._above = {ordinal}
+            return True
+        if ordinal in above:
+            return False
+        above.add(ordinal)
+        while self._below + 1 in above:
             self._below += 1
-            self._above.discard(self._below)
+            above.discard(self._below)
+        if not above:
+            self._above = None
         return True
 
 
@@ -58,6 +67,12 @@ def split_request_id(request_id: str) -> tuple[str, int, int]:
     """
     origin, incarnation, number = request_id.split("/")
     return origin, int(incarnation), int(number)
+
+
+@lru_cache(maxsize=4096)
+def life_prefix(origin: str, incarnation: int) -> str:
+    """What the ids of one life's requests begin with: one text for all who ask."""
+    return f"{origin}/{incarnation}/"
 
 
 def number_after(prefix: str, request_id: str) -> int:
@@ -81,7 +96,7 @@ class _Life:
     def __init__(self, origin: str, incarnation: int) -> None:
         self.origin = origin
         self.incarnation = incarnation
-        self.prefix = f"{origin}/{incarnation}/"
+        self.prefix = life_prefix(origin, incarnation)
         """What the ids of its requests begin with."""
         self.below = 0
         """Everything below this number is over."""

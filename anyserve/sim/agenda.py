@@ -35,6 +35,16 @@ class Call(Doer):
         self._action(what)
 
 
+class _Nobody(Doer):
+    """Does nothing."""
+
+    def do(self, what: Any) -> None:
+        """See `Doer`."""
+
+
+_NOBODY: Final = _Nobody()
+
+
 class Entry:
     """Something to be done: when, in which place among what is due then, by whom, and what."""
 
@@ -45,6 +55,17 @@ class Entry:
         self.place = place
         self.doer = doer
         self.what = what
+
+    def withdraw(self) -> None:
+        """Nothing is to be done then. Who keeps an entry and is its doer has to let go of it when
+        it was done: compiled, Python's collector does not know of entries."""
+        self.doer = _NOBODY
+        self.what = None
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether nothing is to be done."""
+        return self.doer is _NOBODY
 
     def goes_before(self, other: Entry) -> bool:
         """Whether it is due earlier, or has the lower place where both are due at once."""
@@ -109,21 +130,34 @@ class Agenda:
         self._taken = True
         return self._heap[0]
 
+    def clear(self) -> None:
+        """Withdraw all, and forget it."""
+        for entries in (self._heap, *self._later.values()):
+            for entry in entries:
+                entry.withdraw()
+        self._heap = []
+        self._taken = False
+        self._edge_ns = 0
+        self._later = {}
+        self._spans = []
+
     def _close_up(self) -> None:
         """Nothing came in the place of what was taken."""
         self._taken = False
         last = self._heap.pop()
         if self._heap:
             self._settle(last)
-        elif self._spans:
+        else:
             self._go_on()
 
     def _go_on(self) -> None:
-        """Take the next span into the heap."""
-        span = heappop(self._spans)
-        self._edge_ns = (span + 1) << self._span_bits
-        for entry in self._later.pop(span):
-            self._push(entry)
+        """Take the next span in which anything is to be done into the heap."""
+        while self._spans and not self._heap:
+            span = heappop(self._spans)
+            self._edge_ns = (span + 1) << self._span_bits
+            for entry in self._later.pop(span):
+                if not entry.withdrawn:
+                    self._push(entry)
 
     def _push(self, entry: Entry) -> None:
         heap = self._heap
@@ -184,6 +218,9 @@ class Line:
             self._passed = 0
 
     def clear(self) -> None:
-        """Remove all."""
+        """Withdraw all, and forget it."""
+        for entry in self._entries:
+            if entry is not None:
+                entry.withdraw()
         self._entries = []
         self._passed = 0

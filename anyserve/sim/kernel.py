@@ -53,20 +53,25 @@ class Kernel:
         """Call `action(argument)` at this time; now, if it has passed."""
         self.do_at(time_ns, Call(action), argument)
 
-    def do_at(self, time_ns: int, doer: Doer, what: Any) -> None:
-        """Have this done at this time; now, if it has passed."""
+    def do_at(self, time_ns: int, doer: Doer, what: Any) -> Entry:
+        """Have this done at this time; now, if it has passed. It may be withdrawn until then."""
         self._places += 1
-        self._agenda.put(Entry(max(time_ns, self.now), self._places, doer, what))
+        entry = Entry(max(time_ns, self.now), self._places, doer, what)
+        self._agenda.put(entry)
+        return entry
 
     def soon(self, doer: Doer, what: Any) -> None:
         """Have this done after the usual delay."""
         self._places += 1
         self._lane.put(Entry(self.now + self._lane_ns, self._places, doer, what))
 
-    def engine_at(self, time_ns: int, lane: int, engine: Doer, what: Any) -> None:
-        """Have an engine do this, by its `engine_lane`: before all else at this nanosecond."""
+    def engine_at(self, time_ns: int, lane: int, engine: Doer, what: Any) -> Entry:
+        """Have an engine do this, by its `engine_lane`: before all else at this nanosecond. It may
+        be withdrawn until then."""
         self._engines += 1
-        self._agenda.put(Entry(time_ns, lane + self._engines, engine, what))
+        entry = Entry(time_ns, lane + self._engines, engine, what)
+        self._agenda.put(entry)
+        return entry
 
     def run(self, most: int) -> int:
         """Carry out what is due up to `limit_ns`, at most so many entries; returns how many."""
@@ -84,8 +89,8 @@ class Kernel:
     def close(self) -> None:
         """Nothing more will be done: forget what was to be. Entries know of those that they are
         for, and compiled no collector knows of entries."""
-        self._agenda = Agenda()
-        self._lane = Line()
+        self._agenda.clear()
+        self._lane.clear()
 
     def clear_lane(self) -> None:
         """Forget everything that waits for the usual delay."""

@@ -28,15 +28,16 @@ class Process(Receiver):
 
     def __init__(self, name: str, world: World) -> None:
         super().__init__(name, self.hear)
-        self.incarnation = 0
-        self.connection = 0
+        # What every message asks for comes first: compiled, fields lie in this order.
+        self._machine: Machine | None = None
+        self._frozen: list[Any] | None = None
         self._world = world
         self._kernel = world.kernel
         self._network = world.network
-        self._machine: Machine | None = None
         self._voice = Voice(name, 0, world.recorder)
         self._timer = Timer(world.kernel, self)
-        self._frozen: list[Any] | None = None
+        self.incarnation = 0
+        self.connection = 0
 
     # --- driving the machine ---------------------------------------------------------------------
 

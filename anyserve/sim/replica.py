@@ -27,12 +27,12 @@ class ReplicaProcess(Process):
 
     def __init__(self, world: World, spec: ReplicaSpec, place: int, setup: EngineSetup) -> None:
         super().__init__(spec.id, world)
+        self._worker: Worker | None = None
         self.spec = spec
         self.ready = False
         """Whether its worker has ever been ready in this life."""
         self._place = place
         self._setup = setup
-        self._worker: Worker | None = None
         self._worker_life = 0
         self._cut_off = False
         self._load_ns = setup.load_ns or world.sim.load_ns

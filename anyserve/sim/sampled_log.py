@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from anyserve.core.counts import Count
 from anyserve.core.events import AnyEvent
 from anyserve.sim.recorder import Recorder, Sample
@@ -22,6 +24,8 @@ class SampledLog(Recorder):
         self._sample = sample
         self._tally = tally
         self._seqs: dict[tuple[str, int], int] = {}
+        self._of_requests: dict[type, bool] = {}
+        """Whether events of a kind are of a request."""
 
     def count(self, t: int, source: str, count: Count) -> None:
         """See `Recorder`."""
@@ -30,8 +34,12 @@ class SampledLog(Recorder):
     def take(self, t: int, source: str, incarnation: int, seq: int, event: AnyEvent) -> None:
         """One more event."""
         self._tally.follow(t, source, incarnation, seq, event)
-        request_id = getattr(event, "id", None)
-        if request_id is not None and not self._sample.took(request_id):
+        kind = type(event)
+        of_request = self._of_requests.get(kind)
+        if of_request is None:  # asked once: to ask for what is not there takes long
+            of_request = self._of_requests[kind] = "id" in kind.__struct_fields__
+        told: Any = event
+        if of_request and not self._sample.took(told.id):
             return
         life = (source, incarnation)
         kept = self._seqs.get(life, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from anyserve.core.order import NEVER
-from anyserve.sim.agenda import Doer
+from anyserve.sim.agenda import Doer, Entry
 from anyserve.sim.kernel import Kernel
 
 
@@ -17,31 +17,12 @@ class Sleeper(Protocol):
         ...
 
 
-class _Setting(Doer):
-    """One time that a timer was set to, and the entry's doer."""
-
-    def __init__(self, timer: Timer, time_ns: int) -> None:
-        self.time_ns = time_ns
-        self._timer: Timer | None = timer
-
-    def do(self, what: Any) -> None:
-        """See `Doer`."""
-        del what
-        if self._timer is not None:
-            self._timer.ring()
-
-    def strike(self) -> None:
-        """Nobody waits for it any more."""
-        self._timer = None
-
-
-class Timer:
+class Timer(Doer):
     """Wakes a machine when it asked for: the newest wish counts.
 
     Each answer that ends has its replica ask to be woken soon, to say that end again; a moment
     later it is settled, and the wish is the heartbeat's again, as it was before. So a later setting
-    stays on the agenda under an earlier one, and the earlier one is struck while it is at hand:
-    when it falls due, nobody is looked for.
+    stays on the agenda under an earlier one, and the earlier one is withdrawn while it is at hand.
     """
 
     def __init__(self, kernel: Kernel, sleeper: Sleeper) -> None:
@@ -49,9 +30,9 @@ class Timer:
         self._sleeper = sleeper
         self._wakes_ns = NEVER
         """When the machine wants to be woken."""
-        self._first: _Setting | None = None
+        self._first: Entry | None = None
         """The next to fall due: then, or before it."""
-        self._under: _Setting | None = None
+        self._under: Entry | None = None
         """A later one."""
 
     def ask(self, at_ns: int) -> None:
@@ -64,14 +45,16 @@ class Timer:
             if under is None:
                 self._under = first
             else:
-                first.strike()
+                first.withdraw()
             self._first = self._set(at_ns)
         elif under is not None and under.time_ns <= at_ns:
-            first.strike()
+            first.withdraw()
             self._first, self._under = under, None
 
-    def ring(self) -> None:
-        """The first setting is due. Not every one is still wanted: it is put off then."""
+    def do(self, what: Any) -> None:
+        """See `Doer`: the first setting is due. Not every one is still wanted: it is put off
+        then."""
+        del what
         self._first, self._under = self._under, None
         if self._wakes_ns > self._kernel.now:
             self.ask(self._wakes_ns)
@@ -84,10 +67,8 @@ class Timer:
         self._wakes_ns = NEVER
         for setting in (self._first, self._under):
             if setting is not None:
-                setting.strike()
+                setting.withdraw()
         self._first = self._under = None
 
-    def _set(self, at_ns: int) -> _Setting:
-        setting = _Setting(self, at_ns)
-        self._kernel.do_at(at_ns, setting, None)
-        return setting
+    def _set(self, at_ns: int) -> Entry:
+        return self._kernel.do_at(at_ns, self, None)

@@ -20,7 +20,7 @@ from anyserve.core.engine.stretch import PS_PER_NS, Stretch, to_ns
 from anyserve.core.inputs import Delta, Stepped
 from anyserve.core.messages import Code
 from anyserve.core.order import NEVER
-from anyserve.sim.agenda import Doer
+from anyserve.sim.agenda import Doer, Entry
 from anyserve.sim.engines import EngineSetup
 from anyserve.sim.host import Host
 from anyserve.sim.kernel import Kernel, engine_lane
@@ -114,7 +114,8 @@ class Worker(Doer):
         """When the kernel is to call: the end of a stretch, or the begin of the next."""
         self._ends = False
         """Which of the two."""
-        self._calls = 0
+        self._entry: Entry | None = None
+        """That call."""
         self._steps = StepGaps()
         """All steps so far."""
         self._last_end_ps = 0
@@ -174,7 +175,7 @@ class Worker(Doer):
         if self._hung_ps is None:
             self._cut()
             self._hung_ps = product(self._kernel.now, PS_PER_NS)
-            self._due = _NO_CALL
+            self._call_off()
 
     def resume(self) -> None:
         """Go on where it hung: the step under way ends that much later."""
@@ -189,7 +190,7 @@ class Worker(Doer):
     def die(self) -> None:
         """It is gone with all it held."""
         self._dead = True
-        self._due = _NO_CALL
+        self._call_off()
         if self._host is not None:
             self._host.leave(self)
 
@@ -269,16 +270,23 @@ class Worker(Doer):
 
     def _call(self, due: int, *, ends: bool) -> None:
         """Have the kernel call at this time, and no longer at any other."""
+        if self._entry is not None:
+            self._entry.withdraw()
         self._due = due
         self._ends = ends
-        self._calls += 1
-        self._kernel.engine_at(due, self._lane, self, self._calls)
+        self._entry = self._kernel.engine_at(due, self._lane, self, None)
+
+    def _call_off(self) -> None:
+        """Not be called any more."""
+        if self._entry is not None:
+            self._entry.withdraw()
+        self._entry = None
+        self._due = _NO_CALL
 
     def do(self, what: Any) -> None:
-        """See `Doer`: the kernel calls, where this call still counts."""
-        call: int = what
-        if call != self._calls or self._due == _NO_CALL or self._dead:
-            return
+        """See `Doer`: the kernel calls."""
+        del what
+        self._entry = None
         self._due = _NO_CALL
         if self._ends:
             self._end()

@@ -25,6 +25,7 @@ from anyserve.core.origin import Origin
 from anyserve.core.origin.pending import Pending
 from anyserve.core.policies import LeastLoaded
 from anyserve.core.replica import Replica
+from anyserve.core.replica.slot import Slot
 from anyserve.core.scheduler import Scheduler
 from anyserve.core.scheduler.pool import Pool
 from anyserve.core.scheduler.queues import Queues
@@ -38,6 +39,7 @@ LEFT_OUT: Mapping[type, frozenset[str]] = {
     Scheduler: frozenset({"_router", "_turns", "_rng", "_spec", "_rules", "_handlers", "_ladder"}),
     ReplicaView: frozenset({"turn"}),
     Replica: frozenset({"_pushes", "_spec", "_rules", "_handlers", "_ladder", "_due"}),
+    Slot: frozenset({"behind", "repeat_ns"}),
     Origin: frozenset({"_handlers", "_ladder", "_looks"}),
     Pending: frozenset({"known_to", "known_to_others"}),
     Queues: frozenset({"_pushes"}),

@@ -48,14 +48,12 @@ class Block(Link):
 class Run(Link):
     """Free cached blocks [low, high) of one sequence, given out from `high` down."""
 
-    __slots__ = ("high", "low", "owned", "versions")
+    __slots__ = ("high", "low", "versions")
 
-    def __init__(self, low: int, high: int, *, owned: bool) -> None:
+    def __init__(self, low: int, high: int) -> None:
         super().__init__()
         self.low = low
         self.high = high
-        self.owned = owned
-        """Whether its sequence may come back for it."""
         self.versions: dict[int, int] = {}
         """Which copy of its content a block is, where it is not the first (number 0)."""
 
@@ -93,6 +91,8 @@ class KvCache:
         """Blocks that nobody uses, cached ones included."""
         self._plain = self.free
         """Those of them that are not cached."""
+        self._loose = 0
+        """Cached ones that nobody will find any more, at the end of the queue."""
         self._queue = Link()
         self._by_key: dict[int, Block | list[Block]] = {}
 
@@ -175,7 +175,7 @@ class KvCache:
         if cached > 0:
             self._leave(sequence, first, returns=returns)
         if blocks:
-            queue = self._queue
+            queue = self._whole_queue()
             for block in reversed(blocks):
                 block.users -= 1
                 if block.users == 0:
@@ -186,16 +186,21 @@ class KvCache:
 
     def _leave(self, sequence: Sequence, first: int, *, returns: bool) -> None:
         """Queue the cached blocks that only this sequence could find."""
-        last = self._queue.before
-        if not returns and isinstance(last, Run) and not last.owned:
-            last.high += sequence.cached - first  # nobody finds them: a number is enough
+        if not returns:
+            self._loose += sequence.cached - first  # nobody finds them: a number is enough
             return
-        run = Run(first, sequence.cached, owned=returns)
-        if returns:
-            _date(run, sequence)
-            sequence.runs = (*sequence.runs, run)
-            sequence.found = 0
-        _append(self._queue, run)
+        run = Run(first, sequence.cached)
+        _date(run, sequence)
+        sequence.runs = (*sequence.runs, run)
+        sequence.found = 0
+        _append(self._whole_queue(), run)
+
+    def _whole_queue(self) -> Link:
+        """The queue of cached blocks, the loose ones a run of it."""
+        if self._loose:
+            _append(self._queue, Run(0, self._loose))
+            self._loose = 0
+        return self._queue
 
     def _register(self, key: int) -> Block:
         block = Block(key)
@@ -216,7 +221,7 @@ class KvCache:
             del self._by_key[block.key]
 
     def _evict(self, blocks: int) -> None:
-        queue = self._queue
+        queue = self._whole_queue()
         while blocks:
             link = queue.after
             if isinstance(link, Run):
@@ -265,7 +270,7 @@ def _adopt_left_behind(sequence: Sequence, hit: Hit) -> None:
         if version:
             versions[place] = version
         if place > run.low:  # blocks before it stay: copies of others that were found
-            rest = Run(run.low, place, owned=True)
+            rest = Run(run.low, place)
             rest.versions = run.versions
             sequence.runs = (*sequence.runs, rest)
             _append(run.after, rest)  # directly after: given out later, as before

@@ -50,26 +50,38 @@ class Sequence:
         shared: tuple[Segment, ...] = (),
         keys: Items[int] = (),
     ) -> None:
-        self.owner = owner
+        # What its tokens ask for comes first: compiled, fields lie in this order. What is not an
+        # argument is the engine's.
+        self.last_tick = 0
+        """While it decodes in step with the others: the tick of the batch after which it is
+        complete."""
+        self.base: int | None = None
+        """While it does: `computed` minus the tick of the batch."""
         self.prompt = prompt
+        self.computed = 0
+        """Tokens whose keys and values are in the cache. Lags while it decodes."""
+        self.generated = 0
+        """Tokens generated. Lags likewise: ask `EngineModel.tokens_at`."""
         self.room = room
+        self.owner = owner
+        self.order = 0
+        """Place in the batch: the number of its admission."""
+        self.gone = False
+        """Finished or aborted."""
+        self.placed = False
+        """It has a place in the batch."""
+        self.own = 0
+        """Its blocks beside `blocks`, cached or not. Lags likewise."""
+        self.cached = 0
+        """Blocks that are cached, those in `blocks` included. Lags likewise."""
+        self.blocks: Items[Block] = ()
+        """Its first blocks that have keys and are cached."""
+        self.keys = keys
+        self.shared = shared
         self.priority = priority
         self.arrival = arrival
         self.number = number
-        self.shared = shared
-        self.keys = keys
-        # State. It belongs to the engine.
-        self.generated = 0
-        """Tokens generated. Lags behind while it decodes: ask `EngineModel.tokens_at`."""
-        self.computed = 0
-        """Tokens whose keys and values are in the cache. Lags likewise."""
         self.preemptions = 0
-        self.order = 0
-        """Place in the batch: the number of its admission."""
-        self.base: int | None = None
-        """While it decodes in step with the others: `computed` minus the tick of the batch."""
-        self.last_tick = 0
-        """While it does: the tick of the batch after which it is complete."""
         self.placeholders = 0
         """Tokens of steps in flight, which the next step is planned with (asynchronous
         scheduling)."""
@@ -77,16 +89,6 @@ class Sequence:
         """Tokens that steps in flight compute."""
         self.stale = 0
         """Those of them that were in flight when it was preempted."""
-        self.gone = False
-        """Finished or aborted."""
-        self.placed = False
-        """It has a place in the batch."""
-        self.blocks: Items[Block] = ()
-        """Its first blocks that have keys and are cached."""
-        self.own = 0
-        """Its other blocks, cached or not. Lags likewise."""
-        self.cached = 0
-        """Blocks that are cached, those in `blocks` included. Lags likewise."""
         self.found = 0
         """Blocks that were in the cache when it was admitted."""
         self.runs: Items[Run] = ()

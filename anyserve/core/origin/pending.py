@@ -81,40 +81,41 @@ class Pending(TokenCounts):
 
     def __init__(self, request: Request, entry: str, intended_ns: int, now: int) -> None:
         super().__init__()
+        # What its last frame asks for comes first: compiled, fields lie in this order.
         self.id = request.id
-        self.request = request
-        self.entry = entry
-        self.intended_ns = intended_ns
-        self.explained = True
-        """Whether all is told of it."""
-        self.state = OriginState.NEW
         self.submission = 1
-        self.sent_epoch = 0
-        self.holder: str | None = None
-        """Who said last that it has the request: `scheduler`, a replica, or nobody yet (None)."""
-        self.heard_ns = now
-        self.asked_again = 0
-        self.last_attempt = 0
+        self.state = OriginState.NEW
         self.stream: Stream | None = None
         """The attempt whose tokens the client gets; no other one's are taken."""
-        self.tokens = NO_TOKENS
-        """Those that another attempt could go on after (`keep`)."""
         self.next_sequence = 0
         self.buffer: dict[int, Frame] = _EMPTY
         """Frames that came before their turn, by their number."""
+        self.heard_ns = now
+        self.holder: str | None = None
+        """Who said last that it has the request: `scheduler`, a replica, or nobody yet (None)."""
+        self.explained = True
+        """Whether all is told of it."""
+        self.resumable = True
+        self.first_ns = self.last_ns = NEVER
+        self.itl_ns: dict[int, int] = _EMPTY
+        self.request = request
         self.gap_since_ns: int | None = None
         self.repairs = 0
+        self.asked_again = 0
         self.known_to: str | None = None
         """The first replica that may know of it: most often the only one."""
         self.known_to_others: tuple[str, ...] = ()
-        self.first_ns = self.last_ns = NEVER
-        self.itl_ns: dict[int, int] = _EMPTY
+        self.tokens = NO_TOKENS
+        """Those that another attempt could go on after (`keep`)."""
+        self.served_as = ""
+        self.delegations = 0
+        self.last_attempt = 0
+        self.sent_epoch = 0
+        self.entry = entry
+        self.intended_ns = intended_ns
         self.deadline_ns: int | None = None
         self.end_ns = 0
         """When it ends at the latest: at its deadline, or with its life."""
-        self.resumable = True
-        self.served_as = ""
-        self.delegations = 0
 
     def go(self, state: OriginState) -> None:
         """Change state, as the table allows."""

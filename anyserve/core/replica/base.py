@@ -65,8 +65,8 @@ class ReplicaBase(Machine):
         self._incarnation = incarnation
         self._id = spec.id
         self._settled = SettledIds()
-        self._cancelled: Tombstones[str] = Tombstones()
-        self._stopped_attempts: Tombstones[AttemptKey] = Tombstones()
+        self._cancelled: Tombstones[str | AttemptKey] = Tombstones()
+        """Requests, and attempts of which no other one was meant."""
         self._most_tokens = most_tokens(spec.offers)
         self._spec = spec
         self._explains = explains
@@ -132,7 +132,10 @@ class ReplicaBase(Machine):
         """All that are here: request by request, as these came."""
         found: list[Slot] = []
         for newest in self._slots.values():
-            found += _chain(newest)
+            if newest.earlier is None:
+                found.append(newest)
+            else:
+                found += _chain(newest)
         return found
 
     def _admitted(self, slot: Slot) -> msg.Admitted:

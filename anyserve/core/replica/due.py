@@ -15,20 +15,19 @@ class Due:
     line, as each is due as long after it was said as every other; all else is in a heap.
     """
 
-    __slots__ = ("_ends", "_ends_ns", "_heap", "_heap_ns", "_passed", "_pushes", "soonest_ns")
+    __slots__ = ("_first", "_heap", "_heap_ns", "_last", "_pushes", "soonest_ns")
 
     def __init__(self) -> None:
         self.soonest_ns = NEVER
         """The first time of all."""
+        self._heap_ns = NEVER
+        """The first time in the heap."""
+        self._first: Slot | None = None
+        """The line of ends: each slot knows the one behind it."""
+        self._last: Slot | None = None
+        self._pushes = 0
         self._heap: list[tuple[int, int, Slot | None]] = []
         """Time, a running number, and what."""
-        self._heap_ns = NEVER
-        """The first time in it."""
-        self._pushes = 0
-        self._ends: list[Slot] = []
-        self._ends_ns: list[int] = []
-        self._passed = 0
-        """How many at the beginning of these two are done with: not all."""
 
     def plan(self, at_ns: int, slot: Slot | None) -> None:
         """Do this then."""
@@ -39,15 +38,18 @@ class Due:
 
     def plan_end(self, at_ns: int, slot: Slot) -> None:
         """Say its end again then, for the first time: not before those planned so earlier."""
-        self._ends.append(slot)
-        self._ends_ns.append(at_ns)
-        self.soonest_ns = min(self.soonest_ns, at_ns)
+        slot.repeat_ns = at_ns
+        if self._last is None:
+            self._first = slot
+            self.soonest_ns = min(self.soonest_ns, at_ns)
+        else:
+            self._last.behind = slot
+        self._last = slot
 
     def pop(self) -> Slot | None:
         """What is due first, which there must be; it is planned no longer."""
-        slot: Slot | None
-        if self._ends and self._ends_ns[self._passed] < self._heap_ns:
-            slot = self._ends[self._passed]
+        slot: Slot | None = self._first
+        if slot is not None and slot.repeat_ns < self._heap_ns:
             self._pass()
         else:
             slot = heappop(self._heap)[2]
@@ -57,30 +59,32 @@ class Due:
 
     def forget(self) -> None:
         """Plan those ends no longer that are the next ones and whose attempts were dropped."""
-        if not self._ends or not self._ends[self._passed].dropped:
+        slot = self._first
+        if slot is None or not slot.dropped:
             return
-        while self._ends and self._ends[self._passed].dropped:
+        while slot is not None and slot.dropped:
             self._pass()
+            slot = self._first
         self._look_at_the_first()
 
     def planned(self) -> list[tuple[int, Slot | None]]:
         """All that is planned, in order of time."""
-        ends = zip(self._ends_ns[self._passed :], self._ends[self._passed :], strict=True)
-        rest = [(at_ns, slot) for at_ns, _, slot in sorted(self._heap, key=lambda one: one[:2])]
-        return sorted([*rest, *ends], key=lambda one: one[0])
+        found = [(at_ns, slot) for at_ns, _, slot in sorted(self._heap, key=lambda one: one[:2])]
+        slot = self._first
+        while slot is not None:
+            found.append((slot.repeat_ns, slot))
+            slot = slot.behind
+        return sorted(found, key=lambda one: one[0])
 
     def _look_at_the_first(self) -> None:
         self.soonest_ns = self._heap_ns
-        if self._ends:
-            self.soonest_ns = min(self._heap_ns, self._ends_ns[self._passed])
+        if self._first is not None:
+            self.soonest_ns = min(self._heap_ns, self._first.repeat_ns)
 
     def _pass(self) -> None:
-        self._passed += 1
-        if self._passed == len(self._ends):
-            self._ends.clear()
-            self._ends_ns.clear()
-            self._passed = 0
-        elif self._passed > 64 and 2 * self._passed > len(self._ends):  # noqa: PLR2004
-            del self._ends[: self._passed]
-            del self._ends_ns[: self._passed]
-            self._passed = 0
+        """Its first one leaves the line."""
+        first = self._first
+        assert first is not None, "nobody is in the line"
+        self._first, first.behind = first.behind, None
+        if self._first is None:
+            self._last = None

@@ -33,7 +33,7 @@ class Endings(Intake):
         if slot is not None:
             self._stop(slot, cancel.code, now)
         else:
-            self._stopped_attempts.put((cancel.id, cancel.attempt), now)
+            self._cancelled.put((cancel.id, cancel.attempt), now)
             # Each scheduler life counts from 1: an earlier one's ordinal is another assignment's.
             fresh = cancel.ordinal is not None and cancel.epoch == self._epoch
             if fresh and self._credits.see_assignment(cancel.ordinal or 0):

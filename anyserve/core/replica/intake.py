@@ -157,6 +157,5 @@ class Intake(Work):
         )
 
     def _is_stopped(self, request_id: str, attempt: int) -> bool:
-        if request_id in self._cancelled:
-            return True
-        return bool(self._stopped_attempts) and (request_id, attempt) in self._stopped_attempts
+        gone = self._cancelled
+        return bool(gone) and (request_id in gone or (request_id, attempt) in gone)

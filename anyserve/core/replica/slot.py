@@ -34,56 +34,64 @@ class Slot(TokenCounts):
     """One attempt, from its arrival until the origin settles it, with the tokens that it made."""
 
     __slots__ = (
-        "answer", "attempt", "cached_tokens", "delegations", "dropped", "earlier", "end",
+        "answer", "attempt", "behind", "cached_tokens", "delegations", "dropped", "earlier", "end",
         "ended_ns", "entered", "explained", "finish", "first_ns", "forget", "heard_ns", "id",
-        "lost", "order", "ordinal", "origin", "other_finishes", "received_ns", "rejection",
-        "repeats", "request", "resumed", "said", "scheduled_ns", "started_ns", "state",
-        "stop_code", "submission",
+        "lost", "n_frames", "order", "ordinal", "origin", "other_finishes", "received_ns",
+        "rejection", "repeat_ns", "repeats", "request", "resumed", "said", "scheduled_ns",
+        "started_ns", "state", "stop_code", "submission",
     )  # fmt: skip
 
     def __init__(self, request: Request, attempt: int, submission: int, now: int) -> None:
         super().__init__()
-        self.id = request.id
-        self.origin = request.origin
+        # What its tokens ask for comes first: compiled, fields lie in this order, and with many
+        # attempts each line of them has to be fetched.
         self.attempt = attempt
-        self.request = request
-        self.submission = submission
-        self.order = NO_ORDER
-        """Its place among those that wait here, where it does."""
         self.state = SlotState.NEW
-        self.entered = False
         self.explained = True
         """Whether all is told of it."""
-        self.ordinal: int | None = None
-        self.received_ns = now
-        self.started_ns = self.scheduled_ns = self.first_ns = self.ended_ns = NEVER
-        self.heard_ns = now
-        """When its origin last got anything about it."""
-        self.resumed = len(request.resume_ids)
-        self.finish = ""
-        """How its first choice ended."""
-        self.other_finishes: dict[int, str] | None = None
-        """How others did, as soon as one has."""
-        self.cached_tokens: int | None = None
-        self.delegations = 0
-        """How many brought it here."""
-        self.said: Said | None = None
-        """The newest of its frames. All are kept until it is settled: two, most often."""
-        self.end: End | None = None
-        self.answer: HandBack | None = None
-        """How it was handed back, to be said again when asked."""
-        self.rejection: Rejected | None = None
-        """That it was rejected here, likewise."""
-        self.repeats = 0
-        self.earlier: Slot | None = None
-        """An attempt of the same request that came here before it and is not forgotten."""
-        self.stop_code: Code | None = None
-        """Why the engine was told to stop it."""
+        self.entered = False
         self.forget = False
         self.dropped = False
         """It is no longer known here."""
         self.lost = False
         """Its worker died under it."""
+        self.scheduled_ns = self.first_ns = NEVER
+        self.id = request.id
+        self.resumed = len(request.resume_ids)
+        self.n_frames = 0
+        """How many were sent: the next one's number."""
+        self.submission = submission
+        self.request = request
+        self.said: Said | None = None
+        """The newest of its frames. All are kept until it is settled: two, most often."""
+        self.heard_ns = now
+        """When its origin last got anything about it."""
+        self.origin = request.origin
+        self.started_ns = self.ended_ns = NEVER
+        self.finish = ""
+        """How its first choice ended."""
+        self.received_ns = now
+        self.stop_code: Code | None = None
+        """Why the engine was told to stop it."""
+        self.repeat_ns = NEVER
+        """When its end is said again for the first time, and whose is after it (`Due`)."""
+        self.behind: Slot | None = None
+        self.end: End | None = None
+        self.earlier: Slot | None = None
+        """An attempt of the same request that came here before it and is not forgotten."""
+        self.cached_tokens: int | None = None
+        self.ordinal: int | None = None
+        self.delegations = 0
+        """How many brought it here."""
+        self.order = NO_ORDER
+        """Its place among those that wait here, where it does."""
+        self.other_finishes: dict[int, str] | None = None
+        """How others did, as soon as one has."""
+        self.answer: HandBack | None = None
+        """How it was handed back, to be said again when asked."""
+        self.rejection: Rejected | None = None
+        """That it was rejected here, likewise."""
+        self.repeats = 0
 
     @property
     def key(self) -> AttemptKey:
@@ -102,11 +110,7 @@ class Slot(TokenCounts):
     def say(self, frame: Frame) -> None:
         """Keep a frame that is sent."""
         self.said = Said(frame, self.said)
-
-    @property
-    def n_frames(self) -> int:
-        """How many were sent: the next one's number."""
-        return 0 if self.said is None else self.said.frame.sequence + 1
+        self.n_frames += 1
 
     def frames_from(self, sequence: int) -> list[Frame]:
         """Those that were sent, from this number on."""

@@ -83,7 +83,6 @@ class Timekeeping(Endings):
             self._keep_alive(origin, held)
         limit_ns = TOMBSTONE_S * 1000 * MS
         self._cancelled.expire(now - limit_ns)
-        self._stopped_attempts.expire(now - limit_ns)
 
     def _count_tokens(self, now: int) -> None:
         seconds = max(1, now - self._tokens_since_ns) / 1e9

@@ -140,6 +140,8 @@ class Work(ReplicaBase):
 
     def _start_waiting(self, now: int) -> None:
         """Give free slots to what waits here, best first."""
+        if not (self._n_held or self._n_waiting):
+            return
         while self._running < self._concurrency and self._state in (
             ReplicaState.READY,
             ReplicaState.SATURATED,

@@ -59,7 +59,8 @@ class Replicas(HandBacks):
             self._welcome_back(view, now)
         if view.orphans:
             self._stop_orphans(view)
-        self._say_again(view, now)
+        if view.unacked:
+            self._say_again(view, now)
         self._fill(view, now)
 
     def _welcome_back(self, view: ReplicaView, now: int) -> None:

@@ -59,10 +59,17 @@ class Ticket:
     )  # fmt: skip
 
     def __init__(self, request: WireRequest, submission: int, now: int) -> None:
+        # What its end asks for comes first: compiled, fields lie in this order.
         self.id = request.id
-        self.request = request
-        self.submission = submission
+        self.attempt = 0
+        self.replica: str | None = None
         self.state = TicketState.NEW
+        self.request = request
+        self.delivery: Assign | Entry | None = None
+        """What was sent to the replica, kept until it is known to have arrived."""
+        self.served_by: tuple[str, int] | None = None
+        """Replica and life where its attempt ended, which keep the frames until it is settled."""
+        self.submission = submission
         self.received_ns = now
         self.order: tuple[int, int, str] = (0, 0, request.id)
         self.lane: Lane | None = None
@@ -71,16 +78,11 @@ class Ticket:
         self.refused_by = NOBODY
         """Replicas that refused: avoided while another could serve."""
         self.overload = False
+        self.last_attempt = 0
         self.delegations = self.refusals = self.returns = self.recoveries = self.deaths = 0
-        self.attempt = self.last_attempt = 0
         self.delegated_at = self.returned_at = 0
         """The highest attempts whose hand-backs are counted."""
-        self.replica: str | None = None
-        self.delivery: Assign | Entry | None = None
-        """What was sent to the replica, kept until it is known to have arrived."""
         self.sent_ns = 0
-        self.served_by: tuple[str, int] | None = None
-        """Replica and life where its attempt ended, which keep the frames until it is settled."""
         self.unservable_since_ns: int | None = None
         self.end_code: tuple[object, ...] | None = None
         self.cancelled_by: Code | None = None
@@ -164,27 +166,14 @@ class ReplicaView:
     )  # fmt: skip
 
     def __init__(self, registration: Registration, now: int) -> None:
+        # What every end and assignment asks for comes first: compiled, fields lie in this order.
         self.id = registration.replica
         self.incarnation = registration.incarnation
-        self.turn = 0
-        self.lost_ns: int | None = None
-        self.hushed: ReplicaState | None = None
-        """The state it had when it was lost for its silence: it may be heard again as it was."""
-        self.orphans: list[tuple[str, int, int]] = []
-        """Request, attempt and submission of what was bound to it then."""
         self.bound: dict[str, Ticket] = {}
-        self._take_load(Load())
-        self._reset_counters()
-        self.connection = self.revision = -1
         self.heard_ns = now
-        self.state = ReplicaState.STARTING
-        self.takes_work = False
-        """Whether it may be assigned to at all."""
-        self.offers: tuple[Offer, ...] = ()
-        self.capabilities: tuple[str, ...] = ()
-        """Those of its offers, each once."""
-        self.most_tokens: dict[str, int] = {}
-        """See `capability.most_tokens`."""
+        self.lost_ns: int | None = None
+        self._reset_counters()
+        self._take_load(Load())
         self.concurrency = 0
         self.credit = 0
         """Slots free to assign."""
@@ -192,6 +181,20 @@ class ReplicaView:
         """Slots taken, in the scheduler's view."""
         self.fill = 0.0
         """`(in_use + waiting) / concurrency`."""
+        self.capabilities: tuple[str, ...] = ()
+        """Those of its offers, each once."""
+        self.state = ReplicaState.STARTING
+        self.takes_work = False
+        """Whether it may be assigned to at all."""
+        self.turn = 0
+        self.most_tokens: dict[str, int] = {}
+        """See `capability.most_tokens`."""
+        self.offers: tuple[Offer, ...] = ()
+        self.hushed: ReplicaState | None = None
+        """The state it had when it was lost for its silence: it may be heard again as it was."""
+        self.orphans: list[tuple[str, int, int]] = []
+        """Request, attempt and submission of what was bound to it then."""
+        self.connection = self.revision = -1
         self.take_registration(registration, now)
 
     def _reset_counters(self) -> None:

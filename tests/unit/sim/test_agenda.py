@@ -46,6 +46,23 @@ def test_the_first_one_is_at_hand_whatever_came_and_went(span_bits: int) -> None
         assert (None if first is None else when(first)) == min(there, default=None)
 
 
+@pytest.mark.parametrize("span_bits", [0, 2, 4, 30])
+def test_all_that_was_not_withdrawn_leaves_in_order(span_bits: int) -> None:
+    rng, agenda = random.Random(11), Agenda(span_bits)
+    entries = [entry(rng.randrange(400), place) for place in range(1_000)]
+    for one in entries:
+        agenda.put(one)
+    for one in rng.sample(entries, 700):
+        one.withdraw()
+
+    left = []
+    while agenda.first is not None:
+        one = agenda.take()
+        if not one.withdrawn:
+            left.append(when(one))
+    assert left == sorted(when(one) for one in entries if not one.withdrawn)
+
+
 def test_a_line_keeps_its_order_however_it_grows() -> None:
     rng, line, there, place = random.Random(3), Line(), list[tuple[int, int]](), 0
     for longest in (3, 200, 5, 900, 0):

@@ -68,3 +68,31 @@ def test_at_most_so_many_entries_are_carried_out() -> None:
 
     assert kernel.run(3) == 3
     assert said == [0, 1, 2]
+
+
+def test_what_was_withdrawn_is_not_done_and_what_comes_after_it_is() -> None:
+    kernel, said = Kernel(lane_ns=0), list[str]()
+    kernel.at(0, lambda _: soon.withdraw(), None)
+    soon = kernel.do_at(10, Call(said.append), "soon")
+    late = kernel.do_at(900, Call(said.append), "late")
+    kernel.engine_at(900, engine_lane(0), Call(said.append), "engine").withdraw()
+    kernel.at(950, said.append, "last")
+    late.withdraw()
+
+    run_all(kernel)
+
+    assert said == ["last"]
+    assert kernel.next_ns is None
+
+
+def test_a_closed_kernel_has_nothing_to_do_and_its_entries_know_nobody() -> None:
+    kernel, said = Kernel(lane_ns=1), list[str]()
+    entries = [kernel.do_at(time_ns, Call(said.append), "never") for time_ns in (5, 1 << 40)]
+    kernel.soon(Call(said.append), "never")
+
+    kernel.close()
+    run_all(kernel)
+
+    assert said == []
+    assert kernel.next_ns is None
+    assert all(entry.withdrawn and entry.what is None for entry in entries)

@@ -101,3 +101,22 @@ def test_a_copy_counts_on_alone() -> None:
 
     assert counted_since(steps, mark) == {}
     assert counted_since(other, mark) == {bucket_ns(8_000_000): 3}
+
+
+def test_more_steps_than_a_digit_holds_do_not_matter_to_what_comes_after_a_mark() -> None:
+    steps, end_ps, many = StepGaps(), 0, 1 << 25
+    for step_ps in (3 * PS_PER_MS, 40 * PS_PER_MS, 700 * PS_PER_MS):
+        stretch = stretch_of(many, step_ps, start_ps=end_ps)
+        steps.add_stretch(stretch, many, end_ps)
+        end_ps = stretch.end_ps
+
+    mark = steps.mark()
+    for step_ps, count in ((3 * PS_PER_MS, 5), (700 * PS_PER_MS, 1_000_000)):
+        stretch = stretch_of(count, step_ps, start_ps=end_ps)
+        steps.add_stretch(stretch, count, end_ps)
+        end_ps = stretch.end_ps
+
+    assert counted_since(steps, mark) == {
+        bucket_ns(3_000_000): 5,
+        bucket_ns(700_000_000): 1_000_000,
+    }

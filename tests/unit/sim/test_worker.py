@@ -131,6 +131,19 @@ def test_what_was_made_by_now_is_told_when_something_is_about_to_happen() -> Non
     assert [dict(delta.gaps) for _, delta in bench.told[1:]] == [{10 * MS: 3}, {10 * MS: 5}]
 
 
+def test_what_is_told_of_several_is_told_in_the_order_in_which_they_came() -> None:
+    bench = Bench()
+    for number, tokens in ((3, 9), (1, 7), (2, 8)):  # who ends first comes last
+        bench.submit(number, tokens=tokens)
+    bench.run(35)
+    bench.submit(4, tokens=9)  # which has no token yet
+    before = len(bench.told)
+    bench.worker.flush()
+
+    told = [(delta.id, len(delta.tokens)) for _, delta in bench.told[before:]]
+    assert told == [("p/1/3", 2), ("p/1/1", 2), ("p/1/2", 2)]
+
+
 def test_a_cancel_acts_at_the_next_boundary_and_keeps_what_was_made() -> None:
     bench = Bench()
     bench.submit(1, tokens=9)
