@@ -191,6 +191,11 @@ class Worker(Doer):
         """It is gone with all it held."""
         self._dead = True
         self._call_off()
+        for job in self._jobs():
+            self._drop(job)
+        for _, job in self._cancels or ():
+            if not job.over:
+                self._drop(job)
         if self._host is not None:
             self._host.leave(self)
 
