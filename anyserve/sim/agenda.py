@@ -135,11 +135,10 @@ class Agenda:
         for entries in (self._heap, *self._later.values()):
             for entry in entries:
                 entry.withdraw()
-        self._heap = []
         self._taken = False
-        self._edge_ns = 0
-        self._later = {}
-        self._spans = []
+        self._heap.clear()
+        self._later.clear()
+        self._spans.clear()
 
     def _close_up(self) -> None:
         """Nothing came in the place of what was taken."""
@@ -218,9 +217,6 @@ class Line:
             self._passed = 0
 
     def clear(self) -> None:
-        """Withdraw all, and forget it."""
-        for entry in self._entries:
-            if entry is not None:
-                entry.withdraw()
+        """Remove all."""
         self._entries = []
         self._passed = 0

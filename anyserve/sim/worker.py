@@ -30,7 +30,6 @@ from anyserve.workload.traffic import Segment
 _VECTOR: Final = msgspec.Raw(b"{}")
 _SEED_STEP: Final = 997
 """Between the jitter of one engine and the next."""
-_NO_CALL: Final = -1
 _TOLD: Final = -1
 _NO_MARK: Final = -1
 _FOUR_DIGITS: Final = 10_000
@@ -110,12 +109,10 @@ class Worker(Doer):
         self._handover_ns = handover_ns
         self._cancels: list[tuple[int, Job]] | None = None
         """Those to be told of, and when the engine learns it, where there are any."""
-        self._due = _NO_CALL
-        """When the kernel is to call: the end of a stretch, or the begin of the next."""
+        self._call_due: Entry | None = None
+        """The kernel is to call then: at the end of a stretch, or the begin of the next."""
         self._ends = False
         """Which of the two."""
-        self._entry: Entry | None = None
-        """That call."""
         self._steps = StepGaps()
         """All steps so far."""
         self._last_end_ps = 0
@@ -191,9 +188,7 @@ class Worker(Doer):
         """It is gone with all it held."""
         self._dead = True
         self._call_off()
-        for job in self._jobs():
-            self._drop(job)
-        for _, job in self._cancels or ():
+        for job in (*self._jobs(), *(job for _, job in self._cancels or ())):
             if not job.over:
                 self._drop(job)
         if self._host is not None:
@@ -268,31 +263,27 @@ class Worker(Doer):
             return
         if self._engine.busy:
             due = to_ns(self._engine.end_ps)
-            if due != self._due:
+            if self._call_due is None or due != self._call_due.time_ns:
                 self._call(due, ends=True)
-        elif self._due == _NO_CALL:
+        elif self._call_due is None:
             self._call(self._kernel.now + after_ns, ends=False)
 
     def _call(self, due: int, *, ends: bool) -> None:
         """Have the kernel call at this time, and no longer at any other."""
-        if self._entry is not None:
-            self._entry.withdraw()
-        self._due = due
+        self._call_off()
         self._ends = ends
-        self._entry = self._kernel.engine_at(due, self._lane, self, None)
+        self._call_due = self._kernel.engine_at(due, self._lane, self, None)
 
     def _call_off(self) -> None:
         """Not be called any more."""
-        if self._entry is not None:
-            self._entry.withdraw()
-        self._entry = None
-        self._due = _NO_CALL
+        if self._call_due is not None:
+            self._call_due.withdraw()
+            self._call_due = None
 
     def do(self, what: Any) -> None:
         """See `Doer`: the kernel calls."""
         del what
-        self._entry = None
-        self._due = _NO_CALL
+        self._call_due = None
         if self._ends:
             self._end()
         else:

@@ -120,6 +120,8 @@ class EngineModel:
         self._pace = FULL_PACE
         self._wish: _Wish | None = None
         """The first that was not obeyed yet."""
+        self._last_wish: _Wish | None = None
+        """The last one, where there is a first."""
         self._stretch: Stretch | None = None
         self._plan = StepPlan()
         self._before = self._batch.state()
@@ -190,14 +192,18 @@ class EngineModel:
 
     def _put(self, wish: _Wish) -> None:
         """Behind those that came before it."""
-        before = self._wish
-        if before is None or wish.at_ps < before.at_ps:
+        before, last = self._wish, self._last_wish
+        if before is None or last is None:
+            self._wish = self._last_wish = wish
+        elif wish.at_ps >= last.at_ps:
+            last.following = self._last_wish = wish
+        elif wish.at_ps < before.at_ps:
             wish.following, self._wish = before, wish
-            return
-        following = before.following
-        while following is not None and following.at_ps <= wish.at_ps:
-            before, following = following, following.following
-        before.following, wish.following = wish, following
+        else:
+            following = before.following
+            while following is not None and following.at_ps <= wish.at_ps:
+                before, following = following, following.following
+            before.following, wish.following = wish, following
 
     def cut(self, now_ps: int) -> None:
         """Let the stretch under way end with its first step that ends at or after now: something
@@ -356,6 +362,8 @@ class EngineModel:
                 self._pace = wish.what
             wish = wish.following
         self._wish = wish
+        if wish is None:
+            self._last_wish = None
 
     def _measure(self, now_ps: int, plan: StepPlan) -> Stretch | None:
         """What is planned, with its times; None: nothing is."""

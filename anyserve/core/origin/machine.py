@@ -26,7 +26,7 @@ from anyserve.core.order import MS, NEVER, deadline_ns
 from anyserve.core.origin.looks import Looks
 from anyserve.core.origin.pending import SCHEDULER, Pending, Stream
 from anyserve.core.origin.telling import tell_offered, tell_outcome
-from anyserve.core.seen import Ordinals, number_after
+from anyserve.core.seen import Ordinals, life_prefix, number_after
 from anyserve.core.spec import ClusterSpec
 
 GAP_MS: Final = 100
@@ -68,7 +68,7 @@ class Origin(Machine):
         self._explains = explains
         self._name = name
         self._incarnation = incarnation
-        self._prefix = f"{name}/{incarnation}/"
+        self._prefix = life_prefix(name, incarnation)
         """What the ids of its requests begin with."""
         self._boot = boot
         self._mid_stream = {item.name: item.mid_stream for item in cluster.capabilities}

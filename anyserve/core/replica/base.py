@@ -199,10 +199,15 @@ class ReplicaBase(Machine):
             self._state = ReplicaState.READY
 
     def _leave_queue(self, slot: Slot) -> None:
+        """One waits no longer. Where nobody does, those that left before are forgotten."""
         if slot.state is SlotState.WAITING:
             self._n_waiting -= 1
+            if not self._n_waiting:
+                self._waiting.clear()
         elif slot.state is SlotState.HELD:
             self._n_held -= 1
+            if not self._n_held:
+                self._held.clear()
 
     def _learn_epoch(self, epoch: int) -> None:
         """A scheduler life not heard of before: tell it all that is here, then the counters."""
